@@ -1,0 +1,54 @@
+// Backend: a user of a node (a tool, a device, an export, a job). It holds the permissions its user needs,
+// counts what is in flight, keeps accounts, and is where a drained section stops new requests.
+//
+// Counters are per reactor, cache lines apart: a request on one reactor writes to no line that another
+// one reads, unless a drain is going on.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "block/node.h"
+
+namespace platter::block {
+
+struct Accounting {
+  uint64_t operations = 0, bytes = 0, failed = 0, total_time_ns = 0;
+};
+struct BackendStatistics {
+  Accounting read, write, zero, discard, flush;
+};
+
+class Backend {
+ public:
+  ~Backend();  // closed before (asserted)
+
+  Node& node() const;
+  uint64_t size() const;
+  const Limits& limits() const;
+
+  // A range that leaves the node is EIO, a write without the permission EPERM. With the write cache off (set_write_cache),
+  // every write is durable when it completes.
+  io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags = {});
+  io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags = {});
+  io::Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  io::Task<Result<void>> flush();
+  io::Task<Result<BlockStatus>> status_above(Node* base, uint64_t offset, uint64_t length,
+                                             StatusDetail detail, unsigned* depth = nullptr);
+  io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
+
+  void set_write_cache(bool on);
+  BackendStatistics statistics() const;
+
+  // Drains, flushes if it may write, and lets go of the node (which closes if this was its last user).
+  io::Task<Result<void>> close();
+
+ private:
+  friend class Graph;
+  struct State;
+  std::unique_ptr<State> state_;
+  Backend();
+};
+
+}  // namespace platter::block

@@ -1,0 +1,190 @@
+// What a driver is: the one header that formats, protocols and filters build on.
+//
+// A DriverType is a driver's static description: its name, option tables, probe, open and
+// create. A Driver is one open instance, owned by its node. Every driver has the I/O interface; anything
+// more is a separate interface that it hands out if it has it, so that a command can ask and say
+// plainly which format lacks it.
+//
+// Concurrency: read, write, zero, discard, flush and status may be called from any reactor at any
+// time, also for overlapping ranges, and must be safe; the driver guards its own state. Everything else
+// is called with no request in flight (drained), one call at a time.
+//
+// Ranges are within size() and aligned to limits().request_alignment (the last one may be cut
+// by size()), except that a write through a child with the resize permission may extend a protocol node.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/options.h"
+#include "block/types.h"
+#include "io/buffer.h"
+#include "io/task.h"
+#include "platter/error.h"
+#include "platter/open_policy.h"
+
+namespace platter::block {
+
+class Child;
+class Driver;
+class Graph;
+class Node;
+
+// ---- Optional interfaces
+
+class Resizable {
+ public:
+  virtual ~Resizable() = default;
+  // `exact`: fail rather than end up larger. New bytes read as zeroes, also where a longer backing file would
+  // show through.
+  virtual io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) = 0;
+};
+
+// What a check found. Counts of clusters; messages have gone to the reporter as they were found.
+struct CheckResult {
+  uint64_t corruptions = 0;
+  uint64_t leaks = 0;
+  uint64_t check_errors = 0;
+  uint64_t corruptions_fixed = 0;
+  uint64_t leaks_fixed = 0;
+  uint64_t image_end_offset = 0;
+  uint64_t total_clusters = 0;
+  uint64_t allocated_clusters = 0;
+  uint64_t fragmented_clusters = 0;
+  uint64_t compressed_clusters = 0;
+};
+
+// One line each, as a person reads them: "ERROR cluster 5 refcount=0 reference=1".
+class CheckReporter {
+ public:
+  virtual ~CheckReporter() = default;
+  virtual void report(std::string line) = 0;
+};
+
+class Checkable {
+ public:
+  virtual ~Checkable() = default;
+  virtual io::Task<Result<CheckResult>> check(CheckReporter& reporter) = 0;
+};
+
+// ---- Facts about an image, for info
+
+struct BackingReference {
+  std::string filename;  // as the header has it
+  std::string format;    // empty: not recorded
+};
+
+struct DriverInfo {
+  uint64_t cluster_size = 0;           // 0: the format has none
+  bool dirty = false;                  // not cleanly shut down
+  bool compressed = false;
+  bool encrypted = false;
+  // "format-specific": {"type": ..., "data": {...}}; null: none.
+  base::Json specific;
+};
+
+// ---- The driver
+
+class Driver {
+ public:
+  virtual ~Driver() = default;
+
+  virtual uint64_t size() const = 0;  // bytes; atomic
+  virtual Limits limits() const = 0;
+
+  virtual io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) = 0;
+  virtual io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags);
+  // ENOTSUP: the caller may write zeroes as data instead (and does, unless kNoFallback).
+  virtual io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags);
+  // Advice: the content becomes undefined or zero. ENOTSUP is not an error to the user.
+  virtual io::Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // What completed before the call is on stable storage after it.
+  virtual io::Task<Result<void>> flush();
+  virtual io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length,
+                                               StatusDetail detail) = 0;
+
+  // Before the node goes: write back what is cached, leave the image clean. Errors are reported, and
+  // the driver is gone all the same.
+  virtual io::Task<Result<void>> close();
+
+  virtual Result<DriverInfo> info() const { return DriverInfo{}; }
+  // Bytes that the image occupies on its medium, if known.
+  virtual io::Task<Result<uint64_t>> allocated_size();
+  // The backing file that the image itself names. Opened by the graph, under the policy.
+  virtual std::optional<BackingReference> backing_reference() const { return std::nullopt; }
+  // Whether a freshly created image (a freshly grown part) is known to read as zeroes.
+  virtual bool zero_initialised() const { return false; }
+
+  // Permissions that the driver needs on a child and shares with others, given what its own
+  // parents need (`needed`) and share (`shared`). The default follows the child's role.
+  struct ChildPermissions {
+    Permissions needed;
+    Permissions shared;
+  };
+  virtual ChildPermissions child_permissions(const Child& child, Permissions needed, Permissions shared) const;
+  // Permissions on this node were changed to these (file: takes and drops image locks). `apply` is called before the graph is
+  // changed and may refuse; a refusal undoes the whole change.
+  virtual Result<void> set_permissions(Permissions needed, Permissions shared);
+
+  virtual Resizable* resizable() { return nullptr; }
+  virtual Checkable* checkable() { return nullptr; }
+};
+
+// ---- Opening and creating
+
+struct OpenFlags {
+  bool read_only = true;
+  bool no_io = false;       // only the metadata will be looked at (info)
+  bool no_backing = false;  // leave the backing file closed
+  bool check = false;       // tolerate what a check is there to find
+};
+
+// Given to DriverType::open. Valid until open returns; the driver keeps the Graph, Node and Child
+// pointers it gets (they outlive it), nothing else.
+class OpenContext {
+ public:
+  virtual ~OpenContext() = default;
+  virtual Graph& graph() = 0;
+  virtual Node& node() = 0;
+  virtual const base::OptionSet& options() const = 0;
+  virtual const OpenFlags& flags() const = 0;
+  virtual const OpenPolicy& policy() const = 0;
+  // The name that the user gave, for a protocol driver; empty if only options did.
+  virtual const std::string& filename() const = 0;
+  // Opens what the options say for the child `name` ("file": an inline definition under "file.", or the name
+  // of a node), or the node's file name if they say nothing. A child of a format is opened as a protocol.
+  virtual io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles) = 0;
+};
+
+// Given to DriverType::create.
+struct CreateContext {
+  Graph& graph;
+  std::string filename;
+  const base::OptionSet& options;        // of the driver's create table
+  const base::Options& protocol_options; // what the table did not know: for the file beneath
+};
+
+enum class DriverKind { kFormat, kProtocol, kFilter };
+
+struct DriverType {
+  std::string_view name;
+  DriverKind kind;
+  base::OptionSchema runtime_options;
+  base::OptionSchema create_options;
+  // 0 (not this format) to 100. `head` is the first min(size, 512... kProbeBytes) bytes.
+  int (*probe)(std::span<const uint8_t> head, std::string_view filename) = nullptr;
+  // For a protocol: "nbd" of "nbd:..." and "nbd://"; empty: none. Turns the rest of such a name into options.
+  std::string_view filename_prefix = {};
+  Result<base::Options> (*parse_filename)(std::string_view filename) = nullptr;
+  bool supports_backing = false;
+  io::Task<Result<std::unique_ptr<Driver>>> (*open)(OpenContext& context) = nullptr;
+  io::Task<Result<void>> (*create)(CreateContext& context) = nullptr;
+};
+
+inline constexpr size_t kProbeBytes = 2048;
+
+}  // namespace platter::block

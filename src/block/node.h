@@ -1,0 +1,108 @@
+// Node: one driver instance in the graph, and the request path in front of it.
+//
+// The request path checks ranges, pads unaligned requests (read-modify-write), keeps overlapping
+// serialising requests apart, turns zero buffers into zero writes where asked, splits what is
+// larger than the driver's limits and falls back where a driver lacks an operation. An aligned
+// request within the limits goes to the driver without a coroutine of its own.
+//
+// The graph (children, parents, options) changes only while no request is in flight below the backends
+// that reach it (a drained section); requests may run on any reactor at the same time.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/options.h"
+#include "block/driver.h"
+#include "block/types.h"
+
+namespace platter::block {
+
+class Backend;
+class Graph;
+class Node;
+
+// An edge: `parent` uses `node` under `name`, with permissions. The request calls forward to the node and assert
+// that the permission for them is held.
+class Child {
+ public:
+  const std::string& name() const { return name_; }
+  ChildRoles roles() const { return roles_; }
+  Node* parent() const { return parent_; }
+  Node& node() const { return *node_; }
+  Permissions needed() const { return needed_; }
+  Permissions shared() const { return shared_; }
+
+  uint64_t size() const;
+  io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags = {});
+  io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags = {});
+  io::Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  io::Task<Result<void>> flush();
+  io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length, StatusDetail detail);
+  io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
+
+ private:
+  friend class Graph;
+  std::string name_;
+  ChildRoles roles_;
+  Node* parent_ = nullptr;  // null: a backend's edge
+  Node* node_ = nullptr;
+  Permissions needed_;
+  Permissions shared_;
+};
+
+class Node {
+ public:
+  ~Node();
+
+  const std::string& name() const;       // node-name
+  const DriverType& type() const;
+  Driver& driver() const;
+  Graph& graph() const;
+  // As a person would name it: a path, or "json:{...}" where no path says it all.
+  const std::string& filename() const;
+  // The absolute directory that relative names in this image start from; empty: none.
+  const std::string& directory() const;
+  bool read_only() const;
+  bool probed() const;                   // its format was guessed, not given
+  const base::Options& options() const;  // explicit ones, flat
+  const Limits& limits() const;
+  uint64_t size() const;
+
+  Child* child(std::string_view name) const;   // or null
+  const std::vector<std::unique_ptr<Child>>& children() const;
+  Child* backing() const;                      // the COW child, or null
+  Child* primary() const;                      // whose file name stands for this node, or null
+  // The node below filters: itself if it is none.
+  Node& skip_filters();
+
+  // ---- Requests. Byte-granular.
+  io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags = {});
+  io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags = {});
+  io::Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  io::Task<Result<void>> flush();
+  // Of this layer alone.
+  io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length, StatusDetail detail);
+  // Through the chain down to, not including, `base` (null: to its end). `depth`, if not null, gets how many layers down the answer
+  // was found. A layer shorter than the one above reads as zeroes past its end.
+  io::Task<Result<BlockStatus>> status_above(Node* base, uint64_t offset, uint64_t length,
+                                             StatusDetail detail, unsigned* depth);
+  io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
+
+  // Resumes when every request that was in flight at some backend above this node when it was called has
+  // ended. Not to be awaited from inside a request. What a driver waits for before it reuses
+  // space that an earlier reader or writer may still be using.
+  io::Task<void> requests_in_flight_end();
+
+ private:
+  friend class Graph;
+  struct State;
+  std::unique_ptr<State> state_;
+  Node();
+};
+
+}  // namespace platter::block

@@ -1,0 +1,1 @@
+#include "platter/error.h"
