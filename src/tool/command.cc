@@ -1,0 +1,133 @@
+#include "tool/command.h"
+
+#include <getopt.h>
+
+#include "tool/help.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr CommandOption kNativeOptions[] = {
+    {.name = "engine", .argument = "io_uring|threads", .help = "how files are read and written"},
+    {.name = "reactors", .argument = "N", .help = "threads to work on (default: one a core, at most 8)"},
+    {.name = "allow-backing",
+     .argument = "DIR",
+     .help = "let images name files in this directory too; 'any': anywhere"},
+};
+
+constexpr int kHelpKey = 'h';
+constexpr int kFirstLongKey = 256;
+
+// The tables as getopt_long wants them. An option's key is its letter or, without one, its index
+// from kFirstLongKey.
+struct GetoptTables {
+  std::vector<const CommandOption*> known;
+  std::string letters;
+  std::vector<option> names;
+
+  explicit GetoptTables(const Invocation& invocation) {
+    letters = ":h";  // ':' first: a missing argument is told apart from an unknown option
+    names.push_back({"help", no_argument, nullptr, kHelpKey});
+    for (const auto& option : invocation.command.options) add(option);
+    if (invocation.dialect == Dialect::kPlatter) {
+      for (const auto& option : native_options()) add(option);
+    }
+    names.push_back({nullptr, 0, nullptr, 0});
+  }
+
+  void add(const CommandOption& option) {
+    int key = option.letter != 0 ? option.letter : kFirstLongKey + static_cast<int>(known.size());
+    known.push_back(&option);
+    if (option.letter != 0) {
+      letters += option.letter;
+      if (!option.argument.empty()) letters += ':';
+    }
+    if (!option.name.empty()) {
+      // The tables hold literals: data() ends in a null.
+      names.push_back({option.name.data(), option.argument.empty() ? no_argument : required_argument,
+                       nullptr, key});
+    }
+  }
+
+  const CommandOption* find(int key) const {
+    if (key >= kFirstLongKey) return known[static_cast<size_t>(key - kFirstLongKey)];
+    for (const auto* option : known) {
+      if (option->letter == key) return option;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace
+
+std::span<const CommandOption> native_options() { return kNativeOptions; }
+
+const GivenOption* Invocation::find(std::string_view name) const {
+  for (auto given = options.rbegin(); given != options.rend(); ++given) {
+    if (given->is(name)) return &*given;
+  }
+  return nullptr;
+}
+
+std::optional<std::string> Invocation::value(std::string_view name) const {
+  const auto* given = find(name);
+  if (given == nullptr) return std::nullopt;
+  return given->value;
+}
+
+std::string Invocation::value_or(std::string_view name, std::string_view fallback) const {
+  return value(name).value_or(std::string(fallback));
+}
+
+std::vector<std::string> Invocation::values(std::string_view name) const {
+  std::vector<std::string> found;
+  for (const auto& given : options) {
+    if (given.is(name)) found.push_back(given.value);
+  }
+  return found;
+}
+
+int Invocation::usage_error(std::string_view message) const {
+  console.error(message);
+  std::string help = console.program_name();
+  if (dialect == Dialect::kPlatter) help += " " + std::string(command.name);
+  console.note("Try '" + help + " --help' for more information\n");
+  return 1;
+}
+
+int Invocation::fail(std::string_view message) const {
+  console.error(message);
+  return 1;
+}
+
+int Invocation::fail(const Error& failure) const {
+  console.error(failure);
+  return 1;
+}
+
+std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> arguments) {
+  const GetoptTables tables(invocation);
+  const int count = static_cast<int>(arguments.size());
+  optind = 0;  // makes glibc start afresh
+  opterr = 0;
+  for (;;) {
+    int key = getopt_long(count, arguments.data(), tables.letters.c_str(), tables.names.data(), nullptr);
+    if (key == -1) break;
+    if (key == kHelpKey) {
+      invocation.console.print(command_help(invocation.dialect, invocation.command));
+      return invocation.console.finish() ? 0 : 1;
+    }
+    if (key == ':' || key == '?') {
+      std::string word = arguments[static_cast<size_t>(optind - 1)];
+      return invocation.usage_error((key == ':' ? "missing argument for option '" : "unrecognized option '") +
+                                    word + "'");
+    }
+    invocation.options.push_back({tables.find(key), optarg != nullptr ? optarg : ""});
+  }
+  for (int i = optind; i < count; ++i) {
+    invocation.operands.emplace_back(arguments[static_cast<size_t>(i)]);
+  }
+  return std::nullopt;
+}
+
+}  // namespace platter::tool

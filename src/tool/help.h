@@ -1,0 +1,15 @@
+// The texts of --help and --version, made from the command tables.
+#pragma once
+
+#include <string>
+
+#include "tool/command.h"
+
+namespace platter::tool {
+
+std::string version_text(Dialect dialect);
+std::string program_help(Dialect dialect);
+// qemu-img has one help for all of its commands; platter has one for each.
+std::string command_help(Dialect dialect, const Command& command);
+
+}  // namespace platter::tool

@@ -1,1 +1,0 @@
-#include "platter/error.h"

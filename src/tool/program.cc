@@ -1,0 +1,79 @@
+#include "tool/program.h"
+
+#include <getopt.h>
+
+#include <csignal>
+
+#include "tool/command_table.h"
+#include "tool/help.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr option kStandardOptions[] = {
+    {"help", no_argument, nullptr, 'h'},
+    {"version", no_argument, nullptr, 'V'},
+    {"trace", required_argument, nullptr, 'T'},
+    {nullptr, 0, nullptr, 0},
+};
+
+int usage_error(Console& console, std::string_view message) {
+  console.error(message);
+  console.note("Try '" + console.program_name() + " --help' for more information\n");
+  return 1;
+}
+
+int show(Console& console, std::string_view text) {
+  console.print(text);
+  return console.finish() ? 0 : 1;
+}
+
+}  // namespace
+
+Dialect dialect_of(std::string_view program_path) {
+  if (auto slash = program_path.rfind('/'); slash != program_path.npos) program_path.remove_prefix(slash + 1);
+  return program_path == "qemu-img" ? Dialect::kQemuImg : Dialect::kPlatter;
+}
+
+int run_program(std::span<char*> arguments) {
+  signal(SIGPIPE, SIG_IGN);
+  const Dialect dialect = arguments.empty() ? Dialect::kPlatter : dialect_of(arguments[0]);
+  Console console(dialect == Dialect::kQemuImg ? "qemu-img" : "platter");
+  if (arguments.size() < 2) return usage_error(console, "Not enough arguments");
+
+  const int count = static_cast<int>(arguments.size());
+  optind = 0;
+  opterr = 0;
+  int key;
+  // '+': these end at the first word that is no option: the command.
+  while ((key = getopt_long(count, arguments.data(), "+:hVT:", kStandardOptions, nullptr)) != -1) {
+    const std::string word = arguments[static_cast<size_t>(optind - 1)];
+    switch (key) {
+      case 'h':
+        return show(console, program_help(dialect));
+      case 'V':
+        return show(console, version_text(dialect));
+      case 'T':
+        console.warning("trace event '" + std::string(optarg) + "' does not exist");
+        break;
+      case ':':
+        return usage_error(console, "missing argument for option '" + word + "'");
+      default:
+        return usage_error(console, "unrecognized option '" + word + "'");
+    }
+  }
+  auto rest = arguments.subspan(static_cast<size_t>(optind));
+  if (rest.empty()) return 0;
+
+  const Command* command = find_command(rest[0]);
+  if (command == nullptr) {
+    return usage_error(console, "Command not found: " + std::string(rest[0]));
+  }
+  Invocation invocation(dialect, *command, console);
+  if (auto status = parse_arguments(invocation, rest)) return *status;
+  int status = command->run(invocation);
+  if (!console.finish() && status == 0) status = 1;
+  return status;
+}
+
+}  // namespace platter::tool
