@@ -53,11 +53,13 @@ class Json {
   // On an array.
   Json& append(Json value);
 
-  // One line ("{"a": 1, "b": [1, 2]}"), or indented by `indent` spaces a level.
+  // One line ("{"a": 1, "b": [1, 2]}"), or indented by `indent` spaces a level; no newline at the
+  // end. ASCII only: the rest is escaped, bytes that are not UTF-8 as U+FFFD.
   std::string dump() const;
   std::string dump_pretty(unsigned indent = 4) const;
 
-  // Nesting is limited to kMaxDepth. The error says where ("at byte N").
+  // Nesting is limited to kMaxDepth; a key that comes twice in an object is an error. Strings may
+  // stand in single quotes. A syntax error says where ("at byte N").
   static Result<Json> parse(std::string_view text);
   static constexpr unsigned kMaxDepth = 64;
 

@@ -31,11 +31,13 @@ class Options {
  public:
   using Entry = std::pair<std::string, OptionValue>;
 
-  // "a=b,c.d=e": a comma inside a value is doubled; a bare word is `on`, unless it comes first and
-  // `implied_key` is not empty (then it is that key's value). A repeated key: the last one wins.
+  // "a=b,c.d=e": a comma inside a value is doubled; a bare word is `on` ("noword": `off`), unless
+  // it comes first and `implied_key` is not empty (then it is that key's value). A repeated key: the
+  // last one wins.
   static Result<Options> from_key_values(std::string_view text, std::string_view implied_key = {});
-  // Nested objects and arrays flatten to dotted keys ("children.0.driver").
+  // Nested objects and arrays flatten to dotted keys ("children.0.driver"); empty ones vanish.
   static Result<Options> from_json(const Json& object);
+  // What follows "json:".
   static Result<Options> from_json_text(std::string_view text);
   // The inverse of from_json: dotted keys nest again, runs of indexes become arrays.
   Json to_json() const;
@@ -108,12 +110,14 @@ class OptionSchema {
   const OptionDef* find(std::string_view name) const;
 
   // Every key must be in the table. Messages name the key: "Invalid parameter 'foo'",
-  // "Parameter 'cluster_size' expects a size".
+  // "Parameter 'lazy_refcounts' expects 'on' or 'off'". Text becomes what the table says; values
+  // that came typed (JSON) must fit it.
   Result<OptionSet> parse(const Options& options) const;
   // Takes the keys that the table knows out of `options` and leaves the others to the next schema.
   Result<OptionSet> take(Options& options) const;
 
-  // The lines of `-o help`: "  name=<type>" padded to column 24, " - help"; sorted by name.
+  // The lines of `-o help`: "  name=<type>" padded to column 24, " - help"; sorted by name, each
+  // with its newline.
   std::string help_text() const;
 
  private:
