@@ -44,11 +44,13 @@ class Backend {
   // Drains, flushes if it may write, and lets go of the node (which closes if this was its last user).
   io::Task<Result<void>> close();
 
- private:
-  friend class Graph;
+  // For this room alone (block/backend_state.h).
   struct State;
+  explicit Backend(std::unique_ptr<State> state);
+  State& state() const { return *state_; }
+
+ private:
   std::unique_ptr<State> state_;
-  Backend();
 };
 
 }  // namespace platter::block

@@ -9,8 +9,9 @@
 // time, also for overlapping ranges, and must be safe; the driver guards its own state. Everything else
 // is called with no request in flight (drained), one call at a time.
 //
-// Ranges are within size() and aligned to limits().request_alignment (the last one may be cut
-// by size()), except that a write through a child with the resize permission may extend a protocol node.
+// Ranges are aligned to limits().request_alignment and lie within size() rounded up to it, except that
+// a write to a node whose limits say extends_on_write may lie anywhere: it grows the node. What a driver reads
+// past its size() (below the rounded one) is zeroes. A read, write, zero or discard is never empty.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@
 
 namespace platter::block {
 
+class Backend;
 class Child;
 class Driver;
 class Graph;
@@ -138,9 +140,12 @@ class Driver {
 
 struct OpenFlags {
   bool read_only = true;
-  bool no_io = false;       // only the metadata will be looked at (info)
-  bool no_backing = false;  // leave the backing file closed
-  bool check = false;       // tolerate what a check is there to find
+  bool auto_read_only = false;  // not read_only: become so where writing is not permitted
+  bool no_io = false;           // only the metadata will be looked at (info)
+  bool no_backing = false;      // leave the backing file closed
+  bool check = false;           // tolerate what a check is there to find
+  bool direct = false;          // cache.direct
+  bool unmap = false;           // discard=unmap: discards reach the driver
 };
 
 // Given to DriverType::open. Valid until open returns; the driver keeps the Graph, Node and Child
@@ -165,7 +170,13 @@ struct CreateContext {
   Graph& graph;
   std::string filename;
   const base::OptionSet& options;        // of the driver's create table
-  const base::Options& protocol_options; // what the table did not know: for the file beneath
+  const base::Options& protocol_options; // what the table did not know: for the file beneath; already checked
+  bool begun = false;                    // create_file() has made or emptied the file
+
+  // For a format: creates the empty file beneath (an existing one is emptied) and opens it for writing and
+  // resizing. Called once every option has been found good; what it made is removed when the
+  // creation fails later. The caller closes the backend.
+  io::Task<Result<std::unique_ptr<Backend>>> create_file();
 };
 
 enum class DriverKind { kFormat, kProtocol, kFilter };
@@ -181,6 +192,9 @@ struct DriverType {
   std::string_view filename_prefix = {};
   Result<base::Options> (*parse_filename)(std::string_view filename) = nullptr;
   bool supports_backing = false;
+  // Runtime options, besides the file name, that change what the image contains: a node that was given one is
+  // named by json:{...} rather than by its path.
+  std::span<const std::string_view> identity_options = {};
   io::Task<Result<std::unique_ptr<Driver>>> (*open)(OpenContext& context) = nullptr;
   io::Task<Result<void>> (*create)(CreateContext& context) = nullptr;
 };

@@ -31,6 +31,7 @@ struct CacheMode {
 
 struct OpenRequest {
   std::string filename;    // a path, "proto:...", "json:{...}", or empty where options say it all
+  std::string description; // names the image in errors where `filename` is empty
   std::string format;      // empty: probe
   base::Options options;   // runtime options, dotted
   OpenFlags flags;
@@ -42,7 +43,7 @@ struct OpenRequest {
 
 struct CreateRequest {
   std::string filename;
-  std::string format;      // driver name
+  std::string format;      // driver name; empty: the protocol that `filename` is of
   base::Options options;   // create options of the format, and of the protocol beneath
 };
 
@@ -64,7 +65,8 @@ class Graph {
   // A further backend on an open node.
   io::Task<Result<std::unique_ptr<Backend>>> attach(Node& node, Permissions needed, Permissions shared);
 
-  // Makes a new image. On failure what it had begun is removed.
+  // Makes a new image. Unknown options are refused before anything is touched; on failure what it
+  // had begun is removed. The backing file is not looked at.
   io::Task<Result<void>> create(CreateRequest request);
 
   Node* find(std::string_view node_name) const;
@@ -78,8 +80,11 @@ class Graph {
   // arise ("Making 'A' a C child of 'B' would create a cycle").
   io::Task<Result<void>> replace_child(Child& child, Node& replacement);
 
- private:
+  // For this room alone (block/graph_state.h).
   struct State;
+  State& state() const { return *state_; }
+
+ private:
   std::unique_ptr<State> state_;
 };
 

@@ -45,11 +45,12 @@ class Child {
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
 
  private:
-  friend class Graph;
+  friend struct ChildAccess;  // block/node_state.h
   std::string name_;
   ChildRoles roles_;
   Node* parent_ = nullptr;  // null: a backend's edge
   Node* node_ = nullptr;
+  std::shared_ptr<class InFlight> in_flight_;  // of the backend whose edge this is
   Permissions needed_;
   Permissions shared_;
 };
@@ -98,11 +99,21 @@ class Node {
   // space that an earlier reader or writer may still be using.
   io::Task<void> requests_in_flight_end();
 
- private:
-  friend class Graph;
+  // From now on overlapping writes with WriteFlag::kSerialising are kept apart here (always so where requests
+  // are padded). Called with no request in flight.
+  void track_writes();
+
+  // For this room alone (block/node_state.h).
   struct State;
+  explicit Node(std::unique_ptr<State> state);
+  State& state() const { return *state_; }
+
+ private:
+  io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> write_slow(uint64_t offset, io::BufferList buffers, WriteFlags flags);
+  io::Task<Result<void>> zero_slow(uint64_t offset, uint64_t length, WriteFlags flags);
+  io::Task<Result<void>> discard_slow(uint64_t offset, uint64_t length);
   std::unique_ptr<State> state_;
-  Node();
 };
 
 }  // namespace platter::block

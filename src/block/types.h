@@ -63,6 +63,7 @@ struct BlockStatus {
   bool has_host_offset = false;
   uint64_t host_offset = 0;  // where `host` keeps the run's first byte
   Node* host = nullptr;
+  bool descend = false;      // data whose host may know better whether it is a hole (kPrecise asks it)
   bool operator==(const BlockStatus&) const = default;
 };
 
@@ -84,6 +85,7 @@ struct Limits {
   bool supports_unmap_zero = false;  // zero() with kMayUnmap does better than without
   bool supports_fast_zero = false;   // zero() costs less than a write, in kNoFallback's sense
   bool variable_length = false;      // size() may change under us
+  bool extends_on_write = false;     // a write past the end grows the node
 };
 
 // ---- Permissions and roles
