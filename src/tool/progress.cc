@@ -1,0 +1,163 @@
+#include "tool/progress.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/size.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr int64_t kDrawIntervalNs = 100'000'000;
+// Work that takes less is over before a bar could be read.
+constexpr int64_t kFirstDrawNs = 250'000'000;
+constexpr unsigned kDefaultColumns = 80;
+constexpr unsigned kMinBarWidth = 10;
+
+// How often SIGUSR1 came. A signal handler reaches nothing that hangs from an object.
+constinit std::atomic<unsigned> signal_count = 0;
+static_assert(std::atomic<unsigned>::is_always_lock_free);
+
+void count_signal(int) { signal_count.fetch_add(1, std::memory_order_relaxed); }
+
+void handle_signals(void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR1, &action, nullptr);
+}
+
+unsigned terminal_columns() {
+  winsize size = {};
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kDefaultColumns;
+  return size.ws_col;
+}
+
+double percent_of(uint64_t done, uint64_t total) {
+  return total == 0 ? 100.0 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
+}
+
+std::string duration_text(double seconds) {
+  auto whole = static_cast<uint64_t>(seconds + 0.5);
+  if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+  return fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+}  // namespace
+
+ProgressStyle choose_progress_style(const Invocation& invocation) {
+  if (invocation.has("q")) return ProgressStyle::kNone;
+  const bool asked = invocation.has("p");
+  if (isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0 &&
+      (asked || invocation.dialect == Dialect::kPlatter)) {
+    return ProgressStyle::kBar;
+  }
+  return asked ? ProgressStyle::kPercent : ProgressStyle::kNone;
+}
+
+std::string progress_bar_line(uint64_t done, uint64_t total, double seconds, unsigned columns) {
+  std::string head = fmt::format("{:3.0f}% ", percent_of(done, total));
+  std::string tail = fmt::format(" {} of {}", base::format_size(done), base::format_size(total));
+  if (seconds > 0 && done != 0) {
+    double rate = static_cast<double>(done) / seconds;
+    tail += fmt::format(", {}/s", base::format_size(static_cast<uint64_t>(rate)));
+    tail += done == total ? ", took " + duration_text(seconds)
+                          : ", " + duration_text(static_cast<double>(total - done) / rate) + " left";
+  }
+  // The last column stays free: a terminal may wrap when it is written to.
+  const size_t text = head.size() + tail.size() + 3;
+  if (columns < text + kMinBarWidth) {
+    std::string line = head + tail;
+    return line.substr(0, columns > 1 ? columns - 1 : 0);
+  }
+  const size_t width = columns - text;
+  auto filled = total == 0 ? width
+                           : static_cast<size_t>(static_cast<double>(width) * percent_of(done, total) / 100.0);
+  filled = std::min(filled, width);
+  std::string bar(filled, '=');
+  if (filled != 0 && filled < width) bar.back() = '>';
+  bar.resize(width, ' ');
+  return head + "[" + bar + "]" + tail;
+}
+
+Progress::Progress(Console& console, ProgressStyle style, double step_percent)
+    : console_(console),
+      style_(style),
+      step_percent_(step_percent),
+      next_draw_ns_(style == ProgressStyle::kBar ? kFirstDrawNs : 0),
+      signals_seen_(signal_count.load(std::memory_order_relaxed)) {
+  handle_signals(count_signal);
+}
+
+Progress::~Progress() {
+  finish();
+  handle_signals(SIG_DFL);
+}
+
+void Progress::update(uint64_t done, uint64_t total) {
+  unsigned signals = signal_count.load(std::memory_order_relaxed);
+  if (signals != signals_seen_.exchange(signals, std::memory_order_relaxed)) {
+    console_.note(fmt::format("    ({:.2f}/100%)\n", percent_of(done, total)));
+  }
+  if (style_ == ProgressStyle::kNone) return;
+  if (style_ == ProgressStyle::kBar) {
+    int64_t now = std::chrono::nanoseconds(Clock::now() - start_).count();
+    int64_t due = next_draw_ns_.load(std::memory_order_relaxed);
+    if (now < due || !next_draw_ns_.compare_exchange_strong(due, now + kDrawIntervalNs)) return;
+  }
+  std::lock_guard lock(mutex_);
+  // Two reactors may report in either order.
+  done_ = std::max(done_, done);
+  total_ = total;
+  if (finished_) return;
+  if (style_ == ProgressStyle::kBar) {
+    draw_bar(done_, total_);
+  } else {
+    print_percent(percent_of(done_, total_));
+  }
+}
+
+void Progress::complete() {
+  std::lock_guard lock(mutex_);
+  if (style_ == ProgressStyle::kPercent) print_percent(100.0);
+  if (style_ == ProgressStyle::kBar && drawn_) draw_bar(total_, total_);
+}
+
+void Progress::hide() {
+  console_.flush();
+  std::lock_guard lock(mutex_);
+  if (drawn_) clear_bar();
+}
+
+void Progress::finish() {
+  std::lock_guard lock(mutex_);
+  if (finished_) return;
+  finished_ = true;
+  if (style_ == ProgressStyle::kPercent) console_.print("\n");
+  if (drawn_) console_.note("\n");
+}
+
+void Progress::print_percent(double percent) {
+  if (percent < 100.0 && printed_percent_ >= 0 && percent < printed_percent_ + step_percent_) return;
+  printed_percent_ = percent;
+  console_.print(fmt::format("    ({:3.2f}/100%)\r", percent));
+  console_.flush();
+}
+
+void Progress::draw_bar(uint64_t done, uint64_t total) {
+  double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  // One write: overwrite the old line, then erase what may be left of it.
+  console_.note("\r" + progress_bar_line(done, total, seconds, terminal_columns()) + "\x1b[K");
+  drawn_ = true;
+}
+
+void Progress::clear_bar() {
+  console_.note("\r\x1b[K");
+  drawn_ = false;
+}
+
+}  // namespace platter::tool
