@@ -54,6 +54,8 @@ class BufferList {
   // Writes the window as iovecs; returns how many, at most out.size(). What does not fit is left
   // out: compare with piece_count().
   size_t fill(std::span<iovec> out) const;
+  // The caller's own iovec array, if the window is made of whole pieces of it; else nothing.
+  std::span<const iovec> whole_pieces() const;
 
   void copy_from(std::span<const uint8_t> source) const;  // source.size() == size()
   void copy_to(std::span<uint8_t> target) const;          // target.size() == size()

@@ -31,10 +31,11 @@ struct FileInfo {
   uint32_t logical_block_size;  // of a block device; 1 for a regular file
 };
 
+// Only kAllocate grows a file. ENOTSUP: the medium cannot do it so.
 enum class AllocateMode : uint8_t {
   kPunchHole,       // deallocate, reads zero
   kZeroRange,       // reads zero, stays allocated
-  kZeroRangeUnmap,  // reads zero, deallocated if that is how the medium zeroes best (BLKZEROOUT for devices)
+  kZeroRangeUnmap,  // reads zero, deallocated if that is how the medium zeroes best
   kAllocate,        // reserve space, may grow the file
   kAllocateKeepSize
 };

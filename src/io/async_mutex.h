@@ -1,0 +1,84 @@
+// AsyncMutex: one task at a time.   auto lock = co_await mutex.lock();
+//
+// Ownership is handed to the task that waits longest: no newcomer overtakes it.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <utility>
+
+#include "io/reactor.h"
+#include "io/waiter_list.h"
+
+namespace platter::io {
+
+class AsyncMutex {
+ public:
+  class [[nodiscard]] Lock {
+   public:
+    Lock() = default;
+    Lock(Lock&& other) noexcept : mutex_(std::exchange(other.mutex_, nullptr)) {}
+    Lock& operator=(Lock&& other) noexcept {
+      if (this != &other) {
+        unlock();
+        mutex_ = std::exchange(other.mutex_, nullptr);
+      }
+      return *this;
+    }
+    ~Lock() { unlock(); }
+    explicit operator bool() const { return mutex_ != nullptr; }
+    void unlock() {
+      if (AsyncMutex* mutex = std::exchange(mutex_, nullptr)) mutex->unlock();
+    }
+
+   private:
+    friend class AsyncMutex;
+    explicit Lock(AsyncMutex* mutex) : mutex_(mutex) {}
+    AsyncMutex* mutex_ = nullptr;
+  };
+
+  AsyncMutex() = default;
+  ~AsyncMutex() { PLATTER_ASSERT(state_.load(std::memory_order_acquire) == kFree); }
+  AsyncMutex(const AsyncMutex&) = delete;
+  AsyncMutex& operator=(const AsyncMutex&) = delete;
+
+  // co_await gives a Lock.
+  auto lock() { return Awaiter{*this, {}}; }
+  Lock try_lock() { return take() ? Lock(this) : Lock(); }
+  bool is_locked() const { return state_.load(std::memory_order_relaxed) != kFree; }
+
+ private:
+  enum State : int { kFree, kLocked, kContended };
+
+  struct Awaiter {
+    AsyncMutex& mutex;
+    Waiter waiter;
+    bool await_ready() const noexcept { return mutex.take(); }
+    bool await_suspend(std::coroutine_handle<> handle) {
+      waiter = {.handle = handle, .reactor = Reactor::current()};
+      return mutex.enqueue(waiter);
+    }
+    Lock await_resume() const noexcept { return Lock(&mutex); }
+  };
+
+  bool take() {
+    int expected = kFree;
+    return state_.compare_exchange_strong(expected, kLocked, std::memory_order_acquire,
+                                          std::memory_order_relaxed);
+  }
+  void unlock() {
+    int expected = kLocked;
+    if (state_.compare_exchange_strong(expected, kFree, std::memory_order_release,
+                                       std::memory_order_relaxed))
+      return;
+    hand_over();
+  }
+  bool enqueue(Waiter& waiter);  // false: it got the lock instead
+  void hand_over();
+
+  std::atomic<int> state_{kFree};
+  std::mutex guard_;
+  WaiterList waiters_;  // not empty if and only if state_ is kContended, under guard_
+};
+
+}  // namespace platter::io

@@ -1,0 +1,48 @@
+#include "io/reactor_group.h"
+
+#include <sched.h>
+#include <sys/random.h>
+
+#include "base/try.h"
+
+namespace platter::io {
+
+unsigned usable_processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  auto count = static_cast<unsigned>(CPU_COUNT(&set));
+  return count < 1 ? 1 : count > kMaxReactors ? kMaxReactors : count;
+}
+
+Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(Options options) {
+  PLATTER_ASSERT(options.reactors >= 1 && options.reactors <= kMaxReactors);
+  auto group = std::unique_ptr<ReactorGroup>(new ReactorGroup(options.max_workers));
+  EngineKind kind = options.engine;
+  if (kind == EngineKind::kAuto) {
+    auto probe = make_uring_engine(group->workers_);
+    kind = probe ? EngineKind::kUring : EngineKind::kThreads;
+    if (!probe && options.log != nullptr)
+      options.log->info(probe.error().message() + "; using threads for I/O instead");
+  }
+  uint64_t seed = options.random_seed;
+  if (seed == 0 && getrandom(&seed, sizeof seed, 0) != sizeof seed)
+    return std::unexpected(Error::from_errno(errno, "getrandom"));
+  for (unsigned index = 0; index < options.reactors; ++index) {
+    PLATTER_ASSIGN(auto engine, make_engine(kind, group->workers_));
+    group->reactors_.push_back(std::make_unique<Reactor>(
+        index, std::move(engine),
+        Reactor::Services{.now = {}, .random_seed = seed, .workers = &group->workers_}));
+  }
+  for (auto& reactor : group->reactors_)
+    group->threads_.emplace_back([target = reactor.get()] { target->run(); });
+  return group;
+}
+
+ReactorGroup::~ReactorGroup() {
+  // threads_ is empty where start() failed half-way.
+  if (!threads_.empty())
+    for (auto& reactor : reactors_) reactor->stop();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+}  // namespace platter::io
