@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 
 #include "base/size.h"
 
@@ -17,19 +16,6 @@ constexpr int64_t kDrawIntervalNs = 100'000'000;
 constexpr int64_t kFirstDrawNs = 250'000'000;
 constexpr unsigned kDefaultColumns = 80;
 constexpr unsigned kMinBarWidth = 10;
-
-// How often SIGUSR1 came. A signal handler reaches nothing that hangs from an object.
-constinit std::atomic<unsigned> signal_count = 0;
-static_assert(std::atomic<unsigned>::is_always_lock_free);
-
-void count_signal(int) { signal_count.fetch_add(1, std::memory_order_relaxed); }
-
-void handle_signals(void (*handler)(int)) {
-  struct sigaction action = {};
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGUSR1, &action, nullptr);
-}
 
 unsigned terminal_columns() {
   winsize size = {};
@@ -88,21 +74,16 @@ Progress::Progress(Console& console, ProgressStyle style, double step_percent)
     : console_(console),
       style_(style),
       step_percent_(step_percent),
-      next_draw_ns_(style == ProgressStyle::kBar ? kFirstDrawNs : 0),
-      signals_seen_(signal_count.load(std::memory_order_relaxed)) {
-  handle_signals(count_signal);
-}
+      next_draw_ns_(style == ProgressStyle::kBar ? kFirstDrawNs : 0) {}
 
-Progress::~Progress() {
-  finish();
-  handle_signals(SIG_DFL);
-}
+Progress::~Progress() { finish(); }
 
 void Progress::update(uint64_t done, uint64_t total) {
-  unsigned signals = signal_count.load(std::memory_order_relaxed);
-  if (signals != signals_seen_.exchange(signals, std::memory_order_relaxed)) {
-    console_.note(fmt::format("    ({:.2f}/100%)\n", percent_of(done, total)));
+  // Two reactors may report in either order.
+  uint64_t before = done_.load(std::memory_order_relaxed);
+  while (before < done && !done_.compare_exchange_weak(before, done, std::memory_order_relaxed)) {
   }
+  total_.store(total, std::memory_order_relaxed);
   if (style_ == ProgressStyle::kNone) return;
   if (style_ == ProgressStyle::kBar) {
     int64_t now = std::chrono::nanoseconds(Clock::now() - start_).count();
@@ -110,21 +91,24 @@ void Progress::update(uint64_t done, uint64_t total) {
     if (now < due || !next_draw_ns_.compare_exchange_strong(due, now + kDrawIntervalNs)) return;
   }
   std::lock_guard lock(mutex_);
-  // Two reactors may report in either order.
-  done_ = std::max(done_, done);
-  total_ = total;
   if (finished_) return;
   if (style_ == ProgressStyle::kBar) {
-    draw_bar(done_, total_);
+    draw_bar(done_, total);
   } else {
-    print_percent(percent_of(done_, total_));
+    print_percent(percent_of(done_, total));
   }
+}
+
+void Progress::report() {
+  uint64_t total = total_.load(std::memory_order_relaxed);
+  double percent = total == 0 ? 0.0 : percent_of(done_.load(std::memory_order_relaxed), total);
+  console_.note(fmt::format("    ({:3.2f}/100%)\n", percent));
 }
 
 void Progress::complete() {
   std::lock_guard lock(mutex_);
   if (style_ == ProgressStyle::kPercent) print_percent(100.0);
-  if (style_ == ProgressStyle::kBar && drawn_) draw_bar(total_, total_);
+  if (style_ == ProgressStyle::kBar && drawn_) draw_bar(total_.load(), total_.load());
 }
 
 void Progress::hide() {

@@ -2,8 +2,8 @@
 //
 // With -p into a pipe or file: exactly what qemu-img prints, "    (12.34/100%)" and a carriage return each time
 // that the percentage has grown by a step. On a terminal: one line with a bar, bytes, rate and the time
-// left, redrawn at most ten times a second. SIGUSR1 has the percentage printed to standard error,
-// whether progress was asked for or not.
+// left, redrawn at most ten times a second. report() prints the percentage to standard error, for a signal that
+// asks, whether progress was asked for or not.
 #pragma once
 
 #include <atomic>
@@ -31,10 +31,10 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // Whether update() has anybody to tell: SIGUSR1 aside.
-  bool wanted() const { return style_ != ProgressStyle::kNone; }
   // Any thread. Cheap where there is nothing to draw.
   void update(uint64_t done, uint64_t total);
+  // Any thread: one line, "    (12.34/100%)".
+  void report();
   // The work has succeeded: 100 %.
   void complete();
   // Takes the bar off the screen, so that something else can be printed. It comes back with the next update.
@@ -54,12 +54,11 @@ class Progress {
   const double step_percent_;
   const Clock::time_point start_ = Clock::now();
   std::atomic<int64_t> next_draw_ns_;  // since start_
-  std::atomic<unsigned> signals_seen_;
+  std::atomic<uint64_t> done_ = 0;
+  std::atomic<uint64_t> total_ = 0;
 
   std::mutex mutex_;  // what follows
   double printed_percent_ = -1;  // less than 0: nothing was
-  uint64_t done_ = 0;
-  uint64_t total_ = 0;
   bool drawn_ = false;
   bool finished_ = false;
 };

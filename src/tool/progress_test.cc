@@ -19,7 +19,7 @@ TEST(ProgressBar, fits_the_terminal_and_leaves_the_last_column_free) {
 
 TEST(ProgressBar, says_how_far_how_fast_and_how_long) {
   EXPECT_EQ(progress_bar_line(kGiB, 3 * kGiB, 2.0, 71),
-            " 33% [========>                 ] 1 GiB of 3 GiB, 512 MiB/s, 0:04 left");
+            " 33% [=======>                  ] 1 GiB of 3 GiB, 512 MiB/s, 0:04 left");
   EXPECT_EQ(progress_bar_line(3 * kGiB, 3 * kGiB, 3.0, 63),
             "100% [====================] 3 GiB of 3 GiB, 1 GiB/s, took 0:03");
   EXPECT_EQ(progress_bar_line(0, 3 * kGiB, 0.0, 36), "  0% [               ] 0 B of 3 GiB");
@@ -67,17 +67,17 @@ TEST(Progress, without_a_style_nothing_is_printed) {
   EXPECT_EQ(captured.text, "");
 }
 
-TEST(Progress, a_signal_prints_the_percentage_to_standard_error) {
+TEST(Progress, report_prints_the_percentage_to_standard_error) {
   testing::internal::CaptureStderr();
   {
     Console console("platter");
     Progress progress(console, ProgressStyle::kNone, 1.0);
-    progress.update(1, 4);
-    raise(SIGUSR1);
+    progress.report();
     progress.update(2, 4);
-    progress.update(3, 4);
+    progress.update(1, 4);
+    progress.report();
   }
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "    (50.00/100%)\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "    (0.00/100%)\n    (50.00/100%)\n");
 }
 
 }  // namespace
