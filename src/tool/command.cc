@@ -58,6 +58,11 @@ struct GetoptTables {
   }
 };
 
+int show_help(const Invocation& invocation) {
+  invocation.console.print(command_help(invocation.dialect, invocation.command));
+  return invocation.console.finish() ? 0 : 1;
+}
+
 }  // namespace
 
 std::span<const CommandOption> native_options() { return kNativeOptions; }
@@ -107,16 +112,20 @@ int Invocation::fail(const Error& failure) const {
 
 std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> arguments) {
   const GetoptTables tables(invocation);
+  std::optional<std::string> last_word;
+  if (invocation.command.last_word_is_operand) {
+    if (arguments.size() == 2 && std::string_view(arguments[1]) == "--help") return show_help(invocation);
+    if (arguments.size() < 3) return invocation.usage_error("Not enough arguments");
+    last_word = arguments.back();
+    arguments = arguments.first(arguments.size() - 1);
+  }
   const int count = static_cast<int>(arguments.size());
   optind = 0;  // makes glibc start afresh
   opterr = 0;
   for (;;) {
     int key = getopt_long(count, arguments.data(), tables.letters.c_str(), tables.names.data(), nullptr);
     if (key == -1) break;
-    if (key == kHelpKey) {
-      invocation.console.print(command_help(invocation.dialect, invocation.command));
-      return invocation.console.finish() ? 0 : 1;
-    }
+    if (key == kHelpKey) return show_help(invocation);
     if (key == ':' || key == '?') {
       std::string word = arguments[static_cast<size_t>(optind - 1)];
       return invocation.usage_error((key == ':' ? "missing argument for option '" : "unrecognized option '") +
@@ -127,6 +136,7 @@ std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> argu
   for (int i = optind; i < count; ++i) {
     invocation.operands.emplace_back(arguments[static_cast<size_t>(i)]);
   }
+  if (last_word) invocation.operands.push_back(std::move(*last_word));
   return std::nullopt;
 }
 

@@ -37,6 +37,8 @@ struct Command {
   std::span<const CommandOption> options;
   // Returns the exit status.
   int (*run)(Invocation& invocation);
+  // The last word is an operand even if it looks like an option ("-1G"), and must be there.
+  bool last_word_is_operand = false;
 };
 
 // One option as it was given. `option` is named by its long form, or by its letter where it has none.

@@ -1,0 +1,62 @@
+// Session: the runtime of one command: reactors, graph, open policy, interrupts.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/log.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/reactor_group.h"
+#include "io/task.h"
+#include "platter/open_policy.h"
+#include "tool/command.h"
+#include "tool/interrupts.h"
+
+namespace platter::tool {
+
+class Session {
+ public:
+  // Reads --engine, --reactors and --allow-backing.
+  static Result<std::unique_ptr<Session>> start(const Invocation& invocation);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  Console& console() { return console_; }
+  block::Graph& graph() { return *graph_; }
+  const block::DriverRegistry& registry() const { return registry_; }
+  io::ReactorGroup& reactors() { return *reactors_; }
+  Interrupts& interrupts() { return interrupts_; }
+  const OpenPolicy& policy() const { return policy_; }
+
+ private:
+  explicit Session(const Invocation& invocation);
+
+  Console& console_;
+  Interrupts interrupts_;  // before the reactors' threads, that they inherit the signal mask
+  base::Log log_;
+  OpenPolicy policy_;
+  block::DriverRegistry registry_;
+  std::unique_ptr<io::ReactorGroup> reactors_;
+  std::unique_ptr<block::Graph> graph_;
+};
+
+// Starts a session, runs the task that `work` makes on its first reactor, and returns the task's
+// exit status. Where a signal was caught the process then ends as of that signal.
+int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work);
+
+// While it lives, an interrupt removes the file, says so, and ends the program: for work that cannot
+// be stopped halfway in any better way.
+class HalfMadeFile {
+ public:
+  HalfMadeFile(Session& session, std::string path);
+  ~HalfMadeFile();
+  HalfMadeFile(const HalfMadeFile&) = delete;
+  HalfMadeFile& operator=(const HalfMadeFile&) = delete;
+
+ private:
+  Session& session_;
+};
+
+}  // namespace platter::tool
