@@ -32,7 +32,7 @@ std::string take_value(std::string_view& rest) {
 void flatten(const std::string& prefix, const Json& value, Options& out) {
   if (const auto* object = value.get_if<Json::Object>()) {
     for (const auto& [key, member] : *object) {
-      flatten(prefix.empty() ? key : prefix + "." + key, member, out);
+      flatten(prefix.empty() ? key : fmt::format("{}.{}", prefix, key), member, out);
     }
   } else if (const auto* array = value.get_if<Json::Array>()) {
     for (size_t i = 0; i < array->size(); ++i) {
