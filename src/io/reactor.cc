@@ -175,23 +175,9 @@ void Reactor::expire_timers() {
   }
 }
 
-namespace {
-
-struct TimerAwaiter {
-  Reactor& reactor;
-  Timer timer;
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) {
-    timer.handle = handle;
-    reactor.add_timer(timer);
-  }
-  void await_resume() const noexcept {}
-};
-
-}  // namespace
-
 Task<void> Reactor::sleep_until(Nanoseconds deadline) {
-  co_await TimerAwaiter{*this, {.deadline = deadline, .handle = {}}};
+  Timer timer{.deadline = deadline, .handle = {}};
+  co_await detail::TimerAwaiter{*this, timer};
 }
 
 Task<void> Reactor::sleep_for(Nanoseconds duration) {

@@ -219,6 +219,17 @@ class Reactor::Running {
 
 namespace detail {
 
+struct TimerAwaiter {
+  Reactor& reactor;
+  Timer& timer;  // with its deadline
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) {
+    timer.handle = handle;
+    reactor.add_timer(timer);
+  }
+  void await_resume() const noexcept {}
+};
+
 struct YieldAwaiter {
   Reactor& reactor;
   bool await_ready() const noexcept { return false; }
