@@ -20,6 +20,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/options.h"
 #include "block/types.h"
@@ -80,6 +81,17 @@ struct BackingReference {
   std::string format;    // empty: not recorded
 };
 
+// An internal snapshot.
+struct SnapshotInfo {
+  std::string id;
+  std::string name;
+  uint64_t vm_state_size = 0;  // bytes
+  uint64_t date_seconds = 0;   // since 1970, with date_nanoseconds
+  uint32_t date_nanoseconds = 0;
+  uint64_t vm_clock_nanoseconds = 0;
+  std::optional<uint64_t> icount = std::nullopt;
+};
+
 struct DriverInfo {
   uint64_t cluster_size = 0;           // 0: the format has none
   bool dirty = false;                  // not cleanly shut down
@@ -87,6 +99,7 @@ struct DriverInfo {
   bool encrypted = false;
   // "format-specific": {"type": ..., "data": {...}}; null: none.
   base::Json specific;
+  std::vector<SnapshotInfo> snapshots = {};
 };
 
 // ---- The driver
