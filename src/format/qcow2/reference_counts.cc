@@ -1,0 +1,92 @@
+#include "format/qcow2/reference_counts.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/math.h"
+#include "base/try.h"
+
+namespace platter::format::qcow2 {
+
+namespace {
+
+uint64_t load(const uint8_t* data, uint8_t width, uint64_t index) {
+  uint64_t value = 0;
+  std::memcpy(&value, data + index * width, width);
+  return base::from_little_endian(value);
+}
+
+void store(uint8_t* data, uint8_t width, uint64_t index, uint64_t value) {
+  value = base::from_little_endian(value);
+  std::memcpy(data + index * width, &value, width);
+}
+
+uint8_t width_for(uint64_t value) {
+  if (value <= UINT8_MAX) return 1;
+  if (value <= UINT16_MAX) return 2;
+  return value <= UINT32_MAX ? 4 : 8;
+}
+
+}  // namespace
+
+ReferenceCounts::ReferenceCounts(uint64_t clusters, uint64_t budget)
+    : clusters_(clusters), budget_(budget), chunks_((clusters + kChunkClusters - 1) >> kChunkBits) {}
+
+Result<ReferenceCounts> ReferenceCounts::create(uint64_t clusters, uint64_t max_memory_bytes) {
+  const uint64_t chunks = base::divide_round_up(clusters, kChunkClusters);
+  const auto bytes = base::checked_mul<uint64_t>(chunks, sizeof(Chunk));
+  if (!bytes || *bytes > max_memory_bytes) {
+    return fail(ENOMEM, "The file has too many clusters for the memory that a check may use");
+  }
+  return ReferenceCounts(clusters, max_memory_bytes - *bytes);
+}
+
+uint64_t ReferenceCounts::get_wide(const Chunk& chunk, uint64_t index) {
+  return chunk.width == 0 ? 0 : load(chunk.data.get(), chunk.width, index);
+}
+
+bool ReferenceCounts::widen(Chunk& chunk, uint8_t width) {
+  const uint64_t more = kChunkClusters * (width - chunk.width);
+  if (more > budget_) return false;
+  budget_ -= more;
+  auto data = std::make_unique<uint8_t[]>(kChunkClusters * width);
+  for (uint64_t i = 0; chunk.width != 0 && i < kChunkClusters; ++i) {
+    store(data.get(), width, i, load(chunk.data.get(), chunk.width, i));
+  }
+  chunk.data = std::move(data);
+  chunk.width = width;
+  return true;
+}
+
+bool ReferenceCounts::set_wide(Chunk& chunk, uint64_t index, uint64_t value) {
+  if (chunk.width == 0 && value == 0) return true;
+  const uint8_t width = width_for(value);
+  if (width > chunk.width && !widen(chunk, width)) return false;
+  store(chunk.data.get(), chunk.width, index, value);
+  return true;
+}
+
+bool ReferenceCounts::same(const Chunk& a, const Chunk& b) {
+  if (a.width == 0 || b.width == 0) {
+    const Chunk& other = a.width == 0 ? b : a;
+    return other.width == 0 || base::is_zero({other.data.get(), kChunkClusters * other.width});
+  }
+  return a.width == b.width &&
+         std::memcmp(a.data.get(), b.data.get(), kChunkClusters * a.width) == 0;
+}
+
+int64_t ReferenceCounts::last_used() const {
+  for (uint64_t chunk = chunks_.size(); chunk-- > 0;) {
+    if (same(chunks_[chunk], Chunk{})) continue;
+    uint64_t index = kChunkClusters;
+    while (index-- > 0) {
+      if (get_wide(chunks_[chunk], index) != 0) {
+        return static_cast<int64_t>((chunk << kChunkBits) + index);
+      }
+    }
+  }
+  return -1;
+}
+
+}  // namespace platter::format::qcow2

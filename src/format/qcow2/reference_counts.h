@@ -1,0 +1,76 @@
+// ReferenceCounts: one count for each cluster of a file, in as little memory as the counts need.
+//
+// Counts lie in chunks of kChunkClusters. A chunk takes no memory while its counts are zero and widens from one byte a
+// count to 2, 4 and 8 as they grow. The whole is limited by a budget.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/assert.h"
+#include "platter/error.h"
+
+namespace platter::format::qcow2 {
+
+class ReferenceCounts {
+ public:
+  static constexpr unsigned kChunkBits = 16;
+  static constexpr uint64_t kChunkClusters = uint64_t{1} << kChunkBits;
+
+  // ENOMEM if `clusters` alone exceeds the budget.
+  static Result<ReferenceCounts> create(uint64_t clusters, uint64_t max_memory_bytes);
+
+  uint64_t clusters() const { return clusters_; }
+
+  // `cluster` < clusters().
+  uint64_t get(uint64_t cluster) const {
+    const Chunk& chunk = chunks_[cluster >> kChunkBits];
+    const uint64_t index = cluster & (kChunkClusters - 1);
+    if (chunk.width == 1) [[likely]] return chunk.data[index];
+    return get_wide(chunk, index);
+  }
+  // False: the budget does not allow the memory that this needs; nothing is changed.
+  [[nodiscard]] bool set(uint64_t cluster, uint64_t value) {
+    PLATTER_ASSERT(cluster < clusters_);
+    Chunk& chunk = chunks_[cluster >> kChunkBits];
+    if (chunk.width == 1 && value <= UINT8_MAX) [[likely]] {
+      chunk.data[cluster & (kChunkClusters - 1)] = static_cast<uint8_t>(value);
+      return true;
+    }
+    return set_wide(chunk, cluster & (kChunkClusters - 1), value);
+  }
+
+  // Calls fn(cluster) for every cluster whose count differs between `a` and `b` (of equal size), in order. As
+  // fast as memory where they are equal. Stops when fn returns false.
+  template <typename Fn>
+  static void for_each_difference(const ReferenceCounts& a, const ReferenceCounts& b, Fn fn) {
+    for (uint64_t chunk = 0; chunk < a.chunks_.size(); ++chunk) {
+      if (same(a.chunks_[chunk], b.chunks_[chunk])) continue;
+      const uint64_t end = std::min((chunk + 1) << kChunkBits, a.clusters_);
+      for (uint64_t cluster = chunk << kChunkBits; cluster < end; ++cluster) {
+        if (a.get(cluster) != b.get(cluster) && !fn(cluster)) return;
+      }
+    }
+  }
+  // The last cluster with a count, or -1.
+  int64_t last_used() const;
+
+ private:
+  struct Chunk {
+    std::unique_ptr<uint8_t[]> data;
+    uint8_t width = 0;  // bytes of a count; 0: all are zero
+  };
+  ReferenceCounts(uint64_t clusters, uint64_t budget);
+  static uint64_t get_wide(const Chunk& chunk, uint64_t index);
+  static bool same(const Chunk& a, const Chunk& b);
+  bool set_wide(Chunk& chunk, uint64_t index, uint64_t value);
+  bool widen(Chunk& chunk, uint8_t width);
+
+  uint64_t clusters_;
+  uint64_t budget_;
+  std::vector<Chunk> chunks_;
+};
+
+}  // namespace platter::format::qcow2
