@@ -1,5 +1,6 @@
 #include "format/qcow2/bitmaps.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/bytes.h"
@@ -80,9 +81,11 @@ Result<std::vector<Bitmap>> parse_bitmap_directory(std::span<const uint8_t> byte
 io::Task<Result<std::vector<Bitmap>>> read_bitmap_directory(block::Child& file,
                                                             const Header& header) {
   if (!header.bitmaps) co_return std::vector<Bitmap>{};
-  io::AlignedBuffer directory(header.bitmaps->directory_size);
-  PLATTER_CO_TRY(co_await read_padded(file, header.bitmaps->directory_offset, directory.view()));
-  co_return parse_bitmap_directory(directory.span(), header);
+  // A buffer of no bytes is none.
+  io::AlignedBuffer directory(std::max<uint64_t>(header.bitmaps->directory_size, 1));
+  PLATTER_CO_TRY(co_await read_padded(
+      file, header.bitmaps->directory_offset, directory.view(0, header.bitmaps->directory_size)));
+  co_return parse_bitmap_directory(directory.span().first(header.bitmaps->directory_size), header);
 }
 
 }  // namespace platter::format::qcow2

@@ -19,6 +19,7 @@ class ReferenceCounts {
   static constexpr unsigned kChunkBits = 16;
   static constexpr uint64_t kChunkClusters = uint64_t{1} << kChunkBits;
 
+  ReferenceCounts() = default;  // of no cluster
   // ENOMEM if `clusters` alone exceeds the budget.
   static Result<ReferenceCounts> create(uint64_t clusters, uint64_t max_memory_bytes);
 
@@ -68,8 +69,8 @@ class ReferenceCounts {
   bool set_wide(Chunk& chunk, uint64_t index, uint64_t value);
   bool widen(Chunk& chunk, uint8_t width);
 
-  uint64_t clusters_;
-  uint64_t budget_;
+  uint64_t clusters_ = 0;
+  uint64_t budget_ = 0;
   std::vector<Chunk> chunks_;
 };
 

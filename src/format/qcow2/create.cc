@@ -1,0 +1,196 @@
+#include "format/qcow2/create.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/math.h"
+#include "base/try.h"
+#include "block/backend.h"
+#include "format/qcow2/create_options.h"
+#include "io/buffer.h"
+
+namespace platter::format::qcow2 {
+
+using block::Backend;
+using block::Preallocation;
+
+namespace {
+
+constexpr uint64_t kWriteBytes = uint64_t{2} << 20;
+constexpr uint64_t kStoredCount = 1;  // of every cluster of a new image
+
+// Where everything goes: cluster numbers, in file order.
+struct Layout {
+  uint64_t refcount_table = 1;
+  uint64_t refcount_table_clusters = 0;
+  uint64_t refcount_blocks = 0;
+  uint64_t refcount_block_clusters = 0;
+  uint64_t l1_table = 0;
+  uint64_t l1_clusters = 0;
+  uint64_t l2_tables = 0;
+  uint64_t l2_clusters = 0;  // 0: nothing is preallocated
+  uint64_t data = 0;
+  uint64_t data_clusters = 0;
+  uint64_t end = 0;
+};
+
+// The counts cover the clusters that they themselves take: grown until they do.
+Result<Layout> plan(const Header& header, bool preallocate) {
+  const Geometry geometry = header.geometry();
+  Layout layout;
+  layout.l1_clusters = geometry.clusters_for(header.l1_bytes());
+  if (preallocate) {
+    layout.l2_clusters = header.l1_entries;
+    layout.data_clusters = geometry.clusters_for(header.size);
+  }
+  layout.refcount_block_clusters = 1;
+  layout.refcount_table_clusters = 1;
+  for (;;) {
+    layout.refcount_blocks = layout.refcount_table + layout.refcount_table_clusters;
+    layout.l1_table = layout.refcount_blocks + layout.refcount_block_clusters;
+    layout.l2_tables = layout.l1_table + layout.l1_clusters;
+    layout.data = layout.l2_tables + layout.l2_clusters;
+    layout.end = layout.data + layout.data_clusters;
+    const uint64_t blocks = base::divide_round_up(layout.end, geometry.refcount_block_entries());
+    const uint64_t table = geometry.clusters_for(blocks * kTableEntryBytes);
+    if (blocks <= layout.refcount_block_clusters && table <= layout.refcount_table_clusters) break;
+    layout.refcount_block_clusters = std::max(blocks, layout.refcount_block_clusters);
+    layout.refcount_table_clusters = std::max(table, layout.refcount_table_clusters);
+  }
+  if (layout.refcount_table_clusters > kMaxRefcountTableBytes >> header.cluster_bits ||
+      layout.end > kMaxHostOffset >> header.cluster_bits) {
+    return fail(EFBIG, "The image size is too large for file format 'qcow2' (try using a larger "
+                       "cluster size)");
+  }
+  return layout;
+}
+
+// Writes the tables of a new image, front to back.
+class TableWriter {
+ public:
+  TableWriter(Backend& file, const Header& header, const Layout& layout)
+      : file_(file),
+        header_(header),
+        geometry_(header.geometry()),
+        layout_(layout),
+        buffer_(std::max(kWriteBytes, geometry_.cluster_size())) {}
+
+  io::Task<Result<void>> run() {
+    PLATTER_CO_TRY(co_await write_table(layout_.refcount_table, layout_.refcount_table_clusters,
+                                        layout_.refcount_block_clusters, layout_.refcount_blocks, 0));
+    PLATTER_CO_TRY(co_await write_refcount_blocks());
+    PLATTER_CO_TRY(co_await write_l1());
+    PLATTER_CO_TRY(co_await write_table(layout_.l2_tables, layout_.l2_clusters,
+                                        layout_.data_clusters, layout_.data, kCopiedFlag));
+    co_return Result<void>{};
+  }
+
+  io::Task<Result<void>> write_header() {
+    PLATTER_CO_ASSIGN(const auto bytes, serialise_header(header_));
+    std::memset(buffer_.data(), 0, geometry_.cluster_size());
+    std::ranges::copy(bytes, buffer_.data());
+    co_return co_await file_.write(0, buffer_.view(0, geometry_.cluster_size()));
+  }
+
+ private:
+  void fill_entries(uint64_t first, uint64_t count, uint64_t used, uint64_t target, uint64_t flags) {
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t index = first + i;
+      const uint64_t entry =
+          index < used ? ((target + index) << geometry_.cluster_bits) | flags : 0;
+      base::store_big(buffer_.span(), i * kTableEntryBytes, entry);
+    }
+  }
+
+  // A table of `clusters` whose first `used` entries name consecutive clusters from `target` on.
+  io::Task<Result<void>> write_table(uint64_t place, uint64_t clusters, uint64_t used,
+                                     uint64_t target, uint64_t flags) {
+    const uint64_t per_write = buffer_.size() >> geometry_.cluster_bits;
+    for (uint64_t done = 0; done < clusters;) {
+      const uint64_t now = std::min(per_write, clusters - done);
+      const uint64_t entries_per_cluster = geometry_.l2_entries();
+      fill_entries(done * entries_per_cluster, now * entries_per_cluster, used, target, flags);
+      PLATTER_CO_TRY(co_await write_clusters(place + done, now));
+      done += now;
+    }
+    co_return Result<void>{};
+  }
+
+  // Not padded to its cluster: the file may end with it.
+  io::Task<Result<void>> write_l1() {
+    const uint64_t per_write = buffer_.size() / kTableEntryBytes;
+    for (uint64_t done = 0; done < header_.l1_entries;) {
+      const uint64_t now = std::min(per_write, header_.l1_entries - done);
+      fill_entries(done, now, layout_.l2_clusters, layout_.l2_tables, kCopiedFlag);
+      const uint64_t offset = header_.l1_table_offset + done * kTableEntryBytes;
+      PLATTER_CO_TRY(co_await file_.write(offset, buffer_.view(0, now * kTableEntryBytes)));
+      done += now;
+    }
+    co_return Result<void>{};
+  }
+
+  io::Task<Result<void>> write_refcount_blocks() {
+    const uint64_t per_write = buffer_.size() >> geometry_.cluster_bits;
+    const uint64_t entries = geometry_.refcount_block_entries();
+    for (uint64_t done = 0; done < layout_.refcount_block_clusters;) {
+      const uint64_t now = std::min(per_write, layout_.refcount_block_clusters - done);
+      for (uint64_t block = 0; block < now; ++block) {
+        const uint64_t first = (done + block) * entries;
+        const uint64_t used = layout_.end > first ? std::min(entries, layout_.end - first) : 0;
+        uint8_t* bytes = buffer_.data() + (block << geometry_.cluster_bits);
+        std::memset(bytes, 0, geometry_.cluster_size());
+        for (uint64_t i = 0; i < used; ++i) {
+          store_refcount(bytes, i, geometry_.refcount_order, kStoredCount);
+        }
+      }
+      PLATTER_CO_TRY(co_await write_clusters(layout_.refcount_blocks + done, now));
+      done += now;
+    }
+    co_return Result<void>{};
+  }
+
+  io::Task<Result<void>> write_clusters(uint64_t place, uint64_t count) {
+    return file_.write(place << geometry_.cluster_bits,
+                       buffer_.view(0, count << geometry_.cluster_bits));
+  }
+
+  Backend& file_;
+  const Header& header_;
+  const Geometry geometry_;
+  const Layout& layout_;
+  io::AlignedBuffer buffer_;
+};
+
+io::Task<Result<void>> write_image(Backend& file, const Header& header, const Layout& layout,
+                                   Preallocation preallocation) {
+  TableWriter writer(file, header, layout);
+  PLATTER_CO_TRY(co_await writer.run());
+  if (layout.data_clusters != 0) {
+    const auto data_mode =
+        preallocation == Preallocation::kMetadata ? Preallocation::kOff : preallocation;
+    PLATTER_CO_TRY(co_await file.resize(layout.end << header.cluster_bits, data_mode, false));
+  }
+  co_return co_await writer.write_header();
+}
+
+}  // namespace
+
+io::Task<Result<void>> create(block::CreateContext& context) {
+  PLATTER_CO_ASSIGN(auto options, parse_create_options(context.options));
+  Header& header = options.header;
+  PLATTER_CO_ASSIGN(const Layout layout,
+                    plan(header, options.preallocation != Preallocation::kOff));
+  header.refcount_table_offset = layout.refcount_table << header.cluster_bits;
+  header.refcount_table_clusters = static_cast<uint32_t>(layout.refcount_table_clusters);
+  header.l1_table_offset = layout.l1_table << header.cluster_bits;
+
+  PLATTER_CO_ASSIGN(const auto file, co_await context.create_file());
+  auto written = co_await write_image(*file, header, layout, options.preallocation);
+  auto closed = co_await file->close();
+  PLATTER_CO_TRY(std::move(written));
+  co_return closed;
+}
+
+}  // namespace platter::format::qcow2

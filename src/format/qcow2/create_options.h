@@ -1,0 +1,21 @@
+// The create options of qcow2, as typed and validated values.
+#pragma once
+
+#include <cstdint>
+
+#include "base/options.h"
+#include "block/types.h"
+#include "format/qcow2/header.h"
+
+namespace platter::format::qcow2 {
+
+struct CreateOptions {
+  // Version, sizes, features and backing file; no table has a place yet.
+  Header header;
+  block::Preallocation preallocation = block::Preallocation::kOff;
+};
+
+// Every rule between options, in qemu-img's words where it has any.
+Result<CreateOptions> parse_create_options(const base::OptionSet& options);
+
+}  // namespace platter::format::qcow2
