@@ -1,0 +1,217 @@
+#include "block/backend.h"
+
+#include "base/math.h"
+#include "base/try.h"
+#include "block/backend_state.h"
+#include "block/graph_state.h"
+
+namespace platter::block {
+
+namespace {
+
+// One request's passage: counted in flight from enter() on, and in the accounts when it ends. Lives in
+// the request's frame.
+class Request {
+ public:
+  Request(Backend::State& state, Operation operation, uint64_t bytes)
+      : state_(state), operation_(operation), bytes_(bytes) {}
+
+  bool try_enter() {
+    if (!state_.in_flight->try_enter(ticket_)) return false;
+    start_ = now();
+    return true;
+  }
+  io::Task<void> enter_late() {
+    do co_await state_.in_flight->wait_entry();
+    while (!try_enter());
+  }
+  void end(const Result<void>& result) {
+    BackendCounters::Counts& counts =
+        state_.counters[ticket_.slot].of[static_cast<unsigned>(operation_)];
+    if (result) {
+      BackendCounters::add(counts.operations, 1);
+      BackendCounters::add(counts.bytes, bytes_);
+    } else {
+      BackendCounters::add(counts.failed, 1);
+    }
+    BackendCounters::add(counts.time_ns, static_cast<uint64_t>((now() - start_).count()));
+    state_.in_flight->leave(ticket_);
+  }
+
+ private:
+  static io::Nanoseconds now() {
+    const io::Reactor* reactor = io::Reactor::current();
+    return reactor != nullptr ? reactor->now() : io::Nanoseconds(0);
+  }
+  Backend::State& state_;
+  Operation operation_;
+  uint64_t bytes_;
+  InFlight::Ticket ticket_;
+  io::Nanoseconds start_{};
+};
+
+Result<void> outside() { return fail(EIO, "A request reaches past the end of the image"); }
+
+Result<void> check_write(const Backend::State& s, uint64_t offset, uint64_t length, WriteFlags flags) {
+  const Permissions held = s.edge.needed();
+  const bool allowed = held.has(Permission::kWrite) || (flags.has(WriteFlag::kWriteUnchanged) &&
+                                                        held.has(Permission::kWriteUnchanged));
+  if (!allowed) return fail(EPERM, "Block node is read-only");
+  if (!base::range_within(offset, length, s.node().size())) return outside();
+  return {};
+}
+
+WriteFlags with_durability(const Backend::State& s, WriteFlags flags) {
+  if (!s.write_cache.load(std::memory_order_relaxed)) flags |= WriteFlag::kFua;
+  return flags;
+}
+
+// Read mostly: the line is written only by the first write after a flush.
+void note_written(Node& node) {
+  std::atomic<bool>& unflushed = node.state().unflushed;
+  if (!unflushed.load(std::memory_order_seq_cst)) unflushed.store(true, std::memory_order_seq_cst);
+}
+
+}  // namespace
+
+Backend::Backend(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Backend::~Backend() { PLATTER_ASSERT(state_ == nullptr || state_->closed); }
+
+Node& Backend::node() const { return state_->node(); }
+uint64_t Backend::size() const { return state_->node().size(); }
+const Limits& Backend::limits() const { return state_->node().limits(); }
+
+io::Task<Result<void>> Backend::read(uint64_t offset, io::BufferList buffers) {
+  State& s = *state_;
+  Request request(s, Operation::kRead, buffers.size());
+  if (!request.try_enter()) co_await request.enter_late();
+  Node& node = s.node();
+  Result<void> result = base::range_within(offset, buffers.size(), node.size())
+                            ? co_await node.read(offset, buffers)
+                            : outside();
+  request.end(result);
+  co_return std::move(result);
+}
+
+io::Task<Result<void>> Backend::write(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
+  State& s = *state_;
+  Request request(s, Operation::kWrite, buffers.size());
+  if (!request.try_enter()) co_await request.enter_late();
+  Result<void> result = check_write(s, offset, buffers.size(), flags);
+  if (result) {
+    result = co_await s.node().write(offset, buffers, with_durability(s, flags));
+    note_written(s.node());
+  }
+  request.end(result);
+  co_return std::move(result);
+}
+
+io::Task<Result<void>> Backend::zero(uint64_t offset, uint64_t length, WriteFlags flags) {
+  State& s = *state_;
+  Request request(s, Operation::kZero, length);
+  if (!request.try_enter()) co_await request.enter_late();
+  Result<void> result = check_write(s, offset, length, flags);
+  if (result) {
+    result = co_await s.node().zero(offset, length, with_durability(s, flags));
+    note_written(s.node());
+  }
+  request.end(result);
+  co_return std::move(result);
+}
+
+io::Task<Result<void>> Backend::discard(uint64_t offset, uint64_t length) {
+  State& s = *state_;
+  Request request(s, Operation::kDiscard, length);
+  if (!request.try_enter()) co_await request.enter_late();
+  Result<void> result = check_write(s, offset, length, {});
+  if (result) {
+    result = co_await s.node().discard(offset, length);
+    note_written(s.node());
+  }
+  request.end(result);
+  co_return std::move(result);
+}
+
+// Skips a flush when nothing was written since the last one and none is under way. Two that run together both
+// reach the driver: the second must not report what the first has not finished.
+static io::Task<Result<void>> flush_written(Node& node) {
+  Node::State& s = node.state();
+  const bool alone = s.flushes.fetch_add(1, std::memory_order_seq_cst) == 0;
+  const bool written = s.unflushed.exchange(false, std::memory_order_seq_cst);
+  Result<void> result;
+  if (written || !alone) {
+    result = co_await node.flush();
+    if (!result) s.unflushed.store(true, std::memory_order_seq_cst);
+  }
+  s.flushes.fetch_sub(1, std::memory_order_seq_cst);
+  co_return std::move(result);
+}
+
+io::Task<Result<void>> Backend::flush() {
+  State& s = *state_;
+  Request request(s, Operation::kFlush, 0);
+  if (!request.try_enter()) co_await request.enter_late();
+  Result<void> result = co_await flush_written(s.node());
+  request.end(result);
+  co_return std::move(result);
+}
+
+io::Task<Result<BlockStatus>> Backend::status_above(Node* base, uint64_t offset, uint64_t length,
+                                                    StatusDetail detail, unsigned* depth) {
+  State& s = *state_;
+  InFlight::Ticket ticket;
+  while (!s.in_flight->try_enter(ticket)) co_await s.in_flight->wait_entry();
+  Result<BlockStatus> result = co_await s.node().status_above(base, offset, length, detail, depth);
+  s.in_flight->leave(ticket);
+  co_return std::move(result);
+}
+
+io::Task<Result<void>> Backend::resize(uint64_t size, Preallocation preallocation, bool exact) {
+  State& s = *state_;
+  if (!s.edge.needed().has(Permission::kResize)) {
+    co_return fail(EPERM, "The user of this image has no permission to resize it");
+  }
+  Node& node = s.node();
+  auto change = co_await s.graph->state().changes.lock();
+  co_await s.graph->drained_begin(node);
+  Result<void> result = co_await node.resize(size, preallocation, exact);
+  note_written(node);
+  s.graph->drained_end(node);
+  co_return std::move(result);
+}
+
+void Backend::set_write_cache(bool on) { state_->write_cache.store(on, std::memory_order_relaxed); }
+
+BackendStatistics Backend::statistics() const {
+  BackendStatistics total;
+  Accounting* accounts[kOperations] = {&total.read, &total.write, &total.zero, &total.discard,
+                                       &total.flush};
+  for (const BackendCounters& counters : state_->counters) {
+    for (size_t i = 0; i < kOperations; ++i) {
+      const BackendCounters::Counts& counts = counters.of[i];
+      accounts[i]->operations += counts.operations.load(std::memory_order_relaxed);
+      accounts[i]->bytes += counts.bytes.load(std::memory_order_relaxed);
+      accounts[i]->failed += counts.failed.load(std::memory_order_relaxed);
+      accounts[i]->total_time_ns += counts.time_ns.load(std::memory_order_relaxed);
+    }
+  }
+  return total;
+}
+
+io::Task<Result<void>> Backend::close() {
+  State& s = *state_;
+  PLATTER_ASSERT(!s.closed);
+  auto change = co_await s.graph->state().changes.lock();
+  s.in_flight->stop();
+  co_await s.in_flight->empty();
+  Node& node = s.node();
+  Result<void> flushed;
+  if (s.edge.needed().has(Permission::kWrite)) flushed = co_await flush_written(node);
+  detach_edge(s.edge);
+  s.closed = true;
+  Result<void> closed = co_await close_if_unused(s.graph->state(), node);
+  if (!flushed) co_return std::move(flushed);
+  co_return std::move(closed);
+}
+
+}  // namespace platter::block

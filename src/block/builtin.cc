@@ -1,0 +1,20 @@
+// The drivers that are part of the library. The only file of this room that names them.
+
+#include "block/registry.h"
+#include "format/raw/driver_type.h"
+#include "protocol/file/driver_type.h"
+#include "protocol/memory/driver_type.h"
+#include "protocol/null/driver_type.h"
+
+namespace platter::block {
+
+DriverRegistry DriverRegistry::builtin() {
+  return DriverRegistry({
+      &format::kRaw,
+      &protocol::kFile,
+      &protocol::kMemory,
+      &protocol::kNull,
+  });
+}
+
+}  // namespace platter::block

@@ -1,0 +1,70 @@
+// What a node holds. For this room alone.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/driver.h"
+#include "block/in_flight.h"
+#include "block/node.h"
+#include "block/write_tracker.h"
+
+namespace platter::block {
+
+// Edges are made and moved by the graph.
+struct ChildAccess {
+  static std::string& name(Child& child) { return child.name_; }
+  static ChildRoles& roles(Child& child) { return child.roles_; }
+  static Node*& parent(Child& child) { return child.parent_; }
+  static Node*& node(Child& child) { return child.node_; }
+  static Permissions& needed(Child& child) { return child.needed_; }
+  static Permissions& shared(Child& child) { return child.shared_; }
+  static std::shared_ptr<InFlight>& in_flight(Child& child) { return child.in_flight_; }
+};
+
+struct Node::State {
+  explicit State(Graph& the_graph) : graph(the_graph) {}
+
+  Graph& graph;
+  std::string name;
+  const DriverType* type = nullptr;
+  std::unique_ptr<Driver> driver;
+  std::string filename;
+  std::string directory;
+  base::Options options;
+  OpenFlags flags;
+  bool probed = false;
+  bool force_share = false;
+  bool no_flush = false;  // cache.no-flush
+  bool backing_overridden = false;
+  DetectZeroes detect_zeroes = DetectZeroes::kOff;
+
+  std::vector<std::unique_ptr<Child>> children;
+  std::vector<Child*> parents;  // guarded by the graph's structure mutex
+  Child* backing = nullptr;
+  Child* primary = nullptr;
+
+  // What the parents need and share, taken together.
+  Permissions needed;
+  Permissions shared = kAllPermissions;
+
+  // Facts for the request path, settled by prepare_requests() after the driver is open.
+  Limits limits;
+  bool plain_read = false;   // no request needs padding or a bounce buffer
+  bool plain_write = false;  // nor tracking, nor a look at its content
+  bool fua = false;          // the driver makes a write durable by itself
+  std::unique_ptr<WriteTracker> tracker;  // null: writes are not tracked
+
+  // Whether something was written since the last flush (set when a write ends; read mostly).
+  std::atomic<bool> unflushed{true};
+  std::atomic<uint32_t> flushes{0};  // in flight
+
+  void prepare_requests();
+};
+
+// The permissions that a child needs by its role alone (driver.cc).
+Driver::ChildPermissions permissions_by_role(const Child& child, Permissions needed, Permissions shared);
+
+}  // namespace platter::block
