@@ -24,13 +24,6 @@ namespace {
 
 constexpr size_t kFirstReadySlots = 256;
 
-uint64_t split_mix(uint64_t& state) {
-  uint64_t mixed = state += 0x9e3779b97f4a7c15;
-  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
-  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
-  return mixed ^ (mixed >> 31);
-}
-
 struct TimerDeadline {
   static bool before(const Timer& a, const Timer& b) {
     return a.deadline != b.deadline ? a.deadline < b.deadline : a.sequence < b.sequence;
@@ -54,10 +47,9 @@ void ReadyQueue::grow() {
 }
 
 Reactor::Reactor(unsigned index, std::unique_ptr<Engine> engine, Services services)
-    : index_(index), engine_(std::move(engine)), services_(std::move(services)) {
+    : index_(index), engine_(std::move(engine)), services_(std::move(services)),
+      random_(services_.random_seed ^ (uint64_t{index} << 32)) {
   PLATTER_ASSERT(index < kMaxReactors);
-  uint64_t seed = services_.random_seed + index;
-  for (uint64_t& word : random_state_) word = split_mix(seed);
 }
 
 Reactor::~Reactor() {
@@ -183,20 +175,6 @@ Task<void> Reactor::sleep_until(Nanoseconds deadline) {
 Task<void> Reactor::sleep_for(Nanoseconds duration) {
   Nanoseconds start = now();
   return sleep_until(duration > kNever - start ? kNever : start + duration);
-}
-
-uint64_t Reactor::random() {
-  // xoshiro256**
-  auto rotate = [](uint64_t value, int bits) { return (value << bits) | (value >> (64 - bits)); };
-  uint64_t result = rotate(random_state_[1] * 5, 7) * 9;
-  uint64_t shifted = random_state_[1] << 17;
-  random_state_[2] ^= random_state_[0];
-  random_state_[3] ^= random_state_[1];
-  random_state_[1] ^= random_state_[2];
-  random_state_[0] ^= random_state_[3];
-  random_state_[2] ^= shifted;
-  random_state_[3] = rotate(random_state_[3], 45);
-  return result;
 }
 
 // ---- The loop

@@ -26,6 +26,7 @@
 
 #include "io/buffer.h"
 #include "io/file.h"
+#include "io/random.h"
 #include "io/task.h"
 #include "io/worker_pool.h"
 #include "platter/error.h"
@@ -158,7 +159,7 @@ class Reactor {
   void add_timer(Timer& timer);
   // Before its coroutine was made ready. False: too late, it has been.
   bool remove_timer(Timer& timer);
-  uint64_t random();
+  uint64_t random() { return random_.next(); }
 
   // ---- File I/O. co_await gives Result<uint64_t>: bytes transferred (reads end short at the end of
   // the file; any transfer may be short, io/file_io.h has the loops). Buffers and file outlive it.
@@ -196,7 +197,7 @@ class Reactor {
   ReadyQueue ready_;
   std::vector<Timer*> timers_;  // a binary heap
   uint64_t timer_sequence_ = 0;
-  uint64_t random_state_[4];
+  Random random_;
 
   // Written by other threads: on lines of their own.
   alignas(64) std::atomic<Waiter*> posted_{nullptr};  // last in, first out
