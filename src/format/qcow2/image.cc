@@ -1,0 +1,65 @@
+#include "format/qcow2/image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/bytes.h"
+#include "base/try.h"
+
+namespace platter::format::qcow2 {
+
+Error Image::corrupt_error() const {
+  return Error(EIO, fmt::format("qcow2: Image '{}' is corrupt; further writes are refused", node->filename()));
+}
+
+io::Task<Error> Image::corruption(std::string message) {
+  Error error(EIO, fmt::format("qcow2: Image is corrupt: {}", message));
+  if (corrupt.exchange(true)) co_return error;
+  log->error(fmt::format("{}: qcow2: Image is corrupt: {}", node->filename(), message));
+  if (writable && geometry.version >= 3) {
+    header.incompatible |= kCorrupt;
+    auto written = co_await write_header_u64(field::kIncompatible, header.incompatible);
+    if (!written) {
+      log->error(fmt::format("{}: qcow2: Could not mark the image corrupt: {}", node->filename(),
+                             written.error().message()));
+    }
+  }
+  co_return error;
+}
+
+io::Task<Result<void>> Image::write_header_u64(uint64_t offset, uint64_t value) {
+  std::array<uint8_t, 8> bytes;
+  base::store_big<uint64_t>(bytes, 0, value);
+  co_return co_await write_file(offset, bytes);
+}
+
+io::Task<Result<void>> Image::write_file(uint64_t offset, std::span<const uint8_t> bytes) {
+  // A write takes from its buffers only.
+  io::AlignedBuffer copy(bytes.size());
+  copy.view().copy_from(bytes);
+  co_return co_await file->write(offset, copy.view());
+}
+
+void DirtyUnits::reset(uint64_t table_bytes, uint64_t unit_bytes) {
+  unit_bytes_ = unit_bytes;
+  units_.clear();
+  marked_.assign(base::divide_round_up(table_bytes, unit_bytes), false);
+}
+
+void DirtyUnits::mark(uint64_t byte_offset) {
+  const uint64_t unit = byte_offset / unit_bytes_;
+  PLATTER_ASSERT(unit < marked_.size());
+  if (marked_[unit]) return;
+  marked_[unit] = true;
+  units_.push_back(static_cast<uint32_t>(unit));
+}
+
+std::vector<uint32_t> DirtyUnits::take() {
+  std::sort(units_.begin(), units_.end());
+  for (uint32_t unit : units_) marked_[unit] = false;
+  return std::exchange(units_, {});
+}
+
+}  // namespace platter::format::qcow2

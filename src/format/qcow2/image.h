@@ -1,0 +1,76 @@
+// What the parts of one open qcow2 image share.
+//
+// Lock order: writeback (WriteBack) before allocation (here) before the mutexes inside TableCache, FreeQueue. Data I/O
+// happens under none of them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "base/log.h"
+#include "block/node.h"
+#include "format/qcow2/header.h"
+#include "format/qcow2/layout.h"
+#include "format/qcow2/order.h"
+#include "io/sync.h"
+
+namespace platter::format::qcow2 {
+
+struct Image {
+  block::Node* node = nullptr;
+  block::Child* file = nullptr;
+  const base::Log* log = nullptr;
+  Header header;  // as on disk; fields change under the allocation mutex
+  Geometry geometry;
+  uint64_t metadata_unit = 512;  // L1 and refcount table are written in pieces of this many bytes
+
+  // Guards every change of mappings and refcounts.
+  io::AsyncMutex allocation;
+  // Undurable bits (order.h) gathered since the last write-back round began. Under `allocation`.
+  uint32_t undurable = 0;
+  // Counts changes of metadata; a round that ends well has settled those it began with.
+  std::atomic<uint64_t> changes = 0;
+  std::atomic<bool> writable = false;
+  std::atomic<bool> corrupt = false;
+
+  void changed(uint32_t undurable_bits) {
+    undurable |= undurable_bits;
+    changes.fetch_add(1, std::memory_order_release);
+  }
+
+  // The image contradicts itself: says so, remembers it in the header (once, if it may write) and returns
+  // the error. No write succeeds from here on.
+  io::Task<Error> corruption(std::string message);
+  Error corrupt_error() const;
+
+  // Writes header bytes at `offset`, from the fields already changed in `header`.
+  io::Task<Result<void>> write_header_u64(uint64_t offset, uint64_t value);
+  io::Task<Result<void>> write_file(uint64_t offset, std::span<const uint8_t> bytes);
+};
+
+// The pieces of a table that differ from the disk.
+class DirtyUnits {
+ public:
+  void reset(uint64_t table_bytes, uint64_t unit_bytes);
+  void mark(uint64_t byte_offset);
+  bool empty() const { return units_.empty(); }
+  // Sorted; the set is empty afterwards.
+  std::vector<uint32_t> take();
+  uint64_t unit_bytes() const { return unit_bytes_; }
+
+ private:
+  uint64_t unit_bytes_ = 512;
+  std::vector<bool> marked_;
+  std::vector<uint32_t> units_;
+};
+
+// One write of a write-back round.
+struct StagedWrite {
+  uint64_t host_offset;
+  size_t position;  // in the staging buffer
+  size_t length;
+};
+
+}  // namespace platter::format::qcow2

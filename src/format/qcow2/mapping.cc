@@ -1,0 +1,315 @@
+#include "format/qcow2/mapping.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/try.h"
+#include "format/qcow2/free_queue.h"
+#include "format/qcow2/refcounts.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+// Whether an entry is one that we can act on.
+ClusterKind checked_kind(uint64_t entry, const Cluster& cluster) {
+  if (cluster.kind != ClusterKind::kCompressed && (entry & kL2ReservedMask) != 0) return ClusterKind::kInvalid;
+  return cluster.kind;
+}
+
+// How many entries from `index` on continue what `entry` begins, itself included. `get` gives entries in host order.
+template <typename Get>
+size_t run_length(Get get, size_t index, size_t limit, uint64_t entry, ClusterKind kind, uint64_t cluster_size) {
+  size_t count = 1;
+  if (kind == ClusterKind::kCompressed || kind == ClusterKind::kInvalid) return count;
+  const bool has_host = kind == ClusterKind::kNormal || kind == ClusterKind::kZeroAllocated;
+  const uint64_t step = has_host ? cluster_size : 0;
+  uint64_t expected = entry + step;
+  while (index + count < limit && get(index + count) == expected) {
+    ++count;
+    expected += step;
+  }
+  return count;
+}
+
+template <typename Get>
+Run decode_run(Get get, size_t index, size_t limit, uint64_t offset, uint64_t max_length,
+               const Geometry& geometry) {
+  const uint64_t entry = get(index);
+  const Cluster cluster = decode_l2_entry(entry, geometry);
+  const uint64_t in_cluster = geometry.offset_in_cluster(offset);
+  Run run;
+  run.kind = checked_kind(entry, cluster);
+  run.copied = cluster.copied;
+  run.entry = entry;
+  run.host_offset = cluster.host_offset + in_cluster;
+  // One cluster is the common case: look no further.
+  if (max_length <= geometry.cluster_size() - in_cluster) {
+    run.length = max_length;
+    return run;
+  }
+  const uint64_t wanted = geometry.clusters_for(in_cluster + max_length);
+  limit = std::min<uint64_t>(limit, index + wanted);
+  const size_t clusters = run_length(get, index, limit, entry, run.kind, geometry.cluster_size());
+  run.length = std::min((uint64_t{clusters} << geometry.cluster_bits) - in_cluster, max_length);
+  return run;
+}
+
+bool continues(const Run& run, const Run& next) {
+  if (run.kind != next.kind || run.copied != next.copied || run.kind == ClusterKind::kCompressed) return false;
+  const bool has_host = run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated;
+  return !has_host || run.host_offset + run.length == next.host_offset;
+}
+
+}  // namespace
+
+Mapping::Mapping(Image& image, Refcounts& refcounts, FreeQueue& frees, TableCache::Config cache)
+    : image_(image), refcounts_(refcounts), frees_(frees), cache_(cache),
+      slice_shift_(image.geometry.cluster_bits + static_cast<unsigned>(std::countr_zero(cache_.slice_words()))) {}
+
+io::Task<Result<void>> Mapping::load() {
+  const uint64_t bytes = image_.header.l1_bytes();
+  l1_entries_ = image_.header.l1_entries;
+  l1_ = std::make_unique<std::atomic<uint64_t>[]>(l1_entries_);
+  // A table may be written in whole units: room for them is within its last cluster.
+  dirty_.reset(bytes, image_.metadata_unit);
+  if (bytes == 0) co_return Result<void>{};
+  io::AlignedBuffer buffer(bytes);
+  PLATTER_CO_TRY(co_await read_padded(*image_.file, image_.header.l1_table_offset, buffer.view()));
+  for (uint64_t i = 0; i < l1_entries_; ++i) l1_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
+  co_return Result<void>{};
+}
+
+std::optional<Run> Mapping::try_lookup(uint64_t offset, uint64_t max_length) const {
+  Run run;
+  const bool valid = cache_.read(key_of(offset), [&](SliceWords words) {
+    run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(), offset,
+                     max_length, image_.geometry);
+  });
+  if (!valid) return std::nullopt;
+  return run;
+}
+
+// The host offset of the L2 table that entry `index` names, or 0.
+io::Task<Result<uint64_t>> Mapping::check_l1(uint64_t index) {
+  const uint64_t entry = index < l1_entries_ ? load_l1(index) : 0;
+  const uint64_t offset = entry & kOffsetMask;
+  if ((entry & kL1ReservedMask) != 0 || !image_.geometry.is_aligned(offset)) {
+    co_return std::unexpected(co_await image_.corruption(
+        fmt::format("L2 table offset {:#x} unaligned (L1 index: {:#x})", entry, index)));
+  }
+  co_return offset;
+}
+
+io::Task<Result<Run>> Mapping::report_invalid(uint64_t offset, uint64_t entry) {
+  const char* what = image_.geometry.version < 3 && (entry & kZeroFlag) != 0
+                         ? "Zero cluster entry found in pre-v3 image"
+                         : "Invalid cluster entry found";
+  co_return std::unexpected(co_await image_.corruption(
+      fmt::format("{} (guest offset: {:#x}, entry: {:#x})", what, offset, entry)));
+}
+
+io::Task<Result<Run>> Mapping::lookup(uint64_t offset, uint64_t max_length) {
+  if (auto run = try_lookup(offset, max_length)) {
+    if (run->kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run->entry);
+    co_return *run;
+  }
+  const Geometry& geometry = image_.geometry;
+  PLATTER_CO_ASSIGN(const uint64_t table, co_await check_l1(geometry.l1_index(offset)));
+  if (table == 0) {
+    const uint64_t rest = geometry.l2_coverage() - (offset & (geometry.l2_coverage() - 1));
+    co_return Run{.kind = ClusterKind::kUnallocated, .length = std::min(rest, max_length)};
+  }
+  const uint64_t key = key_of(offset);
+  const uint64_t in_table = (geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
+  PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, *image_.file, table + in_table));
+  const SliceWords words = pin.words();
+  const Run run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(),
+                             offset, max_length, geometry);
+  if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run.entry);
+  co_return run;
+}
+
+// A whole table at once. Slices in the cache win over the disk, and are looked at first: one that is not cached then was as
+// it is on disk.
+io::Task<Result<Run>> Mapping::lookup_table(uint64_t offset, uint64_t max_length, uint64_t table_offset) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t table_bytes = geometry.cluster_size();
+  const uint64_t slices = table_bytes / cache_.slice_bytes();
+  const uint64_t first_key = key_of(offset & ~(geometry.l2_coverage() - 1));
+  io::AlignedBuffer cached(table_bytes), table(table_bytes);
+  std::vector<bool> present(slices);
+  bool all = true;
+  for (uint64_t i = 0; i < slices; ++i) {
+    present[i] = cache_.read(first_key + i, [&](SliceWords words) {
+      words.copy_to(cached.span().subspan(i * cache_.slice_bytes(), cache_.slice_bytes()));
+    });
+    all = all && present[i];
+  }
+  if (!all) PLATTER_CO_TRY(co_await read_padded(*image_.file, table_offset, table.view()));
+  for (uint64_t i = 0; i < slices; ++i) {
+    if (!present[i]) continue;
+    std::memcpy(table.data() + i * cache_.slice_bytes(), cached.data() + i * cache_.slice_bytes(),
+                cache_.slice_bytes());
+  }
+  const auto get = [&](size_t i) {
+    uint64_t word;
+    std::memcpy(&word, table.data() + i * 8, 8);
+    return base::from_big_endian(word);
+  };
+  Run run = decode_run(get, geometry.l2_index(offset), geometry.l2_entries(), offset, max_length, geometry);
+  if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run.entry);
+  co_return run;
+}
+
+io::Task<Result<Run>> Mapping::lookup_long(uint64_t offset, uint64_t max_length) {
+  const Geometry& geometry = image_.geometry;
+  std::optional<Run> result;
+  while (!result || result->length < max_length) {
+    const uint64_t done = result ? result->length : 0;
+    const uint64_t at = offset + done;
+    const uint64_t in_table = geometry.l2_coverage() - (at & (geometry.l2_coverage() - 1));
+    const uint64_t wanted = std::min(max_length - done, in_table);
+    auto run = try_lookup(at, wanted);
+    if (!run || run->kind == ClusterKind::kInvalid) {
+      const bool whole = wanted > slice_coverage();
+      PLATTER_CO_ASSIGN(const uint64_t table, co_await check_l1(geometry.l1_index(at)));
+      auto found = whole && table != 0 ? co_await lookup_table(at, wanted, table) : co_await lookup(at, wanted);
+      if (!found) co_return std::unexpected(std::move(found).error());
+      run = *found;
+    }
+    if (!result) {
+      result = run;
+    } else if (continues(*result, *run)) {
+      result->length += run->length;
+    } else {
+      break;
+    }
+    if (result->kind == ClusterKind::kCompressed) break;
+  }
+  co_return *result;
+}
+
+io::Task<Result<void>> Mapping::ensure_table(uint64_t offset) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t index = geometry.l1_index(offset);
+  PLATTER_ASSERT(index < l1_entries_);
+  PLATTER_CO_ASSIGN(const uint64_t old_table, co_await check_l1(index));
+  if (old_table != 0 && (load_l1(index) & kCopiedFlag) != 0) co_return Result<void>{};
+
+  PLATTER_CO_ASSIGN(const HostRun run, co_await refcounts_.allocate(1));
+  io::AlignedBuffer table(geometry.cluster_size());
+  Result<void> made{};
+  if (old_table == 0) {
+    table.view().fill_zero();
+  } else {
+    // Shared with a snapshot. Its cached slices are clean: what is shared is never modified.
+    made = co_await read_padded(*image_.file, old_table, table.view());
+  }
+  if (made) made = co_await image_.file->write(run.offset, table.view());
+  if (!made) {
+    PLATTER_CO_TRY(co_await refcounts_.release(run.offset, 1));
+    co_return std::unexpected(std::move(made).error());
+  }
+  l1_[index].store(run.offset | kCopiedFlag, std::memory_order_release);
+  dirty_.mark(index * kTableEntryBytes);
+  if (old_table != 0) frees_.add(old_table, 1, FreeReason::kOther);
+  image_.changed(kUndurableNewTables);
+  co_return Result<void>{};
+}
+
+io::Task<Result<TableCache::Pin>> Mapping::writable_slice(uint64_t offset) {
+  PLATTER_CO_TRY(co_await ensure_table(offset));
+  const uint64_t key = key_of(offset);
+  co_return co_await cache_.acquire(key, *image_.file, slice_host_offset(key));
+}
+
+uint64_t Mapping::slice_host_offset(uint64_t key) const {
+  const uint64_t offset = key << slice_shift_;
+  const uint64_t table = load_l1(image_.geometry.l1_index(offset)) & kOffsetMask;
+  PLATTER_ASSERT(table != 0);
+  return table + (image_.geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
+}
+
+void Mapping::take_dirty_l1(std::vector<uint8_t>& staging, std::vector<StagedWrite>& writes) {
+  const uint64_t unit = dirty_.unit_bytes();
+  for (uint32_t index : dirty_.take()) {
+    const size_t position = staging.size();
+    staging.resize(position + unit);  // past the last entry: zeroes
+    for (uint64_t i = 0; i < unit / 8 && index * unit / 8 + i < l1_entries_; ++i) {
+      base::store_big<uint64_t>(staging, position + i * 8, load_l1(index * unit / 8 + i));
+    }
+    writes.push_back({image_.header.l1_table_offset + index * unit, position, unit});
+  }
+}
+
+void Mapping::l1_write_failed(const std::vector<StagedWrite>& writes) {
+  const uint64_t start = image_.header.l1_table_offset;
+  for (const StagedWrite& write : writes) {
+    if (write.host_offset >= start && write.host_offset - start < image_.header.l1_bytes()) {
+      dirty_.mark(write.host_offset - start);
+    }
+  }
+}
+
+io::Task<Result<Mapping::NewL1>> Mapping::prepare_l1(uint64_t entries) {
+  const Geometry& geometry = image_.geometry;
+  PLATTER_ASSERT(entries > l1_entries_);
+  if (entries > kMaxL1TableBytes / kTableEntryBytes) {
+    co_return fail(EFBIG, "qcow2: The L1 table would become too large");
+  }
+  NewL1 next{.table = std::make_unique<std::atomic<uint64_t>[]>(entries), .entries = entries};
+  next.clusters = geometry.clusters_for(entries * kTableEntryBytes);
+  PLATTER_CO_ASSIGN(const HostRun run, co_await refcounts_.allocate_contiguous(next.clusters));
+  next.host_offset = run.offset;
+  io::AlignedBuffer content(next.clusters << geometry.cluster_bits);
+  content.view().fill_zero();
+  for (uint64_t i = 0; i < l1_entries_; ++i) {
+    next.table[i] = load_l1(i);
+    base::store_big<uint64_t>(content.span(), i * 8, load_l1(i));
+  }
+  auto written = co_await image_.file->write(run.offset, content.view());
+  if (!written) {
+    PLATTER_CO_TRY(co_await refcounts_.release(run.offset, run.clusters));
+    co_return std::unexpected(std::move(written).error());
+  }
+  image_.changed(kUndurableNewTables);
+  co_return next;
+}
+
+io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
+  uint8_t fields[12];
+  base::store_big<uint32_t>(fields, 0, static_cast<uint32_t>(next.entries));
+  base::store_big<uint64_t>(fields, 4, next.host_offset);
+  auto written = co_await image_.write_file(field::kL1Entries, fields);
+  if (written) written = co_await image_.file->flush();
+  if (!written) {
+    // Which of the two tables counts after a power cut is not known any more.
+    image_.corrupt = true;
+    co_return std::unexpected(std::move(written).error());
+  }
+  const uint64_t old_clusters = image_.geometry.clusters_for(image_.header.l1_bytes());
+  if (old_clusters != 0) frees_.add(image_.header.l1_table_offset, old_clusters, FreeReason::kOther);
+  l1_ = std::move(next.table);
+  l1_entries_ = next.entries;
+  image_.header.l1_entries = static_cast<uint32_t>(next.entries);
+  image_.header.l1_table_offset = next.host_offset;
+  dirty_.reset(next.entries * kTableEntryBytes, image_.metadata_unit);
+  image_.changed(0);
+  co_return Result<void>{};
+}
+
+void Mapping::drop_tables(uint64_t first_entry) {
+  for (uint64_t index = first_entry; index < l1_entries_; ++index) {
+    const uint64_t entry = load_l1(index);
+    if (entry == 0) continue;
+    frees_.add(entry & kOffsetMask, 1, FreeReason::kOther);
+    l1_[index] = 0;
+    dirty_.mark(index * kTableEntryBytes);
+  }
+  cache_.clear();
+  image_.changed(0);
+}
+
+}  // namespace platter::format::qcow2

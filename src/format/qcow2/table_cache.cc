@@ -1,0 +1,232 @@
+#include "format/qcow2/table_cache.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <new>
+
+#include "base/try.h"
+
+namespace platter::format::qcow2 {
+
+void SliceWords::copy_to(std::span<uint8_t> bytes) const {
+  PLATTER_ASSERT(bytes.size() == count_ * 8);
+  for (size_t i = 0; i < count_; ++i) {
+    const uint64_t word = std::atomic_ref<uint64_t>(words_[i]).load(std::memory_order_relaxed);
+    std::memcpy(bytes.data() + i * 8, &word, 8);
+  }
+}
+
+void SliceWords::copy_from(std::span<const uint8_t> bytes) const {
+  PLATTER_ASSERT(bytes.size() == count_ * 8);
+  for (size_t i = 0; i < count_; ++i) {
+    uint64_t word;
+    std::memcpy(&word, bytes.data() + i * 8, 8);
+    std::atomic_ref<uint64_t>(words_[i]).store(word, std::memory_order_release);
+  }
+}
+
+TableCache::TableCache(Config config) : slice_bytes_(config.slice_bytes) {
+  PLATTER_ASSERT(slice_bytes_ >= 512 && (slice_bytes_ & (slice_bytes_ - 1)) == 0);
+  const uint64_t wanted = std::min(config.budget_bytes / slice_bytes_, config.slice_count);
+  const uint64_t slots = std::max<uint64_t>(wanted, 2);
+  ways_ = std::min<uint64_t>(slots, kWays);
+  sets_ = (slots + ways_ - 1) / ways_;
+  direct_ = config.slice_count <= sets_ * ways_;
+  const size_t count = sets_ * ways_;
+
+  mapped_bytes_ = count * slice_bytes_;
+  void* memory = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  madvise(memory, mapped_bytes_, MADV_NOHUGEPAGE);  // best effort: only keeps untouched slots unbacked
+  words_ = static_cast<uint64_t*>(memory);
+
+  tags_ = std::make_unique<std::atomic<uint64_t>[]>(count);
+  referenced_ = std::make_unique<std::atomic<uint8_t>[]>(count);
+  hands_.resize(sets_);
+  slots_.resize(count);
+  for (size_t i = 0; i < count; ++i) slots_[i].words = words_ + i * slice_words();
+}
+
+TableCache::~TableCache() { munmap(words_, mapped_bytes_); }
+
+TableCache::Slot* TableCache::find_locked(uint64_t key) {
+  const size_t first = set_of(key) * ways_;
+  for (size_t i = first; i < first + ways_; ++i) {
+    if (slots_[i].occupied && slots_[i].key == key) return &slots_[i];
+  }
+  if (overflow_.empty()) return nullptr;
+  auto found = overflow_.find(key);
+  return found == overflow_.end() ? nullptr : found->second.get();
+}
+
+// Second chance: a way whose reference bit is set is passed over once.
+TableCache::Slot* TableCache::choose_victim_locked(uint64_t key) {
+  const size_t set = set_of(key);
+  const size_t first = set * ways_;
+  for (size_t i = first; i < first + ways_; ++i) {
+    if (!slots_[i].occupied) return &slots_[i];
+  }
+  for (size_t step = 0; step < 2 * ways_; ++step) {
+    const size_t i = first + hands_[set];
+    hands_[set] = static_cast<uint8_t>((hands_[set] + 1) % ways_);
+    if (!slots_[i].evictable()) continue;
+    if (referenced_[i].exchange(0, std::memory_order_relaxed) == 0) return &slots_[i];
+  }
+  return nullptr;
+}
+
+bool TableCache::try_pin(uint64_t key, Slot** slot) {
+  std::lock_guard lock(mutex_);
+  *slot = find_locked(key);
+  if (*slot == nullptr) return false;
+  ++(*slot)->pins;
+  return true;
+}
+
+TableCache::Pin TableCache::insert(uint64_t key, std::span<const uint8_t> content) {
+  std::lock_guard lock(mutex_);
+  PLATTER_ASSERT(find_locked(key) == nullptr);
+  if (Slot* slot = choose_victim_locked(key)) {
+    const size_t index = static_cast<size_t>(slot - slots_.data());
+    const uint64_t generation = (tags_[index].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
+    tags_[index].store(generation, std::memory_order_release);
+    slot->occupied = true;
+    slot->key = key;
+    slot->pins = 1;
+    SliceWords(slot->words, slice_words()).copy_from(content);
+    referenced_[index].store(1, std::memory_order_relaxed);
+    tags_[index].store(generation | (key + 1), std::memory_order_release);
+    return Pin(this, slot);
+  }
+  auto slot = std::make_unique<Slot>();
+  slot->own_words = std::make_unique<uint64_t[]>(slice_words());
+  slot->words = slot->own_words.get();
+  slot->occupied = true;
+  slot->key = key;
+  slot->pins = 1;
+  SliceWords(slot->words, slice_words()).copy_from(content);
+  Slot* raw = slot.get();
+  overflow_.emplace(key, std::move(slot));
+  return Pin(this, raw);
+}
+
+void TableCache::drop_overflow_locked(Slot* slot) {
+  if (slot->own_words && slot->evictable()) overflow_.erase(slot->key);
+}
+
+void TableCache::update_pressure_locked() {
+  const bool dirty_overflow = std::any_of(overflow_.begin(), overflow_.end(),
+                                          [](const auto& entry) { return entry.second->dirty; });
+  pressure_.store(dirty_overflow || dirty_.size() * 2 > slots_.size(), std::memory_order_relaxed);
+}
+
+void TableCache::unpin(Slot* slot) {
+  std::lock_guard lock(mutex_);
+  PLATTER_ASSERT(slot->pins > 0);
+  --slot->pins;
+  drop_overflow_locked(slot);
+}
+
+void TableCache::set_dirty(Slot* slot) {
+  std::lock_guard lock(mutex_);
+  PLATTER_ASSERT(slot->pins > 0);
+  if (slot->dirty) return;
+  slot->dirty = true;
+  dirty_.push_back(slot);
+  update_pressure_locked();
+}
+
+io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child& file,
+                                                      uint64_t host_offset) {
+  Slot* slot;
+  if (try_pin(key, &slot)) co_return Pin(this, slot);
+  auto loading = co_await loading_[key % kStripes].lock();
+  if (try_pin(key, &slot)) co_return Pin(this, slot);
+  io::AlignedBuffer staging(slice_bytes_);
+  if (host_offset == kReadsZero) {
+    staging.view().fill_zero();
+  } else {
+    PLATTER_CO_TRY(co_await read_padded(file, host_offset, staging.view()));
+  }
+  co_return insert(key, staging.span());
+}
+
+size_t TableCache::dirty_count() const {
+  std::lock_guard lock(mutex_);
+  return dirty_.size();
+}
+
+std::vector<TableCache::Staged> TableCache::take_dirty(std::vector<uint8_t>& staging) {
+  std::lock_guard lock(mutex_);
+  std::vector<Staged> result;
+  result.reserve(dirty_.size());
+  size_t position = staging.size();
+  staging.resize(position + dirty_.size() * slice_bytes_);
+  for (Slot* slot : dirty_) {
+    PLATTER_ASSERT(slot->dirty && !slot->writing);
+    slot->dirty = false;
+    slot->writing = true;
+    SliceWords(slot->words, slice_words()).copy_to(std::span(staging).subspan(position, slice_bytes_));
+    result.push_back({slot, slot->key, position});
+    position += slice_bytes_;
+  }
+  dirty_.clear();
+  update_pressure_locked();
+  return result;
+}
+
+void TableCache::end_write(std::span<const Staged> staged, bool written) {
+  std::lock_guard lock(mutex_);
+  for (const Staged& item : staged) {
+    PLATTER_ASSERT(item.slot->writing);
+    item.slot->writing = false;
+    if (!written && !item.slot->dirty) {
+      item.slot->dirty = true;
+      dirty_.push_back(item.slot);
+    }
+    drop_overflow_locked(item.slot);
+  }
+  update_pressure_locked();
+}
+
+void TableCache::clear() {
+  std::lock_guard lock(mutex_);
+  PLATTER_ASSERT(dirty_.empty() && overflow_.empty());
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    PLATTER_ASSERT(slots_[i].evictable());
+    slots_[i].occupied = false;
+    const uint64_t generation = (tags_[i].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
+    tags_[i].store(generation, std::memory_order_release);
+  }
+}
+
+TableCache::Pin& TableCache::Pin::operator=(Pin&& other) noexcept {
+  if (this != &other) {
+    release();
+    cache_ = other.cache_;
+    slot_ = std::exchange(other.slot_, nullptr);
+  }
+  return *this;
+}
+
+SliceWords TableCache::Pin::words() const { return SliceWords(slot_->words, cache_->slice_words()); }
+void TableCache::Pin::mark_dirty() { cache_->set_dirty(slot_); }
+void TableCache::Pin::release() {
+  if (slot_ != nullptr) cache_->unpin(std::exchange(slot_, nullptr));
+}
+
+io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffers) {
+  const uint64_t size = file.size();
+  if (offset <= size && buffers.size() <= size - offset) return file.read(offset, buffers);
+  if (offset >= size) {
+    buffers.fill_zero();
+    return io::Task<Result<void>>::ready();
+  }
+  const size_t present = size - offset;
+  buffers.sub(present, buffers.size() - present).fill_zero();
+  return file.read(offset, buffers.sub(0, present));
+}
+
+}  // namespace platter::format::qcow2

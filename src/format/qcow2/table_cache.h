@@ -1,0 +1,186 @@
+// TableCache: slices of L2 tables or of refcount blocks, in a fixed budget of memory.
+//
+// A slice is a power-of-two part of a table. It is known by its number in the order of what it describes (guest
+// offsets for L2 tables, host clusters for refcount blocks), so that a lookup needs no table above it and a
+// table that moves on disk keeps its slices.
+//
+// The cache is set-associative with kWays ways: lookup and eviction are O(1). Entries are 8-byte words as they
+// stand on disk (big-endian), read and written as atomics.
+//
+// Threads. read() takes no lock and may run on any reactor: it reads the tag, then the words, then the
+// tag again; whoever evicts a slice changes the tag first. Tags carry a generation, so a slice that left and came back
+// in between is noticed. Everything else takes a short mutex. Modifying a slice needs a pin
+// and, by the owner's convention, the image's allocation mutex.
+//
+// A pinned, dirty or just-being-written slice stays. Where a set has no other way left, a further slice lives in an
+// overflow list: inserting never fails. under_pressure() then tells the owner to write back.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/bytes.h"
+#include "block/node.h"
+#include "io/buffer.h"
+#include "io/sync.h"
+#include "io/task.h"
+#include "platter/error.h"
+
+namespace platter::format::qcow2 {
+
+// The words of one cached slice.
+class SliceWords {
+ public:
+  SliceWords(uint64_t* words, size_t count) : words_(words), count_(count) {}
+  size_t size() const { return count_; }
+  uint64_t get(size_t index) const {
+    return base::from_big_endian(std::atomic_ref<uint64_t>(words_[index]).load(std::memory_order_acquire));
+  }
+  void set(size_t index, uint64_t value) const {
+    std::atomic_ref<uint64_t>(words_[index]).store(base::from_big_endian(value), std::memory_order_release);
+  }
+  // All words as they stand on disk.
+  void copy_to(std::span<uint8_t> bytes) const;
+  void copy_from(std::span<const uint8_t> bytes) const;
+
+ private:
+  uint64_t* words_;
+  size_t count_;
+};
+
+class TableCache {
+ public:
+  static constexpr unsigned kWays = 8;
+  // acquire(): the slice is known to be all zeroes on disk; do not read it.
+  static constexpr uint64_t kReadsZero = UINT64_MAX;
+
+  struct Config {
+    uint64_t slice_bytes = 4096;  // power of two, at least 512
+    uint64_t budget_bytes = 1 << 20;
+    uint64_t slice_count = UINT64_MAX;  // how many slices the tables have in all
+  };
+
+  explicit TableCache(Config config);
+  ~TableCache();
+  TableCache(const TableCache&) = delete;
+  TableCache& operator=(const TableCache&) = delete;
+
+  uint64_t slice_bytes() const { return slice_bytes_; }
+  size_t slice_words() const { return slice_bytes_ / 8; }
+
+ private:
+  struct Slot;
+
+ public:
+  // Keeps a slice in the cache while it lives.
+  class Pin {
+   public:
+    Pin(TableCache* cache, Slot* slot) : cache_(cache), slot_(slot) {}
+    Pin(Pin&& other) noexcept : cache_(other.cache_), slot_(std::exchange(other.slot_, nullptr)) {}
+    Pin& operator=(Pin&& other) noexcept;
+    ~Pin() { release(); }
+    SliceWords words() const;
+    // Before or after the change, while pinned.
+    void mark_dirty();
+
+   private:
+    void release();
+    TableCache* cache_;
+    Slot* slot_;
+  };
+
+  // Calls fn(SliceWords) on the slice if it is cached and returns true if what fn saw belongs to it. fn may see
+  // words of another slice (then false is returned): it must be able to bear any content.
+  template <typename Fn>
+  bool read(uint64_t key, Fn fn) const {
+    const size_t first = set_of(key) * ways_;
+    for (size_t slot = first; slot < first + ways_; ++slot) {
+      const uint64_t tag = tags_[slot].load(std::memory_order_acquire);
+      if ((tag & kKeyMask) != key + 1) continue;
+      fn(SliceWords(words_ + slot * slice_words(), slice_words()));
+      if (referenced_[slot].load(std::memory_order_relaxed) == 0) {
+        referenced_[slot].store(1, std::memory_order_relaxed);
+      }
+      return tags_[slot].load(std::memory_order_relaxed) == tag;
+    }
+    return false;
+  }
+
+  // The slice, read from `host_offset` of `file` if it is not cached. Misses of one slice are merged.
+  // What lies past the file's end is zero.
+  io::Task<Result<Pin>> acquire(uint64_t key, block::Child& file, uint64_t host_offset);
+
+  // ---- Write-back. The caller holds the allocation mutex in take_dirty.
+  struct Staged {
+    Slot* slot;
+    uint64_t key;
+    size_t position;  // of the copy in the staging buffer
+  };
+  size_t dirty_count() const;
+  // Copies every dirty slice to `staging` (slice_bytes() each), marks it clean and being written.
+  std::vector<Staged> take_dirty(std::vector<uint8_t>& staging);
+  // The slices were written, or not: then they are dirty again.
+  void end_write(std::span<const Staged> staged, bool written);
+  // More than half is dirty, or slices had to go to the overflow list.
+  bool under_pressure() const { return pressure_.load(std::memory_order_relaxed); }
+
+  // Forgets every slice (all clean, none pinned): after the tables were changed on disk by other means.
+  void clear();
+
+ private:
+  static constexpr uint64_t kKeyMask = (uint64_t{1} << 48) - 1;
+  static constexpr size_t kStripes = 32;
+
+  size_t set_of(uint64_t key) const {
+    if (direct_) return key % sets_;
+    key *= 0x9e3779b97f4a7c15;
+    return (key ^ (key >> 32)) % sets_;
+  }
+  Slot* find_locked(uint64_t key);
+  Slot* choose_victim_locked(uint64_t key);
+  Pin insert(uint64_t key, std::span<const uint8_t> content);
+  bool try_pin(uint64_t key, Slot** slot);
+  void unpin(Slot* slot);
+  void set_dirty(Slot* slot);
+  void drop_overflow_locked(Slot* slot);
+  void update_pressure_locked();
+
+  uint64_t slice_bytes_;
+  size_t ways_;
+  size_t sets_;
+  bool direct_;
+  uint64_t* words_ = nullptr;  // lazily touched
+  size_t mapped_bytes_ = 0;
+  std::unique_ptr<std::atomic<uint64_t>[]> tags_;  // generation << 48 | key + 1; key part 0: empty
+  std::unique_ptr<std::atomic<uint8_t>[]> referenced_;
+  std::vector<uint8_t> hands_;                     // of the clock, one a set
+
+  mutable std::mutex mutex_;  // slots_, overflow_, hands_, dirty_, changes of tags_
+  std::vector<Slot> slots_;
+  std::unordered_map<uint64_t, std::unique_ptr<Slot>> overflow_;
+  std::vector<Slot*> dirty_;
+  std::atomic<bool> pressure_ = false;
+  io::AsyncMutex loading_[kStripes];
+};
+
+struct TableCache::Slot {
+  uint64_t key = 0;
+  uint64_t* words = nullptr;
+  uint32_t pins = 0;
+  bool occupied = false;
+  bool dirty = false;
+  bool writing = false;
+  std::unique_ptr<uint64_t[]> own_words;  // of a slot in the overflow list
+
+  bool evictable() const { return pins == 0 && !dirty && !writing; }
+};
+
+// Reads from `file`; what lies past its end reads as zeroes.
+io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffers);
+
+}  // namespace platter::format::qcow2
