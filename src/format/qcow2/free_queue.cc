@@ -16,8 +16,15 @@ void append(std::vector<FreedRange>& to, std::vector<FreedRange>& from) {
 
 void FreeQueue::add(uint64_t offset, uint64_t clusters, FreeReason reason) {
   std::lock_guard lock(mutex_);
-  queued_.push_back({offset, clusters, reason});
   queued_clusters_ += clusters;
+  if (!queued_.empty()) {
+    FreedRange& last = queued_.back();
+    if (last.reason == reason && last.offset + (last.clusters << cluster_bits_) == offset) {
+      last.clusters += clusters;
+      return;
+    }
+  }
+  queued_.push_back({offset, clusters, reason});
 }
 
 void FreeQueue::round_begins() {

@@ -16,7 +16,7 @@
 namespace platter::format::qcow2 {
 
 // Why: decides whether the file is told (pass-discard-*).
-enum class FreeReason : uint8_t { kDiscard, kOther };
+enum class FreeReason : uint8_t { kDiscard, kOther, kShrink };
 
 struct FreedRange {
   uint64_t offset;    // host
@@ -28,6 +28,8 @@ class FreeQueue {
  public:
   // Enough for the background task to start a round of its own, rather than wait for the guest's flush.
   static constexpr uint64_t kManyClusters = 4096;
+
+  explicit FreeQueue(unsigned cluster_bits) : cluster_bits_(cluster_bits) {}
 
   // Station 1. Under the allocation mutex.
   void add(uint64_t offset, uint64_t clusters, FreeReason reason);
@@ -44,6 +46,7 @@ class FreeQueue {
   bool has_many_queued() const;
 
  private:
+  const unsigned cluster_bits_;
   mutable std::mutex mutex_;
   std::vector<FreedRange> queued_, in_round_, unlinked_;
   uint64_t queued_clusters_ = 0;

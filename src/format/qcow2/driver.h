@@ -1,0 +1,134 @@
+// The live qcow2 driver: one open image.
+//
+// Reads and in-place writes take no lock: a mapping lookup in a cached slice, then the file. Whatever changes a mapping
+// goes through the image's allocation mutex, for the metadata only.
+// Specification: docs/format/qcow2.md. Order of writes: order.h. Lock order: image.h.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "block/driver.h"
+#include "block/node.h"
+#include "format/qcow2/compressed.h"
+#include "format/qcow2/free_queue.h"
+#include "format/qcow2/image.h"
+#include "format/qcow2/in_flight.h"
+#include "format/qcow2/mapping.h"
+#include "format/qcow2/open_options.h"
+#include "format/qcow2/refcounts.h"
+#include "format/qcow2/writeback.h"
+#include "io/sync.h"
+
+namespace platter::format::qcow2 {
+
+class Qcow2 final : public block::Driver, public block::Resizable, public block::Checkable {
+ public:
+  static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
+  ~Qcow2() override;
+
+  uint64_t size() const override { return size_.load(std::memory_order_acquire); }
+  block::Limits limits() const override;
+  io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override;
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, block::WriteFlags flags) override;
+  io::Task<Result<void>> zero(uint64_t offset, uint64_t length, block::WriteFlags flags) override;
+  io::Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
+  io::Task<Result<void>> flush() override;
+  io::Task<Result<block::BlockStatus>> status(uint64_t offset, uint64_t length,
+                                              block::StatusDetail detail) override;
+  io::Task<Result<void>> close() override;
+  Result<block::DriverInfo> info() const override;
+  io::Task<Result<uint64_t>> allocated_size() override;
+  std::optional<block::BackingReference> backing_reference() const override;
+  bool zero_initialised() const override;
+
+  block::Resizable* resizable() override { return this; }
+  block::Checkable* checkable() override { return this; }
+  io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation, bool exact) override;
+  io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;
+
+ private:
+  struct LastDecompressed;
+  struct Plan;
+  enum class Release { kToZero, kToZeroKeepHost, kToBacking };
+
+  Qcow2(Image&& image, const CacheSizes& caches, const OpenOptions& options);
+
+  // open.cc
+  io::Task<Result<void>> load();
+  io::Task<Result<void>> begin_writing(bool lazy);
+  io::Task<Result<void>> rebuild_refcounts();
+
+  // read.cc
+  io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> read_run(Run run, uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> read_backing(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> read_compressed(Run run, uint64_t offset, io::BufferList buffers);
+  bool reads_zero(ClusterKind kind) const;
+  // Whether what a run of `kind` at `offset` shows is known to be zeroes, its place under a shorter
+  // backing file considered.
+  bool run_reads_zero(ClusterKind kind, uint64_t offset) const;
+
+  // write.cc
+  io::Task<Result<void>> write_slow(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<uint64_t>> write_allocating(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<bool>> plan_allocation(Plan& plan, uint64_t offset, uint64_t length);
+  io::Task<Result<uint64_t>> count_allocatable(uint64_t offset, uint64_t max_clusters, Run first);
+  io::Task<Result<void>> write_planned(Plan& plan, io::BufferList buffers);
+  io::Task<Result<void>> link(Plan& plan);
+  io::Task<void> abandon(Plan& plan, uint64_t linked_clusters);
+  // Both under the allocation mutex: what has to be on disk before the first write, and before the first allocation.
+  io::Task<Result<void>> prepare_write();
+  io::Task<Result<void>> prepare_allocation();
+  Result<void> check_writable() const;
+  io::Task<Result<void>> relieve_pressure();
+  void queue_free(uint64_t entry, FreeReason reason);
+
+  // zero.cc
+  std::optional<uint64_t> released_entry(uint64_t entry, ClusterKind kind, Release how) const;
+  io::Task<Result<void>> zero_range(uint64_t offset, uint64_t end, Release how, FreeReason reason);
+  io::Task<Result<uint64_t>> zero_step(uint64_t offset, uint64_t step_end, uint64_t end, Release how,
+                                       FreeReason reason);
+  io::Task<Result<bool>> zero_partial(uint64_t offset, uint64_t length, Release how);
+  io::Task<Result<bool>> backing_reads_zero(uint64_t offset, uint64_t end);
+
+  // reclaim.cc
+  void start_reclaim();
+  io::Task<void> reclaim();
+  io::Task<Result<void>> reclaim_ranges(std::vector<FreedRange> ranges);
+  io::Task<Result<void>> relieve_pressure_quietly();
+  io::Task<Result<void>> settle();
+
+  // resize.cc
+  io::Task<Result<void>> grow(uint64_t size, block::Preallocation preallocation);
+  io::Task<Result<void>> grow_mapping(uint64_t size);
+  io::Task<Result<void>> zero_exposed(uint64_t old_size, uint64_t size);
+  io::Task<Result<void>> preallocate(uint64_t from, uint64_t to, block::Preallocation preallocation);
+  io::Task<Result<void>> shrink(uint64_t size);
+  io::Task<Result<void>> store_size(uint64_t size);
+
+  Image image_;
+  OpenOptions options_;
+  std::atomic<uint64_t> size_;
+  FreeQueue frees_;
+  Refcounts refcounts_;
+  Mapping mapping_;
+  WriteBack writeback_;
+  InFlightAllocations in_flight_;
+  std::atomic<bool> write_prepared_ = false;
+  bool allocation_prepared_ = false;
+  bool lazy_refcounts_ = false;
+  bool no_io_ = false;
+
+  io::Gate background_;
+  io::AsyncMutex maintenance_;  // reclaiming and resizing; before every other lock
+  std::atomic<bool> reclaiming_ = false;
+
+  DecompressorPool decompressors_;
+  std::mutex last_mutex_;
+  std::shared_ptr<const LastDecompressed> last_;
+};
+
+}  // namespace platter::format::qcow2

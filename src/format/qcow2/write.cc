@@ -1,0 +1,286 @@
+// Writing: in place where the cluster is ours alone, else by allocation and copy on write.
+
+#include <algorithm>
+
+#include "base/try.h"
+#include "format/qcow2/driver.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+// The most that one allocation takes.
+constexpr uint64_t kMaxAllocationBytes = uint64_t{16} << 20;
+// Zeroes around a write: up to here they are written with it, beyond that the file is told to zero.
+constexpr uint64_t kMaxWrittenZeroes = uint64_t{128} << 10;
+// Two old parts with at most this between them are read at once.
+constexpr uint64_t kSmallGap = uint64_t{32} << 10;
+
+bool in_place(const Run& run) { return run.kind == ClusterKind::kNormal && run.copied; }
+
+}  // namespace
+
+// An allocation from its decision to its link.
+struct Qcow2::Plan {
+  InFlightAllocations::Allocation allocation;
+  HostRun run;
+  bool reuse = false;   // host clusters that the mapping kept behind a zero flag
+  uint64_t offset = 0;  // guest bytes written
+  uint64_t length = 0;
+  bool head_zero = false;  // what is before and behind them in their clusters reads zero
+  bool tail_zero = false;
+  uint64_t linked = 0;     // clusters
+};
+
+Result<void> Qcow2::check_writable() const {
+  if (image_.corrupt) return std::unexpected(image_.corrupt_error());
+  if (!image_.writable) return fail(EPERM, "qcow2: The image is open read-only");
+  return {};
+}
+
+io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers, block::WriteFlags flags) {
+  if (flags.has(block::WriteFlag::kCompressed)) {
+    return io::Task<Result<void>>::ready(fail(ENOTSUP, "qcow2: Compressed writes are not supported"));
+  }
+  if (write_prepared_.load(std::memory_order_acquire) && !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
+    auto run = mapping_.try_lookup(offset, buffers.size());
+    if (run && run->length == buffers.size() && in_place(*run)) [[likely]] {
+      return image_.file->write(run->host_offset, buffers);
+    }
+  }
+  return write_slow(offset, buffers);
+}
+
+io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers) {
+  PLATTER_CO_TRY(check_writable());
+  if (!write_prepared_.load(std::memory_order_acquire)) {
+    auto lock = co_await image_.allocation.lock();
+    PLATTER_CO_TRY(co_await prepare_write());
+  }
+  size_t done = 0;
+  while (done < buffers.size()) {
+    const uint64_t at = offset + done;
+    const size_t left = buffers.size() - done;
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, left));
+    if (in_place(run)) {
+      PLATTER_CO_TRY(check_writable());
+      PLATTER_CO_TRY(co_await image_.file->write(run.host_offset, buffers.sub(done, run.length)));
+      done += run.length;
+    } else {
+      PLATTER_CO_ASSIGN(const uint64_t written, co_await write_allocating(at, buffers.sub(done, left)));
+      done += written;
+    }
+  }
+  co_return Result<void>{};
+}
+
+// Returns how many bytes it wrote: 0 if somebody else has just allocated the cluster.
+io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferList buffers) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t first = offset >> geometry.cluster_bits;
+  const uint64_t end = ((offset + buffers.size() - 1) >> geometry.cluster_bits) + 1;
+  Plan plan;
+  for (;;) {
+    PLATTER_CO_TRY(co_await relieve_pressure());
+    InFlightAllocations::Waiting waiting;
+    {
+      auto lock = co_await image_.allocation.lock();
+      PLATTER_CO_TRY(check_writable());
+      auto* other = in_flight_.find(first, end);
+      if (other == nullptr || other->first > first) {
+        PLATTER_CO_TRY(co_await prepare_allocation());
+        plan.allocation.first = first;
+        plan.allocation.end = other != nullptr ? other->first : end;
+        PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, offset, buffers.size()));
+        if (!planned) co_return 0;
+        in_flight_.add(plan.allocation);
+        break;
+      }
+      InFlightAllocations::wait_for(*other, waiting);
+    }
+    co_await waiting.ended.wait();
+  }
+
+  auto result = co_await write_planned(plan, buffers.sub(0, plan.length));
+  auto lock = co_await image_.allocation.lock();
+  if (result && image_.corrupt) result = std::unexpected(image_.corrupt_error());
+  if (result) result = co_await link(plan);
+  if (!result) co_await abandon(plan, plan.linked);
+  in_flight_.remove(plan.allocation);
+  if (!result) co_return std::unexpected(std::move(result).error());
+  co_return plan.length;
+}
+
+// Decides which of the clusters [plan.allocation.first, end) to allocate, and does. False: the first one needs none.
+io::Task<Result<bool>> Qcow2::plan_allocation(Plan& plan, uint64_t offset, uint64_t length) {
+  const Geometry& geometry = image_.geometry;
+  const unsigned bits = geometry.cluster_bits;
+  const uint64_t start = plan.allocation.first << bits;
+  const uint64_t in_table = geometry.l2_entries() - geometry.l2_index(start);
+  const uint64_t limit = std::min({plan.allocation.end - plan.allocation.first, in_table,
+                                   std::max<uint64_t>(kMaxAllocationBytes >> bits, 1)});
+  PLATTER_CO_ASSIGN(const Run first, co_await mapping_.lookup(start, limit << bits));
+  if (in_place(first)) co_return false;
+  PLATTER_CO_TRY(co_await mapping_.ensure_table(start));
+  plan.reuse = first.kind == ClusterKind::kZeroAllocated && first.copied;
+  if (plan.reuse) {
+    plan.run = {.offset = first.host_offset, .clusters = std::min(geometry.clusters_for(first.length), limit)};
+  } else {
+    PLATTER_CO_ASSIGN(const uint64_t wanted, co_await count_allocatable(start, limit, first));
+    PLATTER_CO_ASSIGN(plan.run, co_await refcounts_.allocate(wanted));
+  }
+  plan.allocation.end = plan.allocation.first + plan.run.clusters;
+  plan.offset = offset;
+  plan.length = std::min(length, (plan.allocation.end << bits) - offset);
+  plan.linked = 0;
+  plan.head_zero = run_reads_zero(first.kind, start);
+
+  const uint64_t tail = offset + plan.length;
+  if (tail < plan.allocation.end << bits && tail < size()) {
+    auto last = co_await mapping_.lookup(tail, 1);
+    if (!last) {
+      co_await abandon(plan, 0);
+      co_return std::unexpected(std::move(last).error());
+    }
+    plan.tail_zero = run_reads_zero(last->kind, tail);
+  } else {
+    plan.tail_zero = true;
+  }
+  co_return true;
+}
+
+io::Task<Result<uint64_t>> Qcow2::count_allocatable(uint64_t offset, uint64_t max_clusters, Run first) {
+  const Geometry& geometry = image_.geometry;
+  uint64_t count = geometry.clusters_for(first.length);
+  while (count < max_clusters) {
+    const uint64_t at = offset + (count << geometry.cluster_bits);
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, (max_clusters - count) << geometry.cluster_bits));
+    if (run.copied && (run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated)) break;
+    count += geometry.clusters_for(run.length);
+  }
+  co_return std::min(count, max_clusters);
+}
+
+// Guest data and, in the same write where it can be, what surrounds it in its clusters. No lock is held.
+io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) {
+  const unsigned bits = image_.geometry.cluster_bits;
+  const uint64_t start = plan.allocation.first << bits;
+  const uint64_t data_end = plan.offset + plan.length;
+  const uint64_t head = plan.offset - start;
+  const uint64_t tail = (plan.allocation.end << bits) - data_end;
+  const bool keep_head = head == 0 || (plan.head_zero && plan.run.fresh);
+  const bool keep_tail = tail == 0 || (plan.tail_zero && plan.run.fresh);
+  block::Child& file = *image_.file;
+  if (keep_head && keep_tail) co_return co_await file.write(plan.run.offset + head, buffers);
+
+  const bool zero_head = !keep_head && plan.head_zero && head > kMaxWrittenZeroes;
+  const bool zero_tail = !keep_tail && plan.tail_zero && tail > kMaxWrittenZeroes;
+  const bool write_head = !keep_head && !zero_head;
+  const bool write_tail = !keep_tail && !zero_tail;
+  const bool read_head = write_head && !plan.head_zero;
+  const bool read_tail = write_tail && !plan.tail_zero;
+  const bool read_all = read_head && read_tail && plan.length <= kSmallGap;
+  const uint64_t gap = read_all ? plan.length : 0;
+
+  io::AlignedBuffer old((write_head ? head : 0) + gap + (write_tail ? tail : 0));
+  const io::BufferList old_head = write_head ? old.view(0, head) : io::BufferList();
+  const io::BufferList old_tail = write_tail ? old.view(old.size() - tail, tail) : io::BufferList();
+  if (read_all) {
+    PLATTER_CO_TRY(co_await read_slow(start, old.view()));
+  } else {
+    std::vector<io::Task<Result<void>>> reads;
+    if (read_head) reads.push_back(read_slow(start, old_head));
+    else old_head.fill_zero();
+    if (read_tail) reads.push_back(read_slow(data_end, old_tail));
+    else old_tail.fill_zero();
+    for (auto& result : co_await io::when_all(std::move(reads))) PLATTER_CO_TRY(std::move(result));
+  }
+
+  std::vector<iovec> pieces;
+  pieces.reserve(buffers.piece_count() + 2);
+  const auto add = [&pieces](std::span<uint8_t> bytes) { pieces.push_back({bytes.data(), bytes.size()}); };
+  old_head.for_each(add);
+  buffers.for_each(add);
+  old_tail.for_each(add);
+  std::vector<io::Task<Result<void>>> writes;
+  writes.push_back(file.write(plan.run.offset + (write_head ? 0 : head), io::BufferList(std::span<const iovec>(pieces))));
+  if (zero_head) writes.push_back(file.zero(plan.run.offset, head));
+  if (zero_tail) writes.push_back(file.zero(plan.run.offset + head + plan.length, tail));
+  for (auto& result : co_await io::when_all(std::move(writes))) PLATTER_CO_TRY(std::move(result));
+  co_return Result<void>{};
+}
+
+// Under the allocation mutex: from here on readers see the new clusters.
+io::Task<Result<void>> Qcow2::link(Plan& plan) {
+  const unsigned bits = image_.geometry.cluster_bits;
+  while (plan.linked < plan.run.clusters) {
+    const uint64_t guest = (plan.allocation.first + plan.linked) << bits;
+    PLATTER_CO_ASSIGN(auto pin, co_await mapping_.writable_slice(guest));
+    const SliceWords words = pin.words();
+    for (size_t i = mapping_.index_in_slice(guest); i < words.size() && plan.linked < plan.run.clusters; ++i) {
+      const uint64_t old = words.get(i);
+      words.set(i, (plan.run.offset + (plan.linked << bits)) | kCopiedFlag);
+      if (!plan.reuse) queue_free(old, FreeReason::kOther);
+      ++plan.linked;
+    }
+    pin.mark_dirty();
+    image_.changed(kUndurableData);
+  }
+  co_return Result<void>{};
+}
+
+// Under the allocation mutex: gives back what was allocated and will not be linked. If that fails they stay counted.
+io::Task<void> Qcow2::abandon(Plan& plan, uint64_t linked_clusters) {
+  if (plan.reuse || linked_clusters == plan.run.clusters) co_return;
+  const unsigned bits = image_.geometry.cluster_bits;
+  auto released = co_await refcounts_.release(plan.run.offset + (linked_clusters << bits),
+                                              plan.run.clusters - linked_clusters);
+  if (!released) image_.log->warning("qcow2: Clusters leaked: " + released.error().message());
+}
+
+// The host clusters of an L2 entry that was replaced.
+void Qcow2::queue_free(uint64_t entry, FreeReason reason) {
+  const Geometry& geometry = image_.geometry;
+  if ((entry & kCompressedFlag) != 0) {
+    const CompressedSpan span = decode_compressed(entry, geometry.cluster_bits);
+    const uint64_t first = geometry.align_down(span.host_offset);
+    frees_.add(first, geometry.clusters_for(span.host_offset + span.length - first), reason);
+    std::lock_guard lock(last_mutex_);
+    last_.reset();
+  } else if ((entry & kOffsetMask) != 0) {
+    frees_.add(entry & kOffsetMask, 1, reason);
+  }
+}
+
+io::Task<Result<void>> Qcow2::relieve_pressure() {
+  if (frees_.has_many_queued()) start_reclaim();
+  if (!writeback_.under_pressure()) co_return Result<void>{};
+  co_return co_await writeback_.flush();
+}
+
+// Data changes: what autoclear features describe (bitmaps) is out of step from here on.
+io::Task<Result<void>> Qcow2::prepare_write() {
+  if (write_prepared_.load(std::memory_order_relaxed)) co_return Result<void>{};
+  if (image_.header.autoclear != 0) {
+    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kAutoclear, 0));
+    PLATTER_CO_TRY(co_await image_.file->flush());
+    image_.header.autoclear = 0;
+  }
+  write_prepared_.store(true, std::memory_order_release);
+  co_return Result<void>{};
+}
+
+// With lazy refcounts the dirty bit is durable before any count may lag behind.
+io::Task<Result<void>> Qcow2::prepare_allocation() {
+  PLATTER_CO_TRY(co_await prepare_write());
+  if (allocation_prepared_) co_return Result<void>{};
+  if (lazy_refcounts_ && !image_.header.has(kDirty)) {
+    const uint64_t bits = image_.header.incompatible | kDirty;
+    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kIncompatible, bits));
+    PLATTER_CO_TRY(co_await image_.file->flush());
+    image_.header.incompatible = bits;
+  }
+  allocation_prepared_ = true;
+  co_return Result<void>{};
+}
+
+}  // namespace platter::format::qcow2
