@@ -12,6 +12,7 @@
 
 #include "block/driver.h"
 #include "block/node.h"
+#include "format/qcow2/bitmaps.h"
 #include "format/qcow2/compressed.h"
 #include "format/qcow2/free_queue.h"
 #include "format/qcow2/image.h"
@@ -54,11 +55,13 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   struct Plan;
   enum class Release { kToZero, kToZeroKeepHost, kToBacking };
 
-  Qcow2(Image&& image, const CacheSizes& caches, const OpenOptions& options);
+  Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header, const CacheSizes& caches,
+        const OpenOptions& options);
 
   // open.cc
   io::Task<Result<void>> load();
-  io::Task<Result<void>> begin_writing(bool lazy);
+  io::Task<Result<void>> begin_writing();
+  io::Task<Result<std::vector<Bitmap>>> load_bitmaps(block::OpenFlags flags);
   io::Task<Result<void>> rebuild_refcounts();
 
   // read.cc
@@ -98,7 +101,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   void start_reclaim();
   io::Task<void> reclaim();
   io::Task<Result<void>> reclaim_ranges(std::vector<FreedRange> ranges);
-  io::Task<Result<void>> relieve_pressure_quietly();
+  io::Task<Result<void>> write_back_if_pressed();
+  // Writes back and reclaims until nothing is left to do. No request is in flight.
   io::Task<Result<void>> settle();
 
   // resize.cc
@@ -108,6 +112,7 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   io::Task<Result<void>> preallocate(uint64_t from, uint64_t to, block::Preallocation preallocation);
   io::Task<Result<void>> shrink(uint64_t size);
   io::Task<Result<void>> store_size(uint64_t size);
+  io::Task<Result<void>> write_zeroes(uint64_t offset, uint64_t end);
 
   Image image_;
   OpenOptions options_;
@@ -120,7 +125,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   std::atomic<bool> write_prepared_ = false;
   bool allocation_prepared_ = false;
   bool lazy_refcounts_ = false;
-  bool no_io_ = false;
+  bool no_io_ = false;  // tables were not loaded
+  std::vector<Bitmap> bitmaps_;
 
   io::Gate background_;
   io::AsyncMutex maintenance_;  // reclaiming and resizing; before every other lock

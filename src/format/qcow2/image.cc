@@ -10,6 +10,11 @@
 
 namespace platter::format::qcow2 {
 
+Image::Image(block::Node& node_, block::Child& file_, const base::Log& log_, Header header_)
+    : node(&node_), file(&file_), log(&log_), header(std::move(header_)), geometry(header.geometry()),
+      metadata_unit(std::clamp<uint64_t>(file->node().limits().request_alignment, kSectorBytes,
+                                         geometry.cluster_size())) {}
+
 Error Image::corrupt_error() const {
   return Error(EIO, fmt::format("qcow2: Image '{}' is corrupt; further writes are refused", node->filename()));
 }

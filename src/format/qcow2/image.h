@@ -19,12 +19,14 @@
 namespace platter::format::qcow2 {
 
 struct Image {
-  block::Node* node = nullptr;
-  block::Child* file = nullptr;
-  const base::Log* log = nullptr;
+  Image(block::Node& node_, block::Child& file_, const base::Log& log_, Header header_);
+
+  block::Node* node;
+  block::Child* file;
+  const base::Log* log;
   Header header;  // as on disk; fields change under the allocation mutex
   Geometry geometry;
-  uint64_t metadata_unit = 512;  // L1 and refcount table are written in pieces of this many bytes
+  uint64_t metadata_unit;  // L1 and refcount table are written in pieces of this many bytes
 
   // Guards every change of mappings and refcounts.
   io::AsyncMutex allocation;

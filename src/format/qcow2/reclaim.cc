@@ -65,7 +65,7 @@ io::Task<Result<void>> Qcow2::reclaim_ranges(std::vector<FreedRange> ranges) {
   }
   Result<void> result{};
   for (const FreedRange& range : ranges) {
-    PLATTER_CO_TRY(co_await relieve_pressure_quietly());
+    PLATTER_CO_TRY(co_await write_back_if_pressed());
     auto lock = co_await image_.allocation.lock();
     auto released = co_await refcounts_.release(range.offset, range.clusters);
     if (!released && result) result = std::move(released);
@@ -73,12 +73,11 @@ io::Task<Result<void>> Qcow2::reclaim_ranges(std::vector<FreedRange> ranges) {
   co_return result;
 }
 
-io::Task<Result<void>> Qcow2::relieve_pressure_quietly() {
+io::Task<Result<void>> Qcow2::write_back_if_pressed() {
   if (!writeback_.under_pressure()) co_return Result<void>{};
   co_return co_await writeback_.flush();
 }
 
-// Writes back and reclaims until nothing is left to do. No request is in flight.
 io::Task<Result<void>> Qcow2::settle() {
   for (;;) {
     PLATTER_CO_TRY(co_await writeback_.flush_all());

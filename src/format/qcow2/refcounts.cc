@@ -57,11 +57,14 @@ io::Task<Result<void>> Refcounts::load() {
   dirty_.reset(bytes, image_.metadata_unit);
   fresh_from_ = 0;
   file_reached(image_.file->size());
-  forget_hints();
+  free_hint_ = 0;
   co_return Result<void>{};
 }
 
-void Refcounts::forget_hints() { free_hint_ = 0; }
+void Refcounts::file_was_cut() {
+  fresh_from_ = 0;
+  file_reached(image_.file->size());
+}
 
 void Refcounts::file_reached(uint64_t end) {
   const uint64_t aligned = image_.geometry.clusters_for(end) << image_.geometry.cluster_bits;
@@ -349,7 +352,7 @@ io::Task<Result<void>> Refcounts::drop_empty_blocks() {
     image_.changed(0);
   }
   cache_.clear();
-  forget_hints();
+  free_hint_ = 0;
   co_return Result<void>{};
 }
 
@@ -372,6 +375,36 @@ void Refcounts::table_write_failed(const std::vector<StagedWrite>& writes) {
     // A table that has grown since was written whole.
     if (write.host_offset >= start && write.host_offset < end) dirty_.mark(write.host_offset - start);
   }
+}
+
+io::Task<Result<void>> Refcounts::overwrite(const ReferenceCounts& counts) {
+  const uint64_t entries = slice_entries();
+  const unsigned order = image_.geometry.refcount_order;
+  const uint64_t described = uint64_t{table_.size()} << image_.geometry.refcount_block_bits();
+  for (uint64_t first = 0; first < std::max(counts.clusters(), described); first += entries) {
+    const auto wanted = [&](uint64_t i) { return first + i < counts.clusters() ? counts.get(first + i) : 0; };
+    const uint64_t block = block_of(first);
+    if (block >= table_.size() || table_[block] == 0) {
+      for (uint64_t i = 0; i < entries; ++i) {
+        if (wanted(i) != 0) co_return fail(EIO, fmt::format("Cluster {} has no refcount block", first + i));
+      }
+      if (block >= table_.size() && first >= counts.clusters()) break;
+      continue;
+    }
+    PLATTER_CO_ASSIGN(auto pin, co_await slice(first));
+    bool changed = false;
+    for (uint64_t i = 0; i < entries; ++i) {
+      if (load_refcount(pin.words(), i, order) == wanted(i)) continue;
+      if (wanted(i) > image_.geometry.max_refcount()) co_return fail(EIO, "A refcount would overflow");
+      store_refcount(pin.words(), i, order, wanted(i));
+      changed = true;
+    }
+    if (!changed) continue;
+    pin.mark_dirty();
+    image_.changed(0);
+  }
+  free_hint_ = 0;
+  co_return Result<void>{};
 }
 
 io::Task<Result<uint64_t>> Refcounts::end_of_used() {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "format/qcow2/image.h"
+#include "format/qcow2/reference_counts.h"
 #include "format/qcow2/table_cache.h"
 
 namespace platter::format::qcow2 {
@@ -42,8 +43,8 @@ class Refcounts {
   void take_dirty_table(std::vector<uint8_t>& staging, std::vector<StagedWrite>& writes);
   void table_write_failed(const std::vector<StagedWrite>& writes);
 
-  // After the refcounts were rebuilt or the file was cut: forgets what it knew about free space.
-  void forget_hints();
+  // Makes every count what `counts` says. EIO if a cluster with references has no refcount block.
+  io::Task<Result<void>> overwrite(const ReferenceCounts& counts);
   // The cluster after the last one that has a reference.
   io::Task<Result<uint64_t>> end_of_used();
   // Takes the last refcount blocks out of the table while they count nothing but themselves. The cache holds nothing dirty
@@ -51,6 +52,8 @@ class Refcounts {
   io::Task<Result<void>> drop_empty_blocks();
   // Tells that the file holds (or held) bytes up to `end`: nothing below is fresh.
   void file_reached(uint64_t end);
+  // The file was truncated to (or not far beyond) end_of_used(): what it grows by now is fresh again.
+  void file_was_cut();
 
  private:
   uint64_t block_of(uint64_t cluster) const { return image_.geometry.refcount_table_index(cluster); }

@@ -4,6 +4,7 @@
 
 #include "base/try.h"
 #include "format/qcow2/driver.h"
+#include "format/qcow2/plan.h"
 
 namespace platter::format::qcow2 {
 namespace {
@@ -18,18 +19,6 @@ constexpr uint64_t kSmallGap = uint64_t{32} << 10;
 bool in_place(const Run& run) { return run.kind == ClusterKind::kNormal && run.copied; }
 
 }  // namespace
-
-// An allocation from its decision to its link.
-struct Qcow2::Plan {
-  InFlightAllocations::Allocation allocation;
-  HostRun run;
-  bool reuse = false;   // host clusters that the mapping kept behind a zero flag
-  uint64_t offset = 0;  // guest bytes written
-  uint64_t length = 0;
-  bool head_zero = false;  // what is before and behind them in their clusters reads zero
-  bool tail_zero = false;
-  uint64_t linked = 0;     // clusters
-};
 
 Result<void> Qcow2::check_writable() const {
   if (image_.corrupt) return std::unexpected(image_.corrupt_error());
@@ -253,8 +242,7 @@ void Qcow2::queue_free(uint64_t entry, FreeReason reason) {
 
 io::Task<Result<void>> Qcow2::relieve_pressure() {
   if (frees_.has_many_queued()) start_reclaim();
-  if (!writeback_.under_pressure()) co_return Result<void>{};
-  co_return co_await writeback_.flush();
+  co_return co_await write_back_if_pressed();
 }
 
 // Data changes: what autoclear features describe (bitmaps) is out of step from here on.

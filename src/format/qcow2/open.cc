@@ -1,0 +1,152 @@
+// Opening an image, and what the driver says about it.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/try.h"
+#include "block/graph.h"
+#include "format/qcow2/check.h"
+#include "format/qcow2/driver.h"
+#include "format/qcow2/info.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+TableCache::Config refcount_cache(const CacheSizes& sizes) {
+  return {.slice_bytes = sizes.refcount_slice_bytes, .budget_bytes = sizes.refcount_bytes};
+}
+
+TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry, uint64_t virtual_size) {
+  const uint64_t coverage = (sizes.l2_slice_bytes / kTableEntryBytes) << geometry.cluster_bits;
+  return {.slice_bytes = sizes.l2_slice_bytes,
+          .budget_bytes = sizes.l2_bytes,
+          .slice_count = virtual_size / coverage + 1};
+}
+
+// A rebuild reports nothing: what it cannot repair is an error of its own.
+class SilentReporter final : public block::CheckReporter {
+ public:
+  void report(std::string) override {}
+};
+
+}  // namespace
+
+Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header, const CacheSizes& caches,
+             const OpenOptions& options)
+    : image_(node, file, log, std::move(header)),
+      options_(options),
+      size_(image_.header.virtual_size()),
+      frees_(image_.geometry.cluster_bits),
+      refcounts_(image_, frees_, refcount_cache(caches)),
+      mapping_(image_, refcounts_, frees_, l2_cache(caches, image_.geometry, size())),
+      writeback_(image_, mapping_, refcounts_, frees_) {}
+
+io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext& context) {
+  const block::OpenFlags flags = context.flags();
+  PLATTER_CO_ASSIGN(block::Child * file, co_await context.open_child("file", block::kImageRole));
+  PLATTER_CO_ASSIGN(Header header, co_await read_header(*file, {.tolerate_damage = flags.check,
+                                                               .max_metadata_bytes =
+                                                                   context.policy().max_metadata_bytes}));
+  if (!flags.no_io) PLATTER_CO_TRY(check_supported(header));
+  if (!flags.read_only && !flags.check && header.has(kCorrupt)) {
+    co_return fail(EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
+  }
+  PLATTER_CO_ASSIGN(const CacheSizes caches, read_cache_sizes(context.options(), header));
+  PLATTER_CO_ASSIGN(const OpenOptions options, read_open_options(context.options(), header, flags.unmap));
+  const bool no_io = flags.no_io || flags.check;
+  std::unique_ptr<Qcow2> driver(new Qcow2(context.node(), *file, context.graph().environment().log, std::move(header),
+                                          caches, options));
+  driver->no_io_ = no_io;
+  // A check reads the file by itself: damaged tables must not keep it from being done.
+  if (!no_io) PLATTER_CO_TRY(co_await driver->load());
+  if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
+  PLATTER_CO_ASSIGN(driver->bitmaps_, co_await driver->load_bitmaps(flags));
+  co_return std::unique_ptr<block::Driver>(std::move(driver));
+}
+
+io::Task<Result<std::vector<Bitmap>>> Qcow2::load_bitmaps(block::OpenFlags flags) {
+  auto bitmaps = co_await read_bitmap_directory(*image_.file, image_.header);
+  // Only info shows them: a bad directory spoils nothing else.
+  if (!bitmaps && !flags.no_io) co_return std::vector<Bitmap>{};
+  co_return bitmaps;
+}
+
+io::Task<Result<void>> Qcow2::load() {
+  PLATTER_CO_TRY((co_await refcounts_.load()));
+  co_return co_await mapping_.load();
+}
+
+// Makes the image one that may be written: counts are right, features that we do not know are told so.
+io::Task<Result<void>> Qcow2::begin_writing() {
+  image_.writable = true;
+  if (image_.header.has(kDirty)) {
+    auto rebuilt = co_await rebuild_refcounts();
+    if (!rebuilt) {
+      image_.writable = false;
+      co_return std::unexpected(std::move(rebuilt).error().with_context("Could not repair dirty image"));
+    }
+  }
+  const uint64_t known = image_.header.autoclear & kKnownAutoclear;
+  if (known != image_.header.autoclear) {
+    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kAutoclear, known));
+    image_.header.autoclear = known;
+  }
+  write_prepared_ = image_.header.autoclear == 0;
+  lazy_refcounts_ = options_.lazy_refcounts;
+  writeback_.set_lazy_refcounts(lazy_refcounts_);
+  co_return Result<void>{};
+}
+
+// The refcounts of an image that was not closed: every reference is counted and the blocks written anew where they differ.
+io::Task<Result<void>> Qcow2::rebuild_refcounts() {
+  SilentReporter reporter;
+  PLATTER_CO_ASSIGN(const ReferenceCounts counts,
+                    co_await count_references(*image_.file, image_.header, reporter));
+  {
+    auto lock = co_await image_.allocation.lock();
+    PLATTER_CO_TRY(co_await refcounts_.overwrite(counts));
+  }
+  PLATTER_CO_TRY(co_await writeback_.flush_all());
+  const uint64_t bits = image_.header.incompatible & ~uint64_t{kDirty};
+  PLATTER_CO_TRY(co_await image_.write_header_u64(field::kIncompatible, bits));
+  PLATTER_CO_TRY(co_await image_.file->flush());
+  image_.header.incompatible = bits;
+  co_return Result<void>{};
+}
+
+block::Limits Qcow2::limits() const {
+  const block::Limits& file = image_.file->node().limits();
+  const uint32_t cluster = static_cast<uint32_t>(image_.geometry.cluster_size());
+  block::Limits limits;
+  limits.request_alignment = std::min(file.request_alignment, cluster);
+  limits.memory_alignment = file.memory_alignment;
+  limits.discard_alignment = cluster;
+  limits.zero_alignment = cluster;
+  limits.supports_unmap_zero = image_.geometry.version >= 3;
+  limits.supports_fast_zero = image_.geometry.version >= 3;
+  return limits;
+}
+
+Result<block::DriverInfo> Qcow2::info() const { return describe(image_.header, bitmaps_); }
+
+io::Task<Result<uint64_t>> Qcow2::allocated_size() {
+  return image_.file->node().driver().allocated_size();
+}
+
+std::optional<block::BackingReference> Qcow2::backing_reference() const {
+  if (image_.header.backing_file.empty()) return std::nullopt;
+  return block::BackingReference{image_.header.backing_file, image_.header.backing_format};
+}
+
+bool Qcow2::zero_initialised() const { return true; }
+
+io::Task<Result<block::CheckResult>> Qcow2::check(block::CheckReporter& reporter) {
+  if (image_.writable && !image_.corrupt) {
+    auto turn = co_await maintenance_.lock();
+    PLATTER_CO_TRY(co_await settle());
+  }
+  co_return co_await check_image(*image_.file, image_.header, reporter);
+}
+
+}  // namespace platter::format::qcow2

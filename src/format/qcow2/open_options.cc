@@ -1,0 +1,143 @@
+#include "format/qcow2/open_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/math.h"
+#include "base/try.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+using base::OptionType;
+
+constexpr uint64_t kDefaultL2CacheBytes = uint64_t{32} << 20;
+constexpr uint64_t kDefaultRefcountCacheBytes = uint64_t{1} << 20;
+constexpr uint64_t kMinRefcountCacheClusters = 4;
+constexpr uint64_t kDefaultSliceBytes = 4096;
+constexpr uint64_t kMinSliceBytes = 512;
+constexpr uint64_t kMaxCacheBytes = uint64_t{1} << 40;
+
+constexpr std::string_view kOverlapTemplates[] = {"none", "constant", "cached", "all"};
+
+constexpr base::OptionDef kDefs[] = {
+    {.name = "lazy-refcounts", .type = OptionType::kBool, .help = "Postpone refcount updates"},
+    {.name = "pass-discard-request", .type = OptionType::kBool,
+     .help = "Pass guest discard requests to the layer below"},
+    {.name = "pass-discard-snapshot", .type = OptionType::kBool,
+     .help = "Generate discard requests when snapshot related space is freed", .default_value = "on"},
+    {.name = "pass-discard-other", .type = OptionType::kBool,
+     .help = "Generate discard requests when other clusters are freed", .default_value = "off"},
+    {.name = "overlap-check", .type = OptionType::kString,
+     .help = "Selects which overlap checks to perform", .choices = kOverlapTemplates},
+    {.name = "overlap-check.template", .type = OptionType::kString,
+     .help = "Selects which overlap checks to perform", .choices = kOverlapTemplates},
+    {.name = "overlap-check.main-header", .type = OptionType::kBool,
+     .help = "Check for unintended writes into the main qcow2 header"},
+    {.name = "overlap-check.active-l1", .type = OptionType::kBool,
+     .help = "Check for unintended writes into the active L1 table"},
+    {.name = "overlap-check.active-l2", .type = OptionType::kBool,
+     .help = "Check for unintended writes into an active L2 table"},
+    {.name = "overlap-check.refcount-table", .type = OptionType::kBool,
+     .help = "Check for unintended writes into the refcount table"},
+    {.name = "overlap-check.refcount-block", .type = OptionType::kBool,
+     .help = "Check for unintended writes into a refcount block"},
+    {.name = "overlap-check.snapshot-table", .type = OptionType::kBool,
+     .help = "Check for unintended writes into the snapshot table"},
+    {.name = "overlap-check.inactive-l1", .type = OptionType::kBool,
+     .help = "Check for unintended writes into an inactive L1 table"},
+    {.name = "overlap-check.inactive-l2", .type = OptionType::kBool,
+     .help = "Check for unintended writes into an inactive L2 table"},
+    {.name = "overlap-check.bitmap-directory", .type = OptionType::kBool,
+     .help = "Check for unintended writes into the bitmap directory"},
+    {.name = "cache-size", .type = OptionType::kSize,
+     .help = "Maximum combined metadata (L2 tables and refcount blocks) cache size", .max = kMaxCacheBytes},
+    {.name = "l2-cache-size", .type = OptionType::kSize, .help = "Maximum L2 table cache size",
+     .max = kMaxCacheBytes},
+    {.name = "l2-cache-entry-size", .type = OptionType::kSize, .help = "Size of each entry in the L2 cache",
+     .max = kMaxCacheBytes},
+    {.name = "refcount-cache-size", .type = OptionType::kSize, .help = "Maximum refcount block cache size",
+     .max = kMaxCacheBytes},
+    {.name = "cache-clean-interval", .type = OptionType::kNumber,
+     .help = "Clean unused cache entries after this time (in seconds)", .max = UINT32_MAX},
+};
+
+}  // namespace
+
+constinit const base::OptionSchema kRuntimeOptions{kDefs};
+
+Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header, bool unmap) {
+  OpenOptions result;
+  result.pass_discard_request =
+      options.given("pass-discard-request") ? options.get_bool("pass-discard-request") : unmap;
+  result.pass_discard_other = options.get_bool("pass-discard-other");
+  result.lazy_refcounts =
+      options.given("lazy-refcounts") ? options.get_bool("lazy-refcounts") : header.has(kLazyRefcounts);
+  if (result.lazy_refcounts && header.version < 3) {
+    return fail(EINVAL, "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
+  }
+  if (options.given("overlap-check") && options.given("overlap-check.template") &&
+      options.get_string("overlap-check") != options.get_string("overlap-check.template")) {
+    return fail(EINVAL, fmt::format("Conflicting values for qcow2 options 'overlap-check' ('{}') and "
+                                    "'overlap-check.template' ('{}')",
+                                    options.get_string("overlap-check"),
+                                    options.get_string("overlap-check.template")));
+  }
+  return result;
+}
+
+Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header& header) {
+  const uint64_t cluster = header.cluster_size();
+  // What covers the whole disk, and every refcount of a file of that size.
+  const uint64_t l2_needed =
+      base::align_up(header.virtual_size() / cluster * kTableEntryBytes + kTableEntryBytes, cluster);
+  const uint64_t min_refcount = kMinRefcountCacheClusters * cluster;
+
+  CacheSizes sizes;
+  const bool total_given = options.given("cache-size");
+  const bool l2_given = options.given("l2-cache-size");
+  const bool refcount_given = options.given("refcount-cache-size");
+  if (total_given) {
+    const uint64_t total = options.get_size("cache-size");
+    if (l2_given && refcount_given) {
+      return fail(EINVAL, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+    }
+    if (l2_given && options.get_size("l2-cache-size") > total) {
+      return fail(EINVAL, "l2-cache-size may not exceed cache-size");
+    }
+    if (refcount_given && options.get_size("refcount-cache-size") > total) {
+      return fail(EINVAL, "refcount-cache-size may not exceed cache-size");
+    }
+    if (l2_given) {
+      sizes.l2_bytes = options.get_size("l2-cache-size");
+      sizes.refcount_bytes = total - sizes.l2_bytes;
+    } else if (refcount_given) {
+      sizes.refcount_bytes = options.get_size("refcount-cache-size");
+      sizes.l2_bytes = total - sizes.refcount_bytes;
+    } else {
+      sizes.refcount_bytes = total >= l2_needed + min_refcount ? total - l2_needed : std::min(total, min_refcount);
+      sizes.l2_bytes = total - sizes.refcount_bytes;
+    }
+  } else {
+    sizes.l2_bytes = l2_given ? options.get_size("l2-cache-size") : std::min(kDefaultL2CacheBytes, l2_needed);
+    sizes.refcount_bytes =
+        refcount_given ? options.get_size("refcount-cache-size") : std::max(kDefaultRefcountCacheBytes, min_refcount);
+  }
+  sizes.l2_bytes = std::min(sizes.l2_bytes, l2_needed);
+  sizes.refcount_bytes = std::max(sizes.refcount_bytes, min_refcount);
+
+  sizes.refcount_slice_bytes = std::min(cluster, kDefaultSliceBytes);
+  sizes.l2_slice_bytes = sizes.refcount_slice_bytes;
+  if (options.given("l2-cache-entry-size")) {
+    sizes.l2_slice_bytes = options.get_size("l2-cache-entry-size");
+    if (sizes.l2_slice_bytes < kMinSliceBytes || sizes.l2_slice_bytes > cluster ||
+        !base::is_power_of_two(sizes.l2_slice_bytes)) {
+      return fail(EINVAL, fmt::format("L2 cache entry size must be a power of two between {} and the cluster size ({})",
+                                      kMinSliceBytes, cluster));
+    }
+  }
+  return sizes;
+}
+
+}  // namespace platter::format::qcow2

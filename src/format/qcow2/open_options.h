@@ -1,0 +1,31 @@
+// The runtime options of a qcow2 node, and the cache sizes that follow from them.
+#pragma once
+
+#include <cstdint>
+
+#include "base/options.h"
+#include "format/qcow2/header.h"
+#include "platter/error.h"
+
+namespace platter::format::qcow2 {
+
+extern const base::OptionSchema kRuntimeOptions;
+
+struct OpenOptions {
+  bool pass_discard_request = false;
+  bool pass_discard_other = false;
+  bool lazy_refcounts = false;
+};
+
+struct CacheSizes {
+  uint64_t l2_bytes = 0;
+  uint64_t l2_slice_bytes = 0;
+  uint64_t refcount_bytes = 0;
+  uint64_t refcount_slice_bytes = 0;
+};
+
+// `unmap`: the node was opened with discard=unmap.
+Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header, bool unmap);
+Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header& header);
+
+}  // namespace platter::format::qcow2

@@ -1,0 +1,176 @@
+// Growing and shrinking. Nothing else is in flight but the reclaiming task, which waits meanwhile.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/try.h"
+#include "format/qcow2/driver.h"
+#include "format/qcow2/plan.h"
+
+namespace platter::format::qcow2 {
+namespace {
+constexpr uint64_t kPreallocationStep = uint64_t{64} << 20;
+constexpr uint64_t kZeroBufferBytes = uint64_t{1} << 20;
+}  // namespace
+
+io::Task<Result<void>> Qcow2::resize(uint64_t new_size, block::Preallocation preallocation, bool) {
+  PLATTER_CO_TRY(check_writable());
+  if (new_size % kSectorBytes != 0) {
+    co_return fail(EINVAL, fmt::format("The new size must be a multiple of {}", kSectorBytes));
+  }
+  if (new_size > block::kMaxLength) co_return fail(EFBIG, "The new size is too large");
+  if (image_.header.snapshot_count != 0 && image_.geometry.version < 3) {
+    co_return fail(ENOTSUP, "Can't resize a version 2 image which has snapshots");
+  }
+  const uint64_t old_size = size();
+  if (new_size < old_size && preallocation != block::Preallocation::kOff) {
+    co_return fail(EINVAL, "Preallocation can't be used for shrinking an image");
+  }
+  auto turn = co_await maintenance_.lock();
+  {
+    auto lock = co_await image_.allocation.lock();
+    PLATTER_CO_TRY(co_await prepare_allocation());
+  }
+  if (new_size < old_size) co_return co_await shrink(new_size);
+  if (new_size > old_size) co_return co_await grow(new_size, preallocation);
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Qcow2::grow(uint64_t new_size, block::Preallocation preallocation) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t old_size = size();
+  PLATTER_CO_TRY(co_await grow_mapping(new_size));
+  PLATTER_CO_TRY(co_await zero_exposed(old_size, new_size));
+  if (preallocation != block::Preallocation::kOff) {
+    const uint64_t from = geometry.clusters_for(old_size) << geometry.cluster_bits;
+    const uint64_t to = geometry.clusters_for(new_size) << geometry.cluster_bits;
+    if (from < to) PLATTER_CO_TRY(co_await preallocate(from, to, preallocation));
+  }
+  PLATTER_CO_TRY(co_await writeback_.flush());
+  co_return co_await store_size(new_size);
+}
+
+// An L1 table that covers `new_size`.
+io::Task<Result<void>> Qcow2::grow_mapping(uint64_t new_size) {
+  const uint64_t entries = image_.geometry.l1_entries_for(new_size);
+  if (entries <= mapping_.l1_entries()) co_return Result<void>{};
+  Mapping::NewL1 next;
+  {
+    auto lock = co_await image_.allocation.lock();
+    PLATTER_CO_ASSIGN(next, co_await mapping_.prepare_l1(entries));
+  }
+  PLATTER_CO_TRY(co_await writeback_.flush_all());
+  auto lock = co_await image_.allocation.lock();
+  co_return co_await mapping_.adopt_l1(std::move(next));
+}
+
+// What comes into sight reads as zeroes: the rest of the last cluster, and what a longer backing file has there.
+io::Task<Result<void>> Qcow2::zero_exposed(uint64_t old_size, uint64_t new_size) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t edge = std::min(geometry.clusters_for(old_size) << geometry.cluster_bits, new_size);
+  if (old_size < edge) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(old_size, edge - old_size));
+    if (!run_reads_zero(run.kind, old_size)) PLATTER_CO_TRY(co_await write_zeroes(old_size, edge));
+  }
+  const block::Child* backing = image_.node->backing();
+  if (backing == nullptr || backing->size() <= edge) co_return Result<void>{};
+  const uint64_t end = std::min(geometry.clusters_for(backing->size()), geometry.clusters_for(new_size))
+                       << geometry.cluster_bits;
+  if (edge >= end) co_return Result<void>{};
+  if (geometry.version >= 3) co_return co_await zero_range(edge, end, Release::kToZero, FreeReason::kOther);
+  co_return co_await write_zeroes(edge, end);
+}
+
+io::Task<Result<void>> Qcow2::write_zeroes(uint64_t offset, uint64_t end) {
+  io::AlignedBuffer zeroes(std::min(end - offset, kZeroBufferBytes));
+  zeroes.view().fill_zero();
+  while (offset < end) {
+    const size_t length = std::min<uint64_t>(end - offset, zeroes.size());
+    PLATTER_CO_TRY(co_await write_slow(offset, zeroes.view(0, length)));
+    offset += length;
+  }
+  co_return Result<void>{};
+}
+
+// Maps every cluster of [from, to). Their host clusters read as zeroes; with falloc and full the file has room for them.
+io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to, block::Preallocation preallocation) {
+  const Geometry& geometry = image_.geometry;
+  const auto in_file = preallocation == block::Preallocation::kMetadata ? block::Preallocation::kOff : preallocation;
+  uint64_t host_end = 0;
+  while (from < to) {
+    PLATTER_CO_TRY(co_await write_back_if_pressed());
+    Plan plan;
+    {
+      auto lock = co_await image_.allocation.lock();
+      plan.allocation.first = from >> geometry.cluster_bits;
+      plan.allocation.end = plan.allocation.first + geometry.clusters_for(std::min(to - from, kPreallocationStep));
+      PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, from, to - from));
+      if (!planned) co_return fail(EIO, "qcow2: Clusters beyond the end of the disk are allocated already");
+    }
+    const uint64_t bytes = plan.run.clusters << geometry.cluster_bits;
+    const uint64_t run_end = plan.run.offset + bytes;
+    Result<void> placed{};
+    if (!plan.run.fresh || image_.file->size() > plan.run.offset) {
+      placed = co_await image_.file->zero(plan.run.offset,
+                                          std::min(run_end, std::max(image_.file->size(), plan.run.offset)) - plan.run.offset);
+    }
+    if (placed && in_file != block::Preallocation::kOff && image_.file->size() < run_end) {
+      placed = co_await image_.file->resize(run_end, in_file, false);
+    }
+    auto lock = co_await image_.allocation.lock();
+    if (placed) placed = co_await link(plan);
+    if (!placed) {
+      co_await abandon(plan, plan.linked);
+      co_return placed;
+    }
+    host_end = std::max(host_end, run_end);
+    from += bytes;
+  }
+  if (image_.file->size() < host_end) co_return co_await image_.file->resize(host_end, block::Preallocation::kOff, false);
+  co_return Result<void>{};
+}
+
+// The new size first: a cut in power then leaves clusters beyond the end, which a later resize may uncover as zeroes only after
+// they were let go of; reads end at the size.
+io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t from = geometry.clusters_for(new_size) << geometry.cluster_bits;
+  const uint64_t to = geometry.clusters_for(size()) << geometry.cluster_bits;
+  PLATTER_CO_TRY(co_await writeback_.flush());
+  PLATTER_CO_TRY(co_await store_size(new_size));
+  if (from < to) PLATTER_CO_TRY(co_await zero_range(from, to, Release::kToBacking, FreeReason::kShrink));
+  PLATTER_CO_TRY(co_await settle());
+  {
+    auto lock = co_await image_.allocation.lock();
+    mapping_.drop_tables(geometry.l1_entries_for(new_size));
+  }
+  PLATTER_CO_TRY(co_await settle());
+  uint64_t host_end;
+  {
+    auto lock = co_await image_.allocation.lock();
+    PLATTER_CO_TRY(co_await refcounts_.drop_empty_blocks());
+    PLATTER_CO_ASSIGN(const uint64_t clusters, co_await refcounts_.end_of_used());
+    host_end = clusters << geometry.cluster_bits;
+  }
+  PLATTER_CO_TRY(co_await settle());
+  if (image_.file->size() > host_end) {
+    auto cut = co_await image_.file->resize(host_end, block::Preallocation::kOff, false);
+    if (!cut) {
+      image_.log->warning("Failed to truncate the tail of the image: " + cut.error().message());
+    }
+    auto lock = co_await image_.allocation.lock();
+    refcounts_.file_was_cut();
+  }
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Qcow2::store_size(uint64_t new_size) {
+  PLATTER_CO_TRY(co_await image_.write_header_u64(field::kSize, new_size));
+  PLATTER_CO_TRY(co_await image_.file->flush());
+  image_.header.size = new_size;
+  size_.store(new_size, std::memory_order_release);
+  co_return Result<void>{};
+}
+
+}  // namespace platter::format::qcow2
