@@ -7,7 +7,7 @@ namespace platter::base {
 
 }  // namespace platter::base
 
-#define PLATTER_ASSERT(condition)                                            \
-  (__builtin_expect(static_cast<bool>(condition), 1)                         \
-       ? static_cast<void>(0)                                                \
+#define PLATTER_ASSERT(condition)                    \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::platter::base::assert_failed(#condition, __FILE_NAME__, __LINE__))

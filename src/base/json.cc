@@ -21,7 +21,12 @@ constexpr uint32_t kReplacement = 0xfffd;
 uint32_t take_code_point(std::string_view& rest) {
   auto byte = [&](size_t i) { return static_cast<unsigned char>(rest[i]); };
   unsigned char lead = byte(0);
-  size_t length = lead < 0x80 ? 1 : lead < 0xc0 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf8 ? 4 : 0;
+  size_t length = lead < 0x80   ? 1
+                  : lead < 0xc0 ? 0
+                  : lead < 0xe0 ? 2
+                  : lead < 0xf0 ? 3
+                  : lead < 0xf8 ? 4
+                                : 0;
   if (length <= 1) {
     rest.remove_prefix(1);
     return length == 1 ? lead : kReplacement;

@@ -48,9 +48,12 @@ TEST(Json, StringsAreEscapedToAscii) {
 
 TEST(Json, BytesThatAreNotUtf8BecomeReplacements) {
   EXPECT_EQ(Json("c\xff.").dump(), R"("c\uFFFD.")");
-  EXPECT_EQ(Json("\xed\xa0\x80").dump(), R"("\uFFFD")");     // a lone surrogate
-  EXPECT_EQ(Json("\xe6\xbc").dump(), R"("\uFFFD")");         // cut short
-  EXPECT_EQ(Json("\xe6\xbc" "a").dump(), R"("\uFFFDa")");
+  EXPECT_EQ(Json("\xed\xa0\x80").dump(), R"("\uFFFD")");  // a lone surrogate
+  EXPECT_EQ(Json("\xe6\xbc").dump(), R"("\uFFFD")");      // cut short
+  EXPECT_EQ(Json("\xe6\xbc"
+                 "a")
+                .dump(),
+            R"("\uFFFDa")");
   EXPECT_EQ(Json("\xc1\x81\x80").dump(), R"("\uFFFD\uFFFD")");  // overlong, then a stray byte
 }
 
@@ -79,12 +82,11 @@ TEST(Json, SingleQuotesDoAsWell) {
 }
 
 TEST(Json, ErrorsSayWhere) {
-  EXPECT_EQ(Json::parse("{\"a\" 1}").error().message(),
-            "JSON parse error at byte 6, near '1'");
+  EXPECT_EQ(Json::parse("{\"a\" 1}").error().message(), "JSON parse error at byte 6, near '1'");
   EXPECT_EQ(Json::parse(R"({"a": 1, "a": 2})").error().message(),
             "JSON parse error, duplicate key 'a'");
-  for (const char* text : {"", "{", "[1,]", "{\"a\"}", "x", "tru", "\"", "'", "'a\\", "1 2", "[1e999]", "\"\xff\"",
-                           "nan", "{1: 2}"}) {
+  for (const char* text : {"", "{", "[1,]", "{\"a\"}", "x", "tru", "\"", "'", "'a\\", "1 2",
+                           "[1e999]", "\"\xff\"", "nan", "{1: 2}"}) {
     EXPECT_FALSE(Json::parse(text).has_value()) << text;
   }
 }

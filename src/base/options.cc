@@ -140,8 +140,7 @@ Result<uint64_t> text_to_size(const OptionDef& def, const std::string& text) {
   Result<uint64_t> size = parse_wide_size(text);
   if (size) return size;
   if (size.error().code() != ERANGE) return not_a_size(def.name);
-  return fail(ERANGE,
-              fmt::format("Value '{}' is out of range for parameter '{}'", text, def.name));
+  return fail(ERANGE, fmt::format("Value '{}' is out of range for parameter '{}'", text, def.name));
 }
 
 Result<uint64_t> to_number(const OptionDef& def, const OptionValue& value) {
@@ -168,12 +167,10 @@ Result<uint64_t> to_number_in_range(const OptionDef& def, const OptionValue& val
 Result<std::string> to_text(const OptionDef& def, const OptionValue& value) {
   const auto* text = std::get_if<std::string>(&value);
   if (text == nullptr) {
-    return fail(EINVAL,
-                fmt::format("Invalid parameter type for '{}', expected: string", def.name));
+    return fail(EINVAL, fmt::format("Invalid parameter type for '{}', expected: string", def.name));
   }
   if (!def.choices.empty() && std::ranges::find(def.choices, *text) == def.choices.end()) {
-    return fail(EINVAL,
-                fmt::format("Parameter '{}' does not accept value '{}'", def.name, *text));
+    return fail(EINVAL, fmt::format("Parameter '{}' does not accept value '{}'", def.name, *text));
   }
   return *text;
 }

@@ -24,16 +24,15 @@
 namespace platter::base {
 
 // nullptr_t is an explicit JSON null ("backing": null).
-using OptionValue =
-    std::variant<std::nullptr_t, bool, int64_t, uint64_t, double, std::string>;
+using OptionValue = std::variant<std::nullptr_t, bool, int64_t, uint64_t, double, std::string>;
 
 class Options {
  public:
   using Entry = std::pair<std::string, OptionValue>;
 
   // "a=b,c.d=e": a comma inside a value is doubled; a bare word is `on` ("noword": `off`), unless
-  // it comes first and `implied_key` is not empty (then it is that key's value). A repeated key: the
-  // last one wins.
+  // it comes first and `implied_key` is not empty (then it is that key's value). A repeated key:
+  // the last one wins.
   static Result<Options> from_key_values(std::string_view text, std::string_view implied_key = {});
   // Nested objects and arrays flatten to dotted keys ("children.0.driver"); empty ones vanish.
   static Result<Options> from_json(const Json& object);

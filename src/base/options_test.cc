@@ -95,9 +95,15 @@ TEST(Options, SetEraseMerge) {
 constexpr std::string_view kModes[] = {"off", "full"};
 constexpr OptionDef kDefs[] = {
     {.name = "size", .type = OptionType::kSize, .help = "Virtual disk size"},
-    {.name = "cluster_size", .type = OptionType::kSize, .help = "qcow2 cluster size", .default_value = "64k"},
+    {.name = "cluster_size",
+     .type = OptionType::kSize,
+     .help = "qcow2 cluster size",
+     .default_value = "64k"},
     {.name = "compression_type", .type = OptionType::kString, .help = "Method"},
-    {.name = "lazy_refcounts", .type = OptionType::kBool, .help = "Postpone refcount updates", .default_value = "off"},
+    {.name = "lazy_refcounts",
+     .type = OptionType::kBool,
+     .help = "Postpone refcount updates",
+     .default_value = "off"},
     {.name = "refcount_bits", .type = OptionType::kNumber, .help = {}, .default_value = "16"},
     {.name = "depth", .type = OptionType::kNumber, .help = {}, .min = 1, .max = 16},
     {.name = "preallocation", .type = OptionType::kString, .help = "Mode", .choices = kModes},
@@ -110,11 +116,12 @@ std::string refusal(std::string_view text) {
 }
 
 TEST(OptionSchema, TypesAndDefaults) {
-  OptionSet set = kSchema
-                      .parse(Options::from_key_values(
-                                 "size=1.5G,lazy_refcounts,compression_type=zstd,refcount_bits=0x40")
-                                 .value())
-                      .value();
+  OptionSet set =
+      kSchema
+          .parse(Options::from_key_values(
+                     "size=1.5G,lazy_refcounts,compression_type=zstd,refcount_bits=0x40")
+                     .value())
+          .value();
   EXPECT_EQ(set.get_size("size"), uint64_t{3} << 29);
   EXPECT_EQ(set.get_size("cluster_size"), 65536u);
   EXPECT_TRUE(set.get_bool("lazy_refcounts"));
@@ -144,13 +151,14 @@ TEST(OptionSchema, RefusalsReadAsQemuImgHasThem) {
   EXPECT_EQ(refusal("depth=-1"), "Parameter 'depth' must be between 1 and 16");
   EXPECT_EQ(refusal("depth=0"), "Parameter 'depth' must be between 1 and 16");
   EXPECT_EQ(refusal("preallocation=foo"), "Parameter 'preallocation' does not accept value 'foo'");
-  for (const char* fine : {"lazy_refcounts=yes", "lazy_refcounts=n", "refcount_bits=010", "depth=16",
-                           "preallocation=full", "cluster_size= 64k"}) {
+  for (const char* fine : {"lazy_refcounts=yes", "lazy_refcounts=n", "refcount_bits=010",
+                           "depth=16", "preallocation=full", "cluster_size= 64k"}) {
     EXPECT_EQ(refusal(fine), "accepted") << fine;
   }
   auto hint = kSchema.parse(Options::from_key_values("size=x").value()).error().hint();
-  EXPECT_EQ(hint, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-                  "and exabytes, respectively.");
+  EXPECT_EQ(hint,
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively.");
 }
 
 TEST(OptionSchema, JsonValuesMustFit) {

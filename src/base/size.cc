@@ -20,7 +20,8 @@ constexpr size_t kMaxFractionDigits = 18;
 
 std::optional<uint64_t> unit_of(char suffix) {
   constexpr std::string_view kSuffixes = "bkmgtpe";
-  size_t index = kSuffixes.find(static_cast<char>(std::tolower(static_cast<unsigned char>(suffix))));
+  size_t index =
+      kSuffixes.find(static_cast<char>(std::tolower(static_cast<unsigned char>(suffix))));
   if (suffix == '\0' || index == std::string_view::npos) return std::nullopt;
   return uint64_t{1} << (10 * index);
 }

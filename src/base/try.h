@@ -12,15 +12,16 @@
 #define PLATTER_CONCAT_(a, b) a##b
 #define PLATTER_CONCAT(a, b) PLATTER_CONCAT_(a, b)
 
-#define PLATTER_TRY_(leave, expression)                            \
-  do {                                                             \
-    if (auto try_result = (expression); !try_result) [[unlikely]]  \
-      leave std::unexpected(std::move(try_result).error());        \
+#define PLATTER_TRY_(leave, expression)                           \
+  do {                                                            \
+    if (auto try_result = (expression); !try_result) [[unlikely]] \
+      leave std::unexpected(std::move(try_result).error());       \
   } while (false)
 
-#define PLATTER_ASSIGN_(leave, name, declaration, expression)              \
-  auto name = (expression);                                                \
-  if (!name) [[unlikely]] leave std::unexpected(std::move(name).error());  \
+#define PLATTER_ASSIGN_(leave, name, declaration, expression) \
+  auto name = (expression);                                   \
+  if (!name) [[unlikely]]                                     \
+    leave std::unexpected(std::move(name).error());           \
   declaration = std::move(*name)
 
 #define PLATTER_TRY(expression) PLATTER_TRY_(return, expression)
