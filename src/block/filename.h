@@ -1,4 +1,4 @@
-// Names of images: paths, "protocol:rest" and "json:{...}". For this room alone.
+// Names of images: paths, "protocol:rest" and "json:{...}".
 #pragma once
 
 #include <string>

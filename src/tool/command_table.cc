@@ -2,9 +2,17 @@
 
 namespace platter::tool {
 
+extern const Command kCheckCommand;
+extern const Command kCreateCommand;
+extern const Command kInfoCommand;
+extern const Command kMapCommand;
+extern const Command kResizeCommand;
+
 namespace {
 
-constexpr std::span<const Command* const> kCommands = {};
+constexpr const Command* kCommands[] = {
+    &kCheckCommand, &kCreateCommand, &kInfoCommand, &kMapCommand, &kResizeCommand,
+};
 
 }  // namespace
 

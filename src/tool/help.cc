@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "block/registry.h"
 #include "tool/command_table.h"
 
 namespace platter::tool {
@@ -44,6 +45,16 @@ std::string option_line(const CommandOption& option) {
   return line + std::string(option.help) + "\n";
 }
 
+std::string formats_line() {
+  const auto registry = block::DriverRegistry::builtin();
+  std::vector<std::string> names;
+  for (const auto* type : registry.types()) names.emplace_back(type->name);
+  std::sort(names.begin(), names.end());
+  std::string line = "Supported formats:";
+  for (const auto& name : names) line += " " + name;
+  return line + "\n";
+}
+
 }  // namespace
 
 std::string version_text(Dialect dialect) {
@@ -63,7 +74,7 @@ std::string program_help(Dialect dialect) {
                        "  -T, --trace=SPEC              accepted for compatibility; there are no trace events\n\n"
                        "Command syntax:\n";
     for (const auto* command : all_commands()) text += "  " + usage_line(*command) + "\n";
-    return text;
+    return text + "\n" + formats_line();
   }
   std::string text = "Usage: platter COMMAND [OPTIONS]\n\nVirtual disk images: make, look into, convert and check them.\n\nCommands:\n";
   for (const auto* command : all_commands()) {
@@ -71,7 +82,7 @@ std::string program_help(Dialect dialect) {
     line.resize(std::max<size_t>(line.size() + 1, 12), ' ');
     text += line + std::string(command->summary) + "\n";
   }
-  return text + "\n'platter COMMAND --help' tells more about one of them.\n\n";
+  return text + "\n'platter COMMAND --help' tells more about one of them.\n\n" + formats_line();
 }
 
 std::string command_help(Dialect dialect, const Command& command) {

@@ -1,0 +1,203 @@
+// platter map: where the data of an image is, through all of its backing chain.
+#include <algorithm>
+#include <cerrno>
+#include <iterator>
+
+#include "base/size.h"
+#include "base/try.h"
+#include "fmt/format.h"
+#include "tool/arguments.h"
+#include "tool/command.h"
+#include "tool/image_open.h"
+#include "tool/session.h"
+
+namespace platter::tool {
+namespace {
+
+struct Extent {
+  uint64_t start = 0;
+  uint64_t length = 0;
+  unsigned depth = 0;
+  bool present = false;
+  bool zero = false;
+  bool data = false;
+  std::optional<uint64_t> host_offset{};
+  const block::Node* host = nullptr;
+
+  bool continues_as(const Extent& next) const {
+    if (present != next.present || zero != next.zero || data != next.data || depth != next.depth) return false;
+    if (host != next.host || host_offset.has_value() != next.host_offset.has_value()) return false;
+    return !host_offset || *host_offset + length == *next.host_offset;
+  }
+};
+
+class Printer {
+ public:
+  virtual ~Printer() = default;
+  virtual void begin(std::string& out) = 0;
+  virtual Result<void> extent(std::string& out, const Extent& extent) = 0;
+  virtual void end(std::string& out) = 0;
+};
+
+class HumanPrinter : public Printer {
+ public:
+  void begin(std::string& out) override {
+    out += fmt::format("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File");
+  }
+  Result<void> extent(std::string& out, const Extent& extent) override {
+    if (!extent.data || extent.zero) return {};
+    if (!extent.host_offset || extent.host == nullptr) {
+      return fail(ENOTSUP, "File contains external, encrypted or compressed clusters.");
+    }
+    fmt::format_to(std::back_inserter(out), "{:<16}{:<16}{:<16}{}\n", hexadecimal(extent.start),
+                   hexadecimal(extent.length), hexadecimal(*extent.host_offset), extent.host->filename());
+    return {};
+  }
+  void end(std::string&) override {}
+
+ private:
+  static std::string hexadecimal(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
+};
+
+class JsonPrinter : public Printer {
+ public:
+  void begin(std::string& out) override { out += "["; }
+  Result<void> extent(std::string& out, const Extent& extent) override {
+    if (!first_) out += ",\n";
+    first_ = false;
+    fmt::format_to(std::back_inserter(out),
+                   "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}",
+                   extent.start, extent.length, extent.depth, extent.present, extent.zero, extent.data);
+    if (extent.host_offset) fmt::format_to(std::back_inserter(out), ", \"offset\": {}", *extent.host_offset);
+    out += "}";
+    return {};
+  }
+  void end(std::string& out) override { out += "]\n"; }
+
+ private:
+  bool first_ = true;
+};
+
+struct MapRange {
+  uint64_t start = 0;
+  uint64_t max_length = base::kMaxSize;
+};
+
+io::Task<Result<Extent>> next_extent(block::Backend& backend, uint64_t offset, uint64_t length) {
+  Extent extent{.start = offset};
+  PLATTER_CO_ASSIGN(auto status, co_await backend.status_above(nullptr, offset, length,
+                                                               block::StatusDetail::kPrecise, &extent.depth));
+  extent.length = status.length;
+  extent.present = status.allocated;
+  extent.zero = status.zero;
+  extent.data = status.data;
+  if (status.has_host_offset) {
+    extent.host_offset = status.host_offset;
+    extent.host = status.host;
+  }
+  co_return extent;
+}
+
+io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapRange range, Printer& printer) {
+  constexpr size_t kChunk = size_t{1} << 16;
+  const uint64_t end = std::min(backend.size(), range.start + std::min(range.max_length, base::kMaxSize - range.start));
+  std::string out;
+  out.reserve(2 * kChunk);
+  printer.begin(out);
+  // The extent that grows while its neighbours continue it. One that covers nothing is printed too
+  // where nothing was asked for, as scripts know it.
+  Extent current{.start = range.start};
+  uint64_t offset = range.start;
+  while (offset < end) {
+    auto next = co_await next_extent(backend, offset, end - offset);
+    if (!next) {
+      console.print(out);
+      co_return std::unexpected(std::move(next).error().with_context("Failed to read image metadata"));
+    }
+    offset += next->length;
+    if (current.length != 0 && current.continues_as(*next)) {
+      current.length += next->length;
+      continue;
+    }
+    if (current.length != 0) {
+      if (auto printed = printer.extent(out, current); !printed) {
+        console.print(out);
+        co_return printed;
+      }
+      if (out.size() >= kChunk) {
+        console.print(out);
+        out.clear();
+      }
+    }
+    current = *next;
+  }
+  auto printed = printer.extent(out, current);
+  if (printed) printer.end(out);
+  console.print(out);
+  co_return printed;
+}
+
+io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image, MapRange range, bool json) {
+  auto backend = co_await open_image(session, std::move(image));
+  if (!backend) co_return invocation.fail(backend.error());
+  HumanPrinter human;
+  JsonPrinter machine;
+  auto printed = co_await print_map(invocation.console, **backend, range,
+                                    json ? static_cast<Printer&>(machine) : static_cast<Printer&>(human));
+  auto closed = co_await (*backend)->close();
+  if (!printed) co_return invocation.fail(printed.error());
+  if (!closed) co_return invocation.fail(closed.error());
+  co_return 0;
+}
+
+int run_map(Invocation& invocation) {
+  MapRange range;
+  if (auto text = invocation.value("start-offset")) {
+    auto start = parse_size_argument(invocation, "start offset", *text);
+    if (!start) return 1;
+    range.start = *start;
+  }
+  if (auto text = invocation.value("max-length")) {
+    auto length = parse_size_argument(invocation, "max length", *text);
+    if (!length) return 1;
+    range.max_length = *length;
+  }
+  if (invocation.operands.size() != 1) return invocation.usage_error("Expecting one image file name");
+  auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  if (auto checked = check_common_options(invocation); !checked) return invocation.fail(checked.error());
+  ImageArgument image = {
+      .name = invocation.operands[0],
+      .image_opts = invocation.has("image-opts"),
+      .format = invocation.value_or("format", ""),
+      .force_share = invocation.has("force-share"),
+      .flags = {.read_only = true},
+      .cache = {},
+  };
+  return run_session(invocation, [&](Session& session) {
+    return run_in(session, invocation, image, range, *json);
+  });
+}
+
+constexpr CommandOption kOptions[] = {
+    {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
+    {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
+    {.letter = 'f', .name = "format", .argument = "FMT", .help = "format of the image (default: found out)"},
+    {.letter = 's', .name = "start-offset", .argument = "OFFSET", .help = "where to begin"},
+    {.letter = 'l', .name = "max-length", .argument = "LENGTH", .help = "how much to show"},
+    {.name = "output", .argument = "FORM", .help = "human or json"},
+    {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},
+};
+
+}  // namespace
+
+extern const Command kMapCommand;
+const Command kMapCommand = {
+    .name = "map",
+    .summary = "Show where the data of an image is, and in which file.",
+    .operands = "FILE",
+    .options = kOptions,
+    .run = run_map,
+};
+
+}  // namespace platter::tool

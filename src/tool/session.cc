@@ -1,0 +1,99 @@
+#include "tool/session.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+
+#include "base/try.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr unsigned kMaxDefaultReactors = 8;
+
+Result<io::EngineKind> parse_engine(std::string_view name) {
+  if (name == "io_uring") return io::EngineKind::kUring;
+  if (name == "threads") return io::EngineKind::kThreads;
+  return fail(EINVAL, "Unknown engine '" + std::string(name) + "': it is 'io_uring' or 'threads'");
+}
+
+Result<unsigned> parse_reactors(std::string_view text) {
+  unsigned count = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || end != text.data() + text.size() || count < 1 || count > io::kMaxReactors) {
+    return fail(EINVAL, "--reactors is a number from 1 to " + std::to_string(io::kMaxReactors) + ", not '" +
+                            std::string(text) + "'");
+  }
+  return count;
+}
+
+// A name in an image is followed anywhere under the compat name, as its users expect; as ourselves only
+// within the image's own directory, unless --allow-backing says more.
+OpenPolicy make_policy(const Invocation& invocation) {
+  if (invocation.dialect == Dialect::kQemuImg) return OpenPolicy::anything();
+  OpenPolicy policy = OpenPolicy::own_directory();
+  for (auto& directory : invocation.values("allow-backing")) {
+    if (directory == "any") return OpenPolicy::anything();
+    policy.allowed_directories.push_back(std::move(directory));
+  }
+  return policy;
+}
+
+bool is_regular_file(const std::string& path) {
+  struct stat status;
+  return lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+}  // namespace
+
+Session::Session(const Invocation& invocation)
+    : console_(invocation.console),
+      log_([this](base::LogLevel, std::string_view line) { console_.warning(line); },
+           base::LogLevel::kWarning),
+      policy_(make_policy(invocation)),
+      registry_(block::DriverRegistry::builtin()) {}
+
+Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation) {
+  std::unique_ptr<Session> session(new Session(invocation));
+  io::ReactorGroup::Options options;
+  options.reactors = std::min(io::usable_processors(), kMaxDefaultReactors);
+  options.log = &session->log_;
+  if (auto count = invocation.value("reactors")) {
+    PLATTER_ASSIGN(options.reactors, parse_reactors(*count));
+  }
+  if (auto engine = invocation.value("engine")) {
+    PLATTER_ASSIGN(options.engine, parse_engine(*engine));
+  }
+  PLATTER_ASSIGN(session->reactors_, io::ReactorGroup::start(options));
+  session->graph_ = std::make_unique<block::Graph>(block::Graph::Environment{
+      .registry = session->registry_, .files = io::system_files(), .log = session->log_});
+  return session;
+}
+
+int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work) {
+  auto session = Session::start(invocation);
+  if (!session) return invocation.fail(session.error());
+  const int status = io::run_blocking((*session)->reactors().at(0), work(**session));
+  const int signal = (*session)->interrupts().caught();
+  session->reset();
+  if (signal != 0) {
+    invocation.console.flush();
+    die_of(signal);
+  }
+  return status;
+}
+
+HalfMadeFile::HalfMadeFile(Session& session, std::string path) : session_(session) {
+  session_.interrupts().set_handler([this, path = std::move(path)] {
+    const bool removed = is_regular_file(path) && unlink(path.c_str()) == 0;
+    session_.console().error("interrupted" + (removed ? "; removed the unfinished '" + path + "'" : std::string()));
+    die_of(session_.interrupts().caught());
+  });
+}
+
+HalfMadeFile::~HalfMadeFile() { session_.interrupts().set_handler({}); }
+
+}  // namespace platter::tool
