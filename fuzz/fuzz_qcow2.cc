@@ -1,0 +1,194 @@
+// A qcow2 image of arbitrary bytes: opened as info, as a check, read-only and for writing; read, written, resized, checked.
+//
+// It runs in a simulated world (no clock, no files of the host, a bounded number of steps: a hang is a finding). Whatever the
+// bytes are, nothing may crash, hang or take memory beyond the budget; and an image that a check found in order before it was
+// written to is still free of corruption afterwards.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "block/backend.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/simulation.h"
+
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+
+namespace {
+
+using platter::OpenPolicy;
+using platter::Result;
+using platter::base::load_big;
+using platter::base::store_big;
+namespace block = platter::block;
+namespace io = platter::io;
+
+constexpr const char* kName = "/disk.qcow2";
+constexpr uint64_t kMaxSteps = 5'000'000;
+constexpr uint64_t kCapacity = uint64_t{64} << 20;
+constexpr uint64_t kMaxMetadata = uint64_t{16} << 20;
+constexpr size_t kProbeLength = 3000;  // of reads and writes: unaligned, several small clusters
+
+class Silent final : public block::CheckReporter {
+ public:
+  void report(std::string) override {}
+};
+
+class World {
+ public:
+  explicit World(std::span<const uint8_t> image)
+      : simulation_(1, {.capacity = kCapacity, .max_steps = kMaxSteps}, disk_of(image)),
+        registry_(block::DriverRegistry::builtin()) {}
+
+  void run() {
+    const auto before = simulation_.run(check());
+    simulation_.run(look());
+    const bool wrote = simulation_.run(change());
+    const auto after = simulation_.run(check());
+    if (!wrote || !before || before->corruptions != 0 || before->check_errors != 0) return;
+    if (after && after->corruptions != 0) std::abort();
+  }
+
+ private:
+  static io::SimulatedDisk disk_of(std::span<const uint8_t> image) {
+    io::SimulatedDisk disk;
+    disk.put(kName, image);
+    return disk;
+  }
+
+  io::Task<Result<std::unique_ptr<block::Backend>>> open(block::Graph& graph, block::OpenFlags flags,
+                                                         block::Permissions needed) {
+    block::OpenRequest request;
+    request.filename = kName;
+    request.format = "qcow2";
+    request.flags = flags;
+    request.policy = OpenPolicy::deny();
+    request.policy.max_metadata_bytes = kMaxMetadata;
+    co_return co_await graph.open(std::move(request), needed, block::kAllPermissions);
+  }
+
+  io::Task<std::optional<block::CheckResult>> check() {
+    block::Graph graph({registry_, simulation_.files(), log_});
+    auto image = co_await open(graph, {.no_backing = true, .check = true},
+                               block::Permission::kConsistentRead);
+    if (!image) co_return std::nullopt;
+    Silent silent;
+    std::optional<block::CheckResult> result;
+    if (auto* checkable = (*image)->node().driver().checkable()) {
+      auto checked = co_await checkable->check(silent);
+      if (checked) result = *checked;
+    }
+    (void)co_await (*image)->close();
+    co_return result;
+  }
+
+  // Everything that reads.
+  io::Task<void> look() {
+    block::Graph graph({registry_, simulation_.files(), log_});
+    if (auto image = co_await open(graph, {.no_io = true, .no_backing = true}, {})) {
+      (void)(*image)->node().driver().info();
+      (void)co_await (*image)->close();
+    }
+    auto image = co_await open(graph, {.no_backing = true}, block::Permission::kConsistentRead);
+    if (!image) co_return;
+    const uint64_t size = (*image)->size();
+    for (const uint64_t offset : {uint64_t{0}, size / 3, size / 2, size - size / 7}) {
+      const uint64_t length = std::min<uint64_t>(kProbeLength, size - offset);
+      if (length == 0) continue;
+      (void)co_await (*image)->read(offset, {buffer_, length});
+    }
+    uint64_t offset = 0;
+    for (unsigned runs = 0; runs < 64 && offset < size; ++runs) {
+      const auto status = co_await (*image)->status_above(nullptr, offset, size - offset,
+                                                          block::StatusDetail::kFast);
+      if (!status) break;
+      if (status->length == 0 || status->length > size - offset) std::abort();
+      offset += status->length;
+    }
+    (void)co_await (*image)->close();
+  }
+
+  // Everything that writes. Whether the image could be opened for it.
+  io::Task<bool> change() {
+    block::Graph graph({registry_, simulation_.files(), log_});
+    auto image = co_await open(graph, {.read_only = false, .no_backing = true},
+                               block::Permission::kConsistentRead | block::Permission::kWrite |
+                                   block::Permission::kResize);
+    if (!image) co_return false;
+    std::fill_n(buffer_, sizeof buffer_, uint8_t{0x5a});
+    const uint64_t size = (*image)->size();
+    for (const uint64_t offset : {uint64_t{0}, size / 2, size - size / 5}) {
+      const uint64_t length = std::min<uint64_t>(kProbeLength, size - offset);
+      if (length == 0) continue;
+      (void)co_await (*image)->write(offset, {buffer_, length});
+    }
+    (void)co_await (*image)->flush();
+    (void)co_await (*image)->zero(0, std::min<uint64_t>(size, 8192), block::WriteFlag::kMayUnmap);
+    (void)co_await (*image)->discard(size / 2, std::min<uint64_t>(size - size / 2, 65536));
+    (void)co_await (*image)->resize(size + 65536, block::Preallocation::kOff, false);
+    (void)co_await (*image)->close();
+    co_return true;
+  }
+
+  io::Simulation simulation_;
+  block::DriverRegistry registry_;
+  platter::base::Log log_;
+  uint8_t buffer_[kProbeLength];
+};
+
+// ---- A mutator that knows where the numbers are
+
+// A 64-bit value that a table might hold, right or wrong.
+uint64_t plausible_entry(uint64_t random, size_t image_size, unsigned cluster_bits) {
+  const uint64_t clusters = (image_size >> cluster_bits) + 2;
+  uint64_t entry = ((random >> 8) % clusters) << cluster_bits;
+  if (random & 1) entry |= uint64_t{1} << 63;
+  if ((random & 0x1e) == 0) entry |= uint64_t{1} << 62;
+  if ((random & 0xe0) == 0) entry |= 1;
+  return entry;
+}
+
+}  // namespace
+
+#ifdef PLATTER_FUZZ_MUTATOR
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
+                                          unsigned seed) {
+  constexpr size_t kHeaderBytes = 112;
+  if (size < kHeaderBytes) return LLVMFuzzerMutate(data, size, max_size);
+  std::span<uint8_t> bytes(data, size);
+  uint64_t random = seed * uint64_t{0x9e3779b97f4a7c15};
+  random ^= random >> 29;
+  const unsigned cluster_bits = std::clamp<unsigned>(load_big<uint32_t>(bytes, 20), 9, 21);
+  switch (random % 4) {
+    case 0:  // the header's fields
+      LLVMFuzzerMutate(data, kHeaderBytes, kHeaderBytes);
+      return size;
+    case 1:  // anything, at its length
+      return LLVMFuzzerMutate(data, size, size);
+    case 2:  // anything
+      return LLVMFuzzerMutate(data, size, max_size);
+    default: {  // an entry of a table that the header or the L1 table names
+      const size_t places[] = {40, 48, 64};
+      uint64_t table = load_big<uint64_t>(bytes, places[(random >> 4) % 3]);
+      if (random & 4 && table + 8 <= size) {
+        table = load_big<uint64_t>(bytes, table) & 0x00fffffffffffe00;
+      }
+      const uint64_t entry = table + (random >> 12) % 16 * 8;
+      if (size < 8 || entry > size - 8) return LLVMFuzzerMutate(data, size, size);
+      store_big(bytes, entry, plausible_entry(random >> 20, size, cluster_bits));
+      return size;
+    }
+  }
+}
+#endif
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  World({data, size}).run();
+  return 0;
+}
