@@ -27,9 +27,22 @@ Json describe_encryption(CryptMethod method) {
   return encryption;
 }
 
+block::SnapshotInfo describe_snapshot(const Snapshot& snapshot) {
+  block::SnapshotInfo info;
+  info.id = snapshot.id;
+  info.name = snapshot.name;
+  info.vm_state_size = snapshot.vm_state_size;
+  info.date_seconds = snapshot.date_seconds;
+  info.date_nanoseconds = snapshot.date_nanoseconds;
+  info.vm_clock_nanoseconds = snapshot.vm_clock_nanoseconds;
+  if (snapshot.icount != UINT64_MAX) info.icount = snapshot.icount;
+  return info;
+}
+
 }  // namespace
 
-block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps) {
+block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps,
+                           std::span<const Snapshot> snapshots) {
   const bool version3 = header.version >= 3;
   Json data = Json::object();
   data.add("compat", version3 ? "1.1" : "0.10");
@@ -54,6 +67,7 @@ block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps
   info.cluster_size = header.cluster_size();
   info.dirty = header.has(kDirty);
   info.encrypted = header.crypt_method != CryptMethod::kNone;
+  for (const Snapshot& snapshot : snapshots) info.snapshots.push_back(describe_snapshot(snapshot));
   info.specific = Json::object();
   info.specific.add("type", "qcow2");
   info.specific.add("data", std::move(data));

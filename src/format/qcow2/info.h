@@ -6,10 +6,12 @@
 #include "block/driver.h"
 #include "format/qcow2/bitmaps.h"
 #include "format/qcow2/header.h"
+#include "format/qcow2/snapshots.h"
 
 namespace platter::format::qcow2 {
 
-// Members in qemu-img's order. `bitmaps` is the image's bitmap directory (empty: none).
-block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps);
+// Members in qemu-img's order. `bitmaps` and `snapshots` as their tables were read (empty: none).
+block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps,
+                           std::span<const Snapshot> snapshots = {});
 
 }  // namespace platter::format::qcow2
