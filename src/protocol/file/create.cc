@@ -108,8 +108,9 @@ io::Task<Result<void>> create_file(CreateContext& context) {
   }
   ImageLocks locks(**file, path);
   if (ImageLocks::supported(**file)) {
+    // Whoever writes to the file, even one who lets others write, would lose what it has there.
     PLATTER_CO_TRY(locks.set(Permission::kWrite | Permission::kResize,
-                             kAllPermissions.without(Permissions(Permission::kResize))));
+                             Permission::kConsistentRead | Permission::kWriteUnchanged));
   }
   context.begun = true;
   co_return co_await fill_file(context, **file, path);
