@@ -185,10 +185,11 @@ io::Task<Result<CopyStatistics>> Copy::run() {
   PLATTER_ASSERT(options_.workers != 0 && options_.workers <= kMaxCopyWorkers);
   PLATTER_ASSERT(options_.sparse_size % 512 == 0 && !options_.reactors.empty());
   PLATTER_ASSERT(chunks_.size() <= options_.target->size());
-  if (options_.progress) {
+  total_ = chunks_.size();
+  if (options_.count_beforehand) {
     PLATTER_CO_ASSIGN(total_, co_await chunks_.count_data());
-    options_.progress(0, total_);
   }
+  if (options_.progress) options_.progress(0, total_);
   std::vector<io::Task<bool>> workers;
   for (unsigned i = 0; i < options_.workers; ++i) {
     io::Reactor& reactor = *options_.reactors[i % options_.reactors.size()];

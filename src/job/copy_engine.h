@@ -46,9 +46,11 @@ struct CopyOptions {
 
   // Asked between chunks, on any of the reactors; true: the copy ends soon, with ECANCELED. May be empty.
   std::function<bool()> cancelled;
-  // Bytes of data done, of how many. From any of the reactors' threads, also from several at once. Where it is
-  // set, the engine reads the block status of the sources beforehand to know how many there are.
+  // Bytes of data done, of how many. From any of the reactors' threads, also from several at once. May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress;
+  // The total is counted exactly, by reading the block status of the sources beforehand; else it is a guess
+  // that holes are counted in.
+  bool count_beforehand = false;
 };
 
 inline constexpr unsigned kMaxCopyWorkers = 64;

@@ -1,0 +1,201 @@
+// platter compare: whether two images have the same content.
+#include "job/compare_engine.h"
+
+#include <atomic>
+
+#include "fmt/format.h"
+#include "tool/arguments.h"
+#include "tool/image_open.h"
+#include "tool/progress.h"
+#include "tool/session.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr double kProgressStepPercent = 2.0;
+
+// The exit statuses that scripts know.
+constexpr int kIdentical = 0;
+constexpr int kDifferent = 1;
+constexpr int kCannotOpen = 2;
+constexpr int kStatusFailed = 3;
+constexpr int kReadFailed = 4;
+
+struct CompareArguments {
+  std::string names[2];
+  std::string formats[2];
+  block::CacheMode cache;
+};
+
+class Comparing {
+ public:
+  Comparing(Session& session, const Invocation& invocation, const CompareArguments& arguments)
+      : session_(session),
+        invocation_(invocation),
+        arguments_(arguments),
+        progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent) {
+    session_.interrupts().set_progress_handler([this] { progress_.report(); });
+    session_.interrupts().set_handler([this] { interrupted_.store(true, std::memory_order_relaxed); });
+  }
+  ~Comparing() {
+    session_.interrupts().set_handler({});
+    session_.interrupts().set_progress_handler({});
+  }
+  Comparing(const Comparing&) = delete;
+  Comparing& operator=(const Comparing&) = delete;
+
+  io::Task<int> run();
+
+ private:
+  io::Task<int> open_and_compare();
+  io::Task<int> compare();
+  int tell(job::CompareOutcome outcome);
+  void say(std::string_view text) {
+    if (!invocation_.has("q")) invocation_.console.print(text);
+  }
+
+  Session& session_;
+  const Invocation& invocation_;
+  const CompareArguments& arguments_;
+  Progress progress_;
+  std::unique_ptr<block::Backend> images_[2];
+  std::atomic<bool> interrupted_ = false;
+};
+
+int Comparing::tell(job::CompareOutcome outcome) {
+  using Kind = job::CompareOutcome::Kind;
+  progress_.hide();
+  const uint64_t common = std::min(images_[0]->size(), images_[1]->size());
+  const bool sizes_differ = images_[0]->size() != images_[1]->size();
+  if (sizes_differ && (outcome.kind == Kind::kIdentical || outcome.offset >= common)) {
+    say("Warning: Image size mismatch!\n");
+  }
+  const std::string& name = arguments_.names[outcome.image];
+  switch (outcome.kind) {
+    case Kind::kIdentical:
+      say("Images are identical.\n");
+      return kIdentical;
+    case Kind::kContentDiffers:
+      say(fmt::format("Content mismatch at offset {}!\n", outcome.offset));
+      return kDifferent;
+    case Kind::kStatusDiffers:
+      say(fmt::format("Strict mode: Offset {} block status mismatch!\n", outcome.offset));
+      return kDifferent;
+    case Kind::kStatusFailed:
+      invocation_.console.error(std::move(*outcome.error).with_context(
+          "Sector allocation test failed for " + name));
+      return kStatusFailed;
+    case Kind::kReadFailed:
+      invocation_.console.error(std::move(*outcome.error).with_context(
+          fmt::format("Error while reading offset {} of {}", outcome.offset, name)));
+      return kReadFailed;
+    case Kind::kCancelled:
+      break;
+  }
+  return kReadFailed;
+}
+
+io::Task<int> Comparing::compare() {
+  const bool strict = invocation_.has("s");
+  if (strict && images_[0]->size() != images_[1]->size()) {
+    say("Strict mode: Image size mismatch!\n");
+    co_return kDifferent;
+  }
+  std::vector<io::Reactor*> reactors;
+  for (unsigned i = 0; i < session_.reactors().size(); ++i) reactors.push_back(&session_.reactors().at(i));
+  job::CompareOptions options;
+  options.images[0] = images_[0].get();
+  options.images[1] = images_[1].get();
+  options.reactors = reactors;
+  options.strict = strict;
+  options.cancelled = [this] { return interrupted_.load(std::memory_order_relaxed); };
+  options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+  co_return tell(co_await job::compare(std::move(options)));
+}
+
+io::Task<int> Comparing::open_and_compare() {
+  for (unsigned image = 0; image < 2; ++image) {
+    auto backend = co_await open_image(session_, {.name = arguments_.names[image],
+                                                  .image_opts = invocation_.has("image-opts"),
+                                                  .format = arguments_.formats[image],
+                                                  .force_share = invocation_.has("force-share"),
+                                                  .flags = {.read_only = true},
+                                                  .cache = arguments_.cache});
+    if (!backend) {
+      invocation_.console.error(backend.error());
+      co_return kCannotOpen;
+    }
+    images_[image] = std::move(*backend);
+  }
+  co_return co_await compare();
+}
+
+io::Task<int> Comparing::run() {
+  int status = co_await open_and_compare();
+  progress_.finish();
+  for (auto& image : images_) {
+    if (!image) continue;
+    auto closed = co_await image->close();
+    if (closed || status != kIdentical) continue;
+    invocation_.console.error(closed.error());
+    status = kReadFailed;
+  }
+  co_return status;
+}
+
+io::Task<int> run_comparing(Session& session, const Invocation& invocation,
+                            const CompareArguments& arguments) {
+  Comparing comparing(session, invocation, arguments);
+  co_return co_await comparing.run();
+}
+
+int run_compare(Invocation& invocation) {
+  CompareArguments arguments;
+  if (invocation.operands.size() != 2) return invocation.usage_error("Expecting two image file names");
+  arguments.names[0] = invocation.operands[0];
+  arguments.names[1] = invocation.operands[1];
+  arguments.formats[0] = invocation.value_or("f", "");
+  arguments.formats[1] = invocation.value_or("F", "");
+  if (invocation.has("image-opts") && (invocation.has("f") || invocation.has("F"))) {
+    invocation.console.error("--image-opts and --format are mutually exclusive");
+    return kCannotOpen;
+  }
+  if (auto common = check_common_options(invocation); !common) {
+    invocation.console.error(common.error());
+    return kCannotOpen;
+  }
+  auto cache = block::CacheMode::parse(invocation.value_or("T", "writeback"));
+  if (!cache) {
+    invocation.console.error("Invalid source cache option: " + *invocation.value("T"));
+    return kCannotOpen;
+  }
+  arguments.cache = *cache;
+  return run_session(invocation, [&](Session& session) {
+    return run_comparing(session, invocation, arguments);
+  });
+}
+
+constexpr CommandOption kOptions[] = {
+    {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
+    {.name = "image-opts", .help = "the images are lists of options, not file names"},
+    {.letter = 'f', .argument = "FMT", .help = "format of the first image (default: found out)"},
+    {.letter = 'F', .argument = "FMT", .help = "format of the second image (default: found out)"},
+    {.letter = 'T', .argument = "CACHE", .help = "cache mode of both (default: writeback)"},
+    {.letter = 'p', .help = "show progress"},
+    {.letter = 'q', .help = "print nothing but errors"},
+    {.letter = 's', .help = "strict: sizes and allocation must be the same too"},
+    {.letter = 'U', .name = "force-share", .help = "open them even while somebody writes to them"},
+};
+
+}  // namespace
+
+extern const Command kCompareCommand;
+const Command kCompareCommand = {
+    .name = "compare",
+    .summary = "Tell whether two images have the same content.",
+    .operands = "FILE1 FILE2",
+    .options = kOptions,
+    .run = run_compare,
+};
+
+}  // namespace platter::tool

@@ -1,0 +1,288 @@
+// platter convert: copies images into a new or an existing one, of the same or another format.
+#include "tool/convert.h"
+
+#include <sys/stat.h>
+
+#include <atomic>
+#include <cerrno>
+#include <optional>
+
+#include "base/math.h"
+#include "base/size.h"
+#include "base/try.h"
+#include "job/copy_engine.h"
+#include "tool/arguments.h"
+#include "tool/image_open.h"
+#include "tool/progress.h"
+#include "tool/session.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr double kProgressStepPercent = 1.0;
+// What else is in a file of the same name does not matter to a block device, which is not ours to remove.
+bool is_regular_file(const std::string& path) {
+  struct stat status;
+  return lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+class Conversion {
+ public:
+  Conversion(Session& session, const Invocation& invocation, const ConvertArguments& arguments)
+      : session_(session),
+        invocation_(invocation),
+        arguments_(arguments),
+        progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent),
+        progress_wanted_(choose_progress_style(invocation) != ProgressStyle::kNone) {
+    session_.interrupts().set_progress_handler([this] { progress_.report(); });
+  }
+  ~Conversion() {
+    session_.interrupts().set_progress_handler({});
+    session_.interrupts().set_handler({});
+  }
+  Conversion(const Conversion&) = delete;
+  Conversion& operator=(const Conversion&) = delete;
+
+  io::Task<int> run();
+
+ private:
+  io::Task<Result<void>> convert();
+  io::Task<Result<void>> open_sources();
+  Result<base::Options> creation_options() const;
+  io::Task<Result<void>> create_target();
+  io::Task<Result<void>> open_target();
+  Result<void> check_target() const;
+  io::Task<Result<void>> copy_content();
+  io::Task<Result<void>> close_all();
+  void remove_target();
+
+  Session& session_;
+  const Invocation& invocation_;
+  const ConvertArguments& arguments_;
+  Progress progress_;
+  const bool progress_wanted_;
+  std::vector<std::unique_ptr<block::Backend>> sources_;
+  std::unique_ptr<block::Backend> target_;
+  uint64_t size_ = 0;  // of the sources together
+  bool created_ = false;
+  std::atomic<bool> interrupted_ = false;
+};
+
+io::Task<Result<void>> Conversion::open_sources() {
+  for (const std::string& name : arguments_.sources) {
+    PLATTER_CO_ASSIGN(auto source, co_await open_image(session_, {.name = name,
+                                                                  .image_opts = arguments_.image_opts,
+                                                                  .format = arguments_.format,
+                                                                  .force_share = arguments_.force_share,
+                                                                  .flags = {.read_only = true},
+                                                                  .cache = arguments_.source_cache}));
+    auto size = base::checked_add(size_, source->size());
+    sources_.push_back(std::move(source));
+    if (!size || *size > block::kMaxLength) {
+      co_return fail(EFBIG, "The source images together are larger than an image can be");
+    }
+    size_ = *size;
+  }
+  co_return Result<void>{};
+}
+
+// What -o, -B and -F say about the target, checked as far as that can be done without touching it.
+Result<base::Options> Conversion::creation_options() const {
+  const block::DriverType* type = session_.registry().find(arguments_.target_format);
+  if (type == nullptr) return fail(EINVAL, "Unknown file format '" + arguments_.target_format + "'");
+  if (type->create == nullptr) {
+    return fail(ENOTSUP, "Format driver '" + arguments_.target_format + "' does not support image creation");
+  }
+  PLATTER_ASSIGN(auto options, base::Options::from_key_values(arguments_.creation_options));
+  if (arguments_.backing) {
+    if (!type->supports_backing) {
+      return fail(ENOTSUP, "Backing file not supported for file format '" + arguments_.target_format + "'");
+    }
+    options.set("backing_file", *arguments_.backing);
+  }
+  if (arguments_.backing_format) {
+    if (!type->supports_backing) {
+      return fail(ENOTSUP, "Backing format not supported for file format '" + arguments_.target_format + "'");
+    }
+    options.set("backing_fmt", *arguments_.backing_format);
+  }
+  auto backing = options.find_string("backing_file");
+  if (backing && sources_.size() > 1) {
+    return fail(EINVAL,
+                "Having a backing file for the target makes no sense when concatenating multiple "
+                "input images");
+  }
+  if (backing && !options.find("backing_fmt")) {
+    return fail(EINVAL, "Use of backing file requires explicit backing format");
+  }
+  options.set("size", size_);
+  return options;
+}
+
+io::Task<Result<void>> Conversion::create_target() {
+  PLATTER_CO_ASSIGN(auto options, creation_options());
+  HalfMadeFile half_made(session_, arguments_.target);
+  auto made = co_await session_.graph().create({.filename = arguments_.target,
+                                                .format = arguments_.target_format,
+                                                .options = std::move(options)});
+  if (!made) {
+    co_return std::unexpected(std::move(made).error().with_context(
+        arguments_.target + ": error while converting " + arguments_.target_format));
+  }
+  created_ = true;
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Conversion::open_target() {
+  const bool as_options = arguments_.target_image_opts;
+  PLATTER_CO_ASSIGN(
+      target_, co_await open_image(session_, {.name = arguments_.target,
+                                              .image_opts = as_options,
+                                              .format = as_options ? "" : arguments_.target_format,
+                                              .flags = {.read_only = false},
+                                              .cache = arguments_.target_cache,
+                                              .discard_unmap = arguments_.sparse_size != 0,
+                                              .needed = block::Permission::kConsistentRead |
+                                                        block::Permission::kWrite |
+                                                        block::Permission::kResize}));
+  co_return Result<void>{};
+}
+
+Result<void> Conversion::check_target() const {
+  if (target_->size() < size_) return fail(EINVAL, "output file is smaller than input file");
+  const bool backed = target_->node().backing() != nullptr;
+  if (backed && arguments_.target_is_zero) {
+    return fail(EINVAL, "Cannot use --target-is-zero when the destination image has a backing file");
+  }
+  if (backed && sources_.size() > 1) {
+    return fail(EINVAL,
+                "Having a backing file for the target makes no sense when concatenating multiple "
+                "input images");
+  }
+  return {};
+}
+
+io::Task<Result<void>> Conversion::copy_content() {
+  PLATTER_CO_TRY(check_target());
+  job::CopyOptions options;
+  const block::Child* target_backing = target_->node().backing();
+  for (const auto& source : sources_) {
+    const block::Child* below = source->node().skip_filters().backing();
+    options.sources.push_back(
+        {source.get(), target_backing != nullptr && below != nullptr ? &below->node() : nullptr});
+  }
+  options.target = target_.get();
+  if (target_backing != nullptr) options.target_backing_size = target_backing->size();
+  std::vector<io::Reactor*> reactors;
+  for (unsigned i = 0; i < session_.reactors().size(); ++i) reactors.push_back(&session_.reactors().at(i));
+  options.reactors = reactors;
+  options.target_reads_zero =
+      created_ ? target_->node().driver().zero_initialised() : arguments_.target_is_zero;
+  options.sparse_size = arguments_.sparse_size;
+  options.any_order = arguments_.any_order;
+  options.workers = arguments_.workers;
+  options.cancelled = [this] { return interrupted_.load(std::memory_order_relaxed); };
+  options.count_beforehand = progress_wanted_;
+  options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+  PLATTER_CO_TRY(co_await job::copy(std::move(options)));
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Conversion::convert() {
+  PLATTER_CO_TRY(co_await open_sources());
+  if (!arguments_.skip_create) PLATTER_CO_TRY(co_await create_target());
+  session_.interrupts().set_handler([this] { interrupted_.store(true, std::memory_order_relaxed); });
+  PLATTER_CO_TRY(co_await open_target());
+  co_return co_await copy_content();
+}
+
+io::Task<Result<void>> Conversion::close_all() {
+  Result<void> first;
+  if (target_) {
+    auto closed = co_await target_->close();
+    if (!closed) first = std::unexpected(std::move(closed).error().with_context("error while closing the target"));
+  }
+  for (auto& source : sources_) {
+    auto closed = co_await source->close();
+    if (!closed && first) first = std::move(closed);
+  }
+  co_return first;
+}
+
+void Conversion::remove_target() {
+  if (!created_ || !is_regular_file(arguments_.target)) return;
+  auto removed = session_.graph().environment().files.remove(arguments_.target);
+  if (!removed) {
+    invocation_.console.error(removed.error().with_context("Could not remove the half-made '" +
+                                                           arguments_.target + "'"));
+  } else if (invocation_.dialect == Dialect::kPlatter || interrupted_) {
+    invocation_.console.error("Removed the half-made '" + arguments_.target + "'");
+  }
+}
+
+io::Task<int> Conversion::run() {
+  auto converted = co_await convert();
+  auto closed = co_await close_all();
+  if (converted && !closed) converted = std::move(closed);
+  if (converted) progress_.complete();
+  progress_.finish();
+  if (converted) co_return 0;
+  if (!interrupted_) invocation_.console.error(converted.error());
+  remove_target();
+  co_return 1;
+}
+
+io::Task<int> run_conversion(Session& session, const Invocation& invocation,
+                             const ConvertArguments& arguments) {
+  Conversion conversion(session, invocation, arguments);
+  co_return co_await conversion.run();
+}
+
+int run_convert(Invocation& invocation) {
+  ConvertArguments arguments;
+  if (auto status = parse_convert_arguments(invocation, arguments)) return *status;
+  return run_session(invocation, [&](Session& session) {
+    return run_conversion(session, invocation, arguments);
+  });
+}
+
+constexpr CommandOption kOptions[] = {
+    {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
+    {.name = "image-opts", .help = "SOURCE is a list of options, not a file name"},
+    {.name = "target-image-opts", .help = "TARGET is a list of options (with -n)"},
+    {.name = "target-is-zero", .help = "the existing TARGET is known to read as zeroes (with -n)"},
+    {.name = "bitmaps", .help = "copy dirty bitmaps too"},
+    {.name = "skip-broken-bitmaps", .help = "leave out bitmaps that are inconsistent"},
+    {.letter = 'U', .name = "force-share", .help = "open SOURCE even while somebody writes to it"},
+    {.letter = 'C', .help = "have the file system copy"},
+    {.letter = 'c', .help = "compress"},
+    {.letter = 'p', .help = "show progress"},
+    {.letter = 'q', .help = "print nothing but errors"},
+    {.letter = 'n', .help = "TARGET exists: do not create it"},
+    {.letter = 'f', .argument = "FMT", .help = "format of SOURCE (default: found out)"},
+    {.letter = 't', .argument = "CACHE", .help = "cache mode of TARGET (default: unsafe)"},
+    {.letter = 'T', .argument = "CACHE", .help = "cache mode of SOURCE (default: writeback)"},
+    {.letter = 'O', .argument = "FMT", .help = "format of TARGET (default: raw)"},
+    {.letter = 'B', .argument = "FILE", .help = "backing file of TARGET"},
+    {.letter = 'F', .argument = "FMT", .help = "format of the backing file"},
+    {.letter = 'o', .argument = "OPTIONS", .help = "creation options of TARGET; 'help' lists them"},
+    {.letter = 'l', .argument = "SNAPSHOT", .help = "the snapshot of SOURCE to convert"},
+    {.letter = 'S', .argument = "SIZE", .help = "zeroes to leave sparse, at least this many (default: 4k; 0: none)"},
+    {.letter = 'r', .argument = "RATE", .help = "write at most this many bytes a second"},
+    {.letter = 'm', .argument = "N", .help = "chunks in flight, 1 to 16 (default: 8)"},
+    {.letter = 'W', .help = "write out of order"},
+    {.name = "salvage", .help = "go on where SOURCE cannot be read"},
+};
+
+}  // namespace
+
+extern const Command kConvertCommand;
+const Command kConvertCommand = {
+    .name = "convert",
+    .summary = "Copy images into a new one, of any format.",
+    .operands = "SOURCE [SOURCE...] TARGET",
+    .options = kOptions,
+    .run = run_convert,
+};
+
+}  // namespace platter::tool

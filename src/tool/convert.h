@@ -1,0 +1,37 @@
+// What `convert` was asked to do.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/graph.h"
+#include "tool/command.h"
+
+namespace platter::tool {
+
+struct ConvertArguments {
+  std::vector<std::string> sources;
+  std::string target;
+  std::string format;         // of the sources; empty: probe
+  std::string target_format;
+  std::optional<std::string> backing;
+  std::optional<std::string> backing_format;
+  std::string creation_options;  // the -o lists, joined
+  block::CacheMode target_cache;
+  block::CacheMode source_cache;
+  uint64_t sparse_size = 4096;
+  unsigned workers = 8;
+  bool image_opts = false;
+  bool target_image_opts = false;
+  bool force_share = false;
+  bool skip_create = false;
+  bool target_is_zero = false;
+  bool any_order = false;
+};
+
+// An exit status if that is the end: an error, which has been printed, or help.
+std::optional<int> parse_convert_arguments(const Invocation& invocation, ConvertArguments& arguments);
+
+}  // namespace platter::tool
