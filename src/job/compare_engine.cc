@@ -98,7 +98,7 @@ io::Task<bool> Comparison::load_run(unsigned image) {
 io::Task<std::optional<Chunk>> Comparison::next() {
   auto lock = co_await mutex_.lock();
   while (position_ < total_ && !settled_.load(std::memory_order_relaxed)) {
-    if (options_.cancelled && options_.cancelled()) {
+    if (options_.cancel.is_cancelled()) {
       settle(Kind::kCancelled, position_);
       break;
     }

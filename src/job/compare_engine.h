@@ -10,6 +10,7 @@
 #include <span>
 
 #include "block/backend.h"
+#include "io/cancel.h"
 #include "io/reactor.h"
 #include "io/sync.h"
 #include "io/task.h"
@@ -23,7 +24,7 @@ struct CompareOptions {
   // What is allocated, and what is data or zeroes, must be the same too, as far as both images reach.
   bool strict = false;
   unsigned workers = 8;
-  std::function<bool()> cancelled;
+  io::CancelToken cancel;
   // Bytes done of how many. From any of the reactors' threads, also from several at once.
   std::function<void(uint64_t done, uint64_t total)> progress;
 };

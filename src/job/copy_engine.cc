@@ -153,7 +153,7 @@ io::Task<void> Copy::copy_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBa
 io::Task<bool> Copy::worker() {
   io::AlignedBuffer buffer(buffer_size_);
   for (;;) {
-    if (options_.cancelled && options_.cancelled()) {
+    if (options_.cancel.is_cancelled()) {
       fail(Error(ECANCELED, "interrupted"));
       break;
     }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "block/backend.h"
+#include "io/cancel.h"
 #include "io/reactor.h"
 #include "io/sync.h"
 #include "io/task.h"
@@ -44,8 +45,8 @@ struct CopyOptions {
   // Bytes; power of two; 0: chosen.
   uint64_t buffer_size = 0;
 
-  // Asked between chunks, on any of the reactors; true: the copy ends soon, with ECANCELED. May be empty.
-  std::function<bool()> cancelled;
+  // Once it is cancelled, the copy ends soon, with ECANCELED.
+  io::CancelToken cancel;
   // Bytes of data done, of how many. From any of the reactors' threads, also from several at once. May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress;
   // The total is counted exactly, by reading the block status of the sources beforehand; else it is a guess

@@ -1,8 +1,6 @@
 // platter compare: whether two images have the same content.
 #include "job/compare_engine.h"
 
-#include <atomic>
-
 #include "fmt/format.h"
 #include "tool/arguments.h"
 #include "tool/image_open.h"
@@ -35,7 +33,7 @@ class Comparing {
         arguments_(arguments),
         progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent) {
     session_.interrupts().set_progress_handler([this] { progress_.report(); });
-    session_.interrupts().set_handler([this] { interrupted_.store(true, std::memory_order_relaxed); });
+    session_.interrupts().set_handler([this] { interrupted_.cancel(); });
   }
   ~Comparing() {
     session_.interrupts().set_handler({});
@@ -59,7 +57,7 @@ class Comparing {
   const CompareArguments& arguments_;
   Progress progress_;
   std::unique_ptr<block::Backend> images_[2];
-  std::atomic<bool> interrupted_ = false;
+  io::CancelSource interrupted_;
 };
 
 int Comparing::tell(job::CompareOutcome outcome) {
@@ -108,7 +106,7 @@ io::Task<int> Comparing::compare() {
   options.images[1] = images_[1].get();
   options.reactors = reactors;
   options.strict = strict;
-  options.cancelled = [this] { return interrupted_.load(std::memory_order_relaxed); };
+  options.cancel = interrupted_.token();
   options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
   co_return tell(co_await job::compare(std::move(options)));
 }

@@ -3,7 +3,6 @@
 
 #include <sys/stat.h>
 
-#include <atomic>
 #include <cerrno>
 #include <optional>
 
@@ -11,7 +10,7 @@
 #include "base/size.h"
 #include "base/try.h"
 #include "job/copy_engine.h"
-#include "tool/arguments.h"
+#include "tool/create_image.h"
 #include "tool/image_open.h"
 #include "tool/progress.h"
 #include "tool/session.h"
@@ -65,7 +64,7 @@ class Conversion {
   std::unique_ptr<block::Backend> target_;
   uint64_t size_ = 0;  // of the sources together
   bool created_ = false;
-  std::atomic<bool> interrupted_ = false;
+  io::CancelSource interrupted_;
 };
 
 io::Task<Result<void>> Conversion::open_sources() {
@@ -88,24 +87,18 @@ io::Task<Result<void>> Conversion::open_sources() {
 
 // What -o, -B and -F say about the target, checked as far as that can be done without touching it.
 Result<base::Options> Conversion::creation_options() const {
-  const block::DriverType* type = session_.registry().find(arguments_.target_format);
-  if (type == nullptr) return fail(EINVAL, "Unknown file format '" + arguments_.target_format + "'");
-  if (type->create == nullptr) {
-    return fail(ENOTSUP, "Format driver '" + arguments_.target_format + "' does not support image creation");
+  PLATTER_ASSIGN(auto drivers, find_create_drivers(session_.registry(), arguments_.target_format,
+                                                   arguments_.target));
+  const bool takes_backing = drivers.format->create_options.find("backing_file") != nullptr;
+  if (!takes_backing && (arguments_.backing || arguments_.backing_format)) {
+    return fail(ENOTSUP, "Backing file not supported for file format '" + arguments_.target_format + "'");
   }
   PLATTER_ASSIGN(auto options, base::Options::from_key_values(arguments_.creation_options));
-  if (arguments_.backing) {
-    if (!type->supports_backing) {
-      return fail(ENOTSUP, "Backing file not supported for file format '" + arguments_.target_format + "'");
-    }
-    options.set("backing_file", *arguments_.backing);
-  }
-  if (arguments_.backing_format) {
-    if (!type->supports_backing) {
-      return fail(ENOTSUP, "Backing format not supported for file format '" + arguments_.target_format + "'");
-    }
-    options.set("backing_fmt", *arguments_.backing_format);
-  }
+  if (arguments_.backing) options.set("backing_file", *arguments_.backing);
+  if (arguments_.backing_format) options.set("backing_fmt", *arguments_.backing_format);
+  base::Options rest = options;
+  PLATTER_TRY(drivers.format->create_options.take(rest));
+  PLATTER_TRY(drivers.protocol->create_options.parse(rest));
   auto backing = options.find_string("backing_file");
   if (backing && sources_.size() > 1) {
     return fail(EINVAL,
@@ -181,7 +174,7 @@ io::Task<Result<void>> Conversion::copy_content() {
   options.sparse_size = arguments_.sparse_size;
   options.any_order = arguments_.any_order;
   options.workers = arguments_.workers;
-  options.cancelled = [this] { return interrupted_.load(std::memory_order_relaxed); };
+  options.cancel = interrupted_.token();
   options.count_beforehand = progress_wanted_;
   options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
   PLATTER_CO_TRY(co_await job::copy(std::move(options)));
@@ -191,7 +184,7 @@ io::Task<Result<void>> Conversion::copy_content() {
 io::Task<Result<void>> Conversion::convert() {
   PLATTER_CO_TRY(co_await open_sources());
   if (!arguments_.skip_create) PLATTER_CO_TRY(co_await create_target());
-  session_.interrupts().set_handler([this] { interrupted_.store(true, std::memory_order_relaxed); });
+  session_.interrupts().set_handler([this] { interrupted_.cancel(); });
   PLATTER_CO_TRY(co_await open_target());
   co_return co_await copy_content();
 }
@@ -213,9 +206,9 @@ void Conversion::remove_target() {
   if (!created_ || !is_regular_file(arguments_.target)) return;
   auto removed = session_.graph().environment().files.remove(arguments_.target);
   if (!removed) {
-    invocation_.console.error(removed.error().with_context("Could not remove the half-made '" +
+    invocation_.console.error(std::move(removed).error().with_context("Could not remove the half-made '" +
                                                            arguments_.target + "'"));
-  } else if (invocation_.dialect == Dialect::kPlatter || interrupted_) {
+  } else if (invocation_.dialect == Dialect::kPlatter || interrupted_.is_cancelled()) {
     invocation_.console.error("Removed the half-made '" + arguments_.target + "'");
   }
 }
@@ -227,7 +220,7 @@ io::Task<int> Conversion::run() {
   if (converted) progress_.complete();
   progress_.finish();
   if (converted) co_return 0;
-  if (!interrupted_) invocation_.console.error(converted.error());
+  if (!interrupted_.is_cancelled()) invocation_.console.error(converted.error());
   remove_target();
   co_return 1;
 }

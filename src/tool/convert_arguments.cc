@@ -2,6 +2,7 @@
 
 #include "tool/arguments.h"
 #include "tool/convert.h"
+#include "tool/create_image.h"
 
 namespace platter::tool {
 namespace {
@@ -81,6 +82,13 @@ std::optional<std::string_view> conflict(const Invocation& invocation) {
   return std::nullopt;
 }
 
+int print_option_help(const Invocation& invocation, const std::string& format, const std::string& filename) {
+  auto text = create_option_help(block::DriverRegistry::builtin(), format, filename);
+  if (!text) return invocation.fail(text.error());
+  invocation.console.print(*text);
+  return 0;
+}
+
 }  // namespace
 
 std::optional<int> parse_convert_arguments(const Invocation& invocation, ConvertArguments& arguments) {
@@ -94,7 +102,7 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation, Convert
   arguments.target_format = invocation.value_or("O", "raw");
   const std::vector<std::string>& names = invocation.operands;
   if (asks_for_help(arguments.creation_options)) {
-    return print_creation_help(invocation, names.size() > 1 ? names.back() : "", arguments.target_format);
+    return print_option_help(invocation, arguments.target_format, names.size() > 1 ? names.back() : "");
   }
   if (names.size() < 2) return invocation.fail("Must specify image file name");
   for (const Missing& missing : kMissing) {
