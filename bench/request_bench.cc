@@ -1,0 +1,234 @@
+// Random 4 KiB reads inside one process, 64 in flight on each reactor: what our own code costs.
+//
+// usage: request_bench DIRECTORY [ROUNDS] [SLICE_MS]
+//
+// A qcow2 image is filled in DIRECTORY and read with O_DIRECT, as qcow2 and as the raw file that it is; then the
+// null and the memory protocol, where no disk hides anything. The cases take turns, slice by slice; what is
+// printed is medians over the rounds and half the range between the quartiles. Exit status 1: qcow2 is
+// below 0.95 of raw, or two reactors on one image below 1.7 of one.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "block/backend.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/reactor_group.h"
+#include "io/sync.h"
+
+namespace platter {
+namespace {
+
+constexpr uint64_t kImageBytes = uint64_t{1} << 30;
+constexpr uint64_t kFillBytes = 1 << 20;
+constexpr size_t kReadBytes = 4096;
+constexpr unsigned kDepth = 64;
+constexpr double kQcow2Bound = 0.95;
+constexpr double kTwoReactorsBound = 1.7;
+
+using Clock = std::chrono::steady_clock;
+
+[[noreturn]] void die(const Error& error) {
+  fmt::print(stderr, "request_bench: {}\n", error.message());
+  exit(2);
+}
+
+template <typename T>
+T must(Result<T> result) {
+  if (!result) die(result.error());
+  if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+struct Stop {
+  alignas(64) std::atomic<bool> asked = false;
+};
+
+// One of the requests in flight: reads blocks at random until it is told to stop. Returns how many.
+io::Task<uint64_t> read_blocks(block::Backend& backend, uint64_t seed, const Stop& stop) {
+  io::AlignedBuffer buffer(kReadBytes);
+  const uint64_t blocks = backend.size() / kReadBytes;
+  uint64_t count = 0;
+  uint64_t state = seed * 0x9e3779b97f4a7c15 + 1;
+  while (!stop.asked.load(std::memory_order_relaxed)) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    auto result = co_await backend.read(state % blocks * kReadBytes, buffer.view());
+    if (!result) die(result.error());
+    ++count;
+  }
+  co_return count;
+}
+
+io::Task<uint64_t> run_depth(block::Backend& backend, uint64_t seed, const Stop& stop) {
+  std::vector<io::Task<uint64_t>> readers;
+  for (unsigned i = 0; i < kDepth; ++i) readers.push_back(read_blocks(backend, seed + i, stop));
+  uint64_t total = 0;
+  for (uint64_t count : co_await io::when_all(std::move(readers))) total += count;
+  co_return total;
+}
+
+io::Task<uint64_t> run_reactors(io::ReactorGroup& group, unsigned reactors, block::Backend& backend,
+                                const Stop& stop) {
+  std::vector<io::Task<uint64_t>> parts;
+  for (unsigned i = 0; i < reactors; ++i) {
+    parts.push_back(io::run_on(group.at(i), run_depth(backend, 1000 * (i + 1), stop)));
+  }
+  uint64_t total = 0;
+  for (uint64_t count : co_await io::when_all(std::move(parts))) total += count;
+  co_return total;
+}
+
+// Requests a second.
+double measure(io::ReactorGroup& group, unsigned reactors, block::Backend& backend,
+               std::chrono::milliseconds slice) {
+  Stop stop;
+  std::thread timer([&] {
+    std::this_thread::sleep_for(slice);
+    stop.asked.store(true, std::memory_order_relaxed);
+  });
+  auto start = Clock::now();
+  uint64_t total = io::run_blocking(group.at(0), run_reactors(group, reactors, backend, stop));
+  double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  timer.join();
+  return static_cast<double>(total) / seconds;
+}
+
+// ---- The images
+
+io::Task<Result<std::unique_ptr<block::Backend>>> open_image(block::Graph& graph, std::string text,
+                                                             bool direct, bool writable) {
+  block::OpenRequest request;
+  request.options = must(base::Options::from_key_values(text));
+  request.flags.read_only = !writable;
+  request.cache.direct = direct;
+  request.policy = OpenPolicy::deny();
+  block::Permissions needed = block::Permission::kConsistentRead;
+  if (writable) needed |= block::Permission::kWrite | block::Permission::kResize;
+  return graph.open(std::move(request), needed, block::kAllPermissions);
+}
+
+io::Task<Result<void>> fill(block::Backend& backend) {
+  io::AlignedBuffer buffer(kFillBytes);
+  uint64_t state = 1;
+  for (size_t i = 0; i < kFillBytes; i += sizeof state) {
+    state = state * 6364136223846793005 + 1442695040888963407;
+    memcpy(buffer.data() + i, &state, sizeof state);
+  }
+  for (uint64_t offset = 0; offset < kImageBytes; offset += kFillBytes) {
+    auto written = co_await backend.write(offset, buffer.view());
+    if (!written) co_return written;
+  }
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> make_image(block::Graph& graph, std::string path) {
+  base::Options options;
+  options.set("size", kImageBytes);
+  auto made = co_await graph.create({.filename = path, .format = "qcow2", .options = std::move(options)});
+  if (!made) co_return made;
+  auto image = co_await open_image(graph, "driver=qcow2,file.driver=file,file.filename=" + path, false, true);
+  if (!image) co_return std::unexpected(std::move(image).error());
+  auto filled = co_await fill(**image);
+  if (!filled) co_return filled;
+  co_return co_await (*image)->close();
+}
+
+// ---- The table
+
+struct Case {
+  std::string name;
+  unsigned reactors;
+  block::Backend* backend;
+  std::vector<double> rates;
+};
+
+double quantile(std::vector<double> values, double fraction) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(fraction * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+// The median of the ratios of slices that ran next to each other.
+double ratio(const Case& above, const Case& below) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < above.rates.size(); ++i) ratios.push_back(above.rates[i] / below.rates[i]);
+  return quantile(ratios, 0.5);
+}
+
+void print_case(const Case& entry) {
+  double rate = quantile(entry.rates, 0.5);
+  double half_range = (quantile(entry.rates, 0.75) - quantile(entry.rates, 0.25)) / 2;
+  fmt::print("  {:<16} {:>2} reactor{} {:>9.0f} k/s ±{:>4.1f}% {:>8.0f} ns a request on each\n", entry.name,
+             entry.reactors, entry.reactors == 1 ? " " : "s", rate / 1000, 100 * half_range / rate,
+             1e9 * entry.reactors / rate);
+}
+
+bool print_ratio(const char* what, double value, double bound) {
+  fmt::print("  {:<44} {:>5.2f}  (at least {:.2f}){}\n", what, value, bound, value < bound ? "  BELOW" : "");
+  return value >= bound;
+}
+
+int run(const std::string& directory, int rounds, std::chrono::milliseconds slice) {
+  auto group = must(io::ReactorGroup::start({.reactors = 2}));
+  auto registry = block::DriverRegistry::builtin();
+  base::Log log;
+  block::Graph graph({.registry = registry, .files = io::system_files(), .log = log});
+  const std::string path = directory + "/request_bench.qcow2";
+  must(io::run_blocking(group->at(0), make_image(graph, path)));
+
+  auto open = [&](std::string text, bool direct, bool writable) {
+    return must(io::run_blocking(group->at(0), open_image(graph, std::move(text), direct, writable)));
+  };
+  const std::string file = "file.driver=file,file.filename=" + path;
+  auto raw = open("driver=raw," + file, true, false);
+  auto qcow2 = open("driver=qcow2," + file, true, false);
+  auto null = open("driver=null-co,size=1G", false, false);
+  auto memory = open("driver=memory,size=1G", false, true);
+  must(io::run_blocking(group->at(0), fill(*memory)));
+
+  std::vector<Case> cases;
+  for (unsigned reactors : {1u, 2u}) {
+    cases.push_back({"raw file", reactors, raw.get(), {}});
+    cases.push_back({"qcow2 file", reactors, qcow2.get(), {}});
+    cases.push_back({"null-co", reactors, null.get(), {}});
+    cases.push_back({"memory", reactors, memory.get(), {}});
+  }
+  for (int round = -1; round < rounds; ++round) {  // the first one warms up
+    for (Case& entry : cases) {
+      double rate = measure(*group, entry.reactors, *entry.backend, slice);
+      if (round >= 0) entry.rates.push_back(rate);
+    }
+  }
+  for (const Case& entry : cases) print_case(entry);
+  bool good = print_ratio("qcow2 beside raw, one reactor", ratio(cases[1], cases[0]), kQcow2Bound);
+  good &= print_ratio("qcow2 beside raw, two reactors", ratio(cases[5], cases[4]), kQcow2Bound);
+  for (int i : {1, 2, 3}) {
+    good &= print_ratio(fmt::format("{}: two reactors beside one", cases[i].name).c_str(),
+                        ratio(cases[i + 4], cases[i]), kTwoReactorsBound);
+  }
+  for (auto* backend : {&raw, &qcow2, &null, &memory}) {
+    must(io::run_blocking(group->at(0), (*backend)->close()));
+  }
+  unlink(path.c_str());
+  return good ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace platter
+
+int main(int count, char** arguments) {
+  if (count < 2) {
+    fmt::print(stderr, "usage: request_bench DIRECTORY [ROUNDS] [SLICE_MS]\n");
+    return 2;
+  }
+  int rounds = count > 2 ? atoi(arguments[2]) : 9;
+  int slice_ms = count > 3 ? atoi(arguments[3]) : 300;
+  return platter::run(arguments[1], rounds, std::chrono::milliseconds(slice_ms));
+}
