@@ -1,6 +1,7 @@
 // The drivers that are part of the library. The only file of this room that names them.
 
 #include "block/registry.h"
+#include "format/qcow2/driver_type.h"
 #include "format/raw/driver_type.h"
 #include "protocol/file/driver_type.h"
 #include "protocol/memory/driver_type.h"
@@ -10,6 +11,7 @@ namespace platter::block {
 
 DriverRegistry DriverRegistry::builtin() {
   return DriverRegistry({
+      &format::kQcow2,
       &format::kRaw,
       &protocol::kFile,
       &protocol::kMemory,
