@@ -8,6 +8,7 @@
 #include "base/try.h"
 #include "format/qcow2/free_queue.h"
 #include "format/qcow2/refcounts.h"
+#include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
 namespace {

@@ -12,12 +12,14 @@ constexpr uint64_t kReadBytes = uint64_t{1} << 20;   // of one read, at least on
 constexpr uint64_t kBatchBytes = uint64_t{8} << 20;  // in flight
 }  // namespace
 
+// No coroutine: a guest's read passes here.
 io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffer) {
   const uint64_t size = file.size();
-  const uint64_t present = offset < size ? std::min<uint64_t>(buffer.size(), size - offset) : 0;
+  if (offset <= size && buffer.size() <= size - offset) [[likely]] return file.read(offset, buffer);
+  const uint64_t present = offset < size ? size - offset : 0;
   buffer.sub(present, buffer.size() - present).fill_zero();
-  if (present != 0) co_return co_await file.read(offset, buffer.sub(0, present));
-  co_return Result<void>{};
+  if (present == 0) return io::Task<Result<void>>::ready();
+  return file.read(offset, buffer.sub(0, present));
 }
 
 TableReader::TableReader(block::Child& file, std::span<const uint64_t> offsets, uint64_t table_size)

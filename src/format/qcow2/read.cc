@@ -6,6 +6,7 @@
 
 #include "base/try.h"
 #include "format/qcow2/driver.h"
+#include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
 namespace {

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/try.h"
+#include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
 
@@ -215,18 +216,6 @@ SliceWords TableCache::Pin::words() const { return SliceWords(slot_->words, cach
 void TableCache::Pin::mark_dirty() { cache_->set_dirty(slot_); }
 void TableCache::Pin::release() {
   if (slot_ != nullptr) cache_->unpin(std::exchange(slot_, nullptr));
-}
-
-io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffers) {
-  const uint64_t size = file.size();
-  if (offset <= size && buffers.size() <= size - offset) return file.read(offset, buffers);
-  if (offset >= size) {
-    buffers.fill_zero();
-    return io::Task<Result<void>>::ready();
-  }
-  const size_t present = size - offset;
-  buffers.sub(present, buffers.size() - present).fill_zero();
-  return file.read(offset, buffers.sub(0, present));
 }
 
 }  // namespace platter::format::qcow2

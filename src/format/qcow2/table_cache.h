@@ -180,7 +180,4 @@ struct TableCache::Slot {
   bool evictable() const { return pins == 0 && !dirty && !writing; }
 };
 
-// Reads from `file`; what lies past its end reads as zeroes.
-io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffers);
-
 }  // namespace platter::format::qcow2

@@ -1,0 +1,220 @@
+// The live driver against a plain model: random concurrent requests, qemu-img's check after each run.
+
+#include "format/qcow2/driver.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+
+#include "base/try.h"
+#include "block/backend.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/reactor_group.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+using block::Backend;
+
+struct Shape {
+  const char* create;        // -o
+  const char* open = "";     // runtime options
+  uint64_t backing_bytes = 0;
+  unsigned reactors = 1;
+};
+
+constexpr uint64_t kImageBytes = uint64_t{6} << 20;
+constexpr uint64_t kStripe = uint64_t{96} << 10;  // requests of one round keep to stripes of their own
+
+std::vector<uint8_t> pattern(std::mt19937_64& random, size_t length) {
+  std::vector<uint8_t> bytes(length);
+  for (size_t i = 0; i < length; i += 8) {
+    const uint64_t word = random();
+    std::memcpy(bytes.data() + i, &word, std::min<size_t>(8, length - i));
+  }
+  return bytes;
+}
+
+class Workload {
+ public:
+  Workload(Backend& backend, std::vector<uint8_t>& model, uint64_t seed)
+      : backend_(backend), model_(model), random_(seed) {}
+
+  // Rounds of concurrent requests, each in a stripe of its own that begins anywhere (also inside a cluster).
+  io::Task<Result<void>> run(unsigned rounds, io::ReactorGroup& reactors) {
+    for (unsigned round = 0; round < rounds; ++round) {
+      std::vector<io::Task<Result<void>>> requests;
+      const uint64_t shift = (random_() % 200) * 512;
+      for (uint64_t at = shift; at + kStripe <= model_.size(); at += kStripe) {
+        if (random_() % 3 != 0) continue;
+        requests.push_back(io::run_on(reactors.at(random_() % reactors.size()), one(at, random_())));
+      }
+      for (auto& result : co_await io::when_all(std::move(requests))) PLATTER_CO_TRY(std::move(result));
+      if (random_() % 4 == 0) PLATTER_CO_TRY(co_await backend_.flush());
+    }
+    co_return co_await verify();
+  }
+
+  io::Task<Result<void>> verify() {
+    std::vector<uint8_t> whole(model_.size());
+    PLATTER_CO_TRY(co_await backend_.read(0, io::BufferList(whole)));
+    for (size_t i = 0; i < whole.size(); ++i) {
+      if (whole[i] != model_[i]) co_return fail(EIO, fmt::format("byte {:#x} differs", i));
+    }
+    co_return Result<void>{};
+  }
+
+ private:
+  io::Task<Result<void>> one(uint64_t stripe, uint64_t seed) {
+    std::mt19937_64 random(seed);
+    uint64_t offset = stripe + random() % (kStripe - 1);
+    uint64_t length = 1 + random() % (stripe + kStripe - offset);
+    switch (random() % 6) {
+      case 0: {
+        const bool unmap = random() % 2;
+        PLATTER_CO_TRY(co_await backend_.zero(offset, length, unmap ? block::WriteFlags(block::WriteFlag::kMayUnmap)
+                                                                    : block::WriteFlags()));
+        std::fill_n(model_.begin() + static_cast<int64_t>(offset), length, 0);
+        co_return Result<void>{};
+      }
+      case 1: {  // what is discarded is then written, so that the model knows it
+        PLATTER_CO_TRY(co_await backend_.discard(offset, length));
+        [[fallthrough]];
+      }
+      case 2:
+      case 3: {
+        const auto data = pattern(random, length);
+        PLATTER_CO_TRY(co_await backend_.write(offset, io::BufferList(const_cast<uint8_t*>(data.data()), length)));
+        std::copy(data.begin(), data.end(), model_.begin() + static_cast<int64_t>(offset));
+        co_return Result<void>{};
+      }
+      case 4: {
+        length = std::min<uint64_t>(length, 4096);
+        const auto data = pattern(random, length);
+        PLATTER_CO_TRY(co_await backend_.write(offset, io::BufferList(const_cast<uint8_t*>(data.data()), length)));
+        std::copy(data.begin(), data.end(), model_.begin() + static_cast<int64_t>(offset));
+        co_return Result<void>{};
+      }
+      default: {
+        std::vector<uint8_t> back(length);
+        PLATTER_CO_TRY(co_await backend_.read(offset, io::BufferList(back)));
+        if (!std::equal(back.begin(), back.end(), model_.begin() + static_cast<int64_t>(offset))) {
+          co_return fail(EIO, fmt::format("read at {:#x}+{:#x} differs", offset, length));
+        }
+        co_return Result<void>{};
+      }
+    }
+  }
+
+  Backend& backend_;
+  std::vector<uint8_t>& model_;
+  std::mt19937_64 random_;
+};
+
+class Qcow2Test : public testing::TestWithParam<Shape> {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/platter-qcow2-XXXXXX";
+    directory_ = mkdtemp(name);
+    auto group = io::ReactorGroup::start({.reactors = GetParam().reactors});
+    ASSERT_TRUE(group) << group.error().message();
+    reactors_ = std::move(*group);
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  template <typename T>
+  T run(io::Task<T> task) {
+    return io::run_blocking(reactors_->at(0), std::move(task));
+  }
+  Result<std::unique_ptr<Backend>> open(const std::string& name, const std::string& format, bool writable) {
+    block::OpenRequest request;
+    request.filename = path(name);
+    request.format = format;
+    request.flags.read_only = !writable;
+    request.policy = OpenPolicy::anything();
+    if (format == "qcow2") request.options = *base::Options::from_key_values(GetParam().open);
+    block::Permissions needed = block::Permission::kConsistentRead;
+    if (writable) needed |= block::Permission::kWrite | block::Permission::kResize;
+    return run(graph_.open(std::move(request), needed, block::kAllPermissions));
+  }
+  int qemu_check(const std::string& name) {
+    const std::string command = fmt::format("qemu-img check -q -f qcow2 {} 2>&1 | head -20", path(name));
+    const std::string status = fmt::format("qemu-img check -q -f qcow2 {} >/dev/null 2>&1", path(name));
+    const int code = WEXITSTATUS(std::system(status.c_str()));
+    if (code != 0) EXPECT_EQ(std::system(command.c_str()), 0);
+    return code;
+  }
+
+  std::string directory_;
+  std::unique_ptr<io::ReactorGroup> reactors_;
+  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
+  base::Log log_{[](base::LogLevel, std::string_view line) { fmt::print(stderr, "log: {}\n", line); }};
+  block::Graph graph_{{registry_, io::system_files(), log_}};
+};
+
+TEST_P(Qcow2Test, HoldsWhatAModelHolds) {
+  std::mt19937_64 random(7);
+  std::vector<uint8_t> model(kImageBytes);
+  std::string create = fmt::format("size={},{}", kImageBytes, GetParam().create);
+  if (GetParam().backing_bytes != 0) {
+    ASSERT_TRUE(run(graph_.create(
+        {path("base"), "raw", *base::Options::from_key_values(fmt::format("size={}", GetParam().backing_bytes))})));
+    auto base = open("base", "raw", true);
+    ASSERT_TRUE(base) << base.error().message();
+    auto data = pattern(random, GetParam().backing_bytes);
+    ASSERT_TRUE(run((*base)->write(0, io::BufferList(data))));
+    ASSERT_TRUE(run((*base)->close()));
+    std::copy_n(data.begin(), std::min(data.size(), model.size()), model.begin());
+    create += fmt::format(",backing_file={},backing_fmt=raw", path("base"));
+  }
+  auto created = run(graph_.create({path("a"), "qcow2", *base::Options::from_key_values(create)}));
+  ASSERT_TRUE(created) << created.error().message();
+  for (uint64_t turn = 0; turn < 3; ++turn) {
+    auto backend = open("a", "qcow2", true);
+    ASSERT_TRUE(backend) << backend.error().message();
+    Workload workload(**backend, model, turn);
+    auto end = run(workload.run(12, *reactors_));
+    EXPECT_TRUE(end) << end.error().message();
+    auto closed = run((*backend)->close());
+    EXPECT_TRUE(closed) << closed.error().message();
+    EXPECT_EQ(qemu_check("a"), 0) << "turn " << turn;
+    if (HasFailure()) return;
+  }
+  // Larger, then smaller: what comes into sight is zeroes.
+  auto backend = open("a", "qcow2", true);
+  ASSERT_TRUE(backend) << backend.error().message();
+  const uint64_t larger = 3 * kImageBytes + 512, smaller = kImageBytes / 3 + 1024;
+  for (uint64_t size : {larger, smaller, larger}) {
+    auto resized = run((*backend)->resize(size, block::Preallocation::kOff, true));
+    ASSERT_TRUE(resized) << resized.error().message();
+    model.resize(size);
+    Workload workload(**backend, model, size);
+    auto same = run(workload.verify());
+    ASSERT_TRUE(same) << same.error().message();
+    auto end = run(workload.run(3, *reactors_));
+    ASSERT_TRUE(end) << end.error().message();
+  }
+  auto closed = run((*backend)->close());
+  EXPECT_TRUE(closed) << closed.error().message();
+  EXPECT_EQ(qemu_check("a"), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Qcow2Test,
+    testing::Values(Shape{"cluster_size=64k"}, Shape{"cluster_size=512", "l2-cache-size=2k"},
+                    Shape{"cluster_size=512,refcount_bits=64"}, Shape{"cluster_size=4k,refcount_bits=1"},
+                    Shape{"cluster_size=2M,refcount_bits=2"}, Shape{"cluster_size=64k,compat=0.10"},
+                    Shape{"cluster_size=64k,lazy_refcounts=on"}, Shape{"cluster_size=1k,preallocation=metadata"},
+                    Shape{"cluster_size=64k", "", kImageBytes / 2 + 512}, Shape{"cluster_size=4k", "", kImageBytes * 2},
+                    Shape{"cluster_size=64k,compat=0.10", "", kImageBytes * 2},
+                    Shape{"cluster_size=64k", "pass-discard-request=on,pass-discard-other=on", kImageBytes, 2},
+                    Shape{"cluster_size=512", "l2-cache-size=1k", 0, 4}, Shape{"cluster_size=32k", "", 0, 4}),
+    [](const auto& info) { return fmt::format("{}", info.index); });
+
+}  // namespace
+}  // namespace platter::format::qcow2
