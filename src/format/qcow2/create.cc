@@ -165,6 +165,10 @@ class TableWriter {
 
 io::Task<Result<void>> write_image(Backend& file, const Header& header, const Layout& layout,
                                    Preallocation preallocation) {
+  // A backend's user does not write past the end.
+  const uint64_t tables_end = layout.data_clusters != 0 ? layout.data << header.cluster_bits
+                                                        : header.l1_table_offset + header.l1_bytes();
+  PLATTER_CO_TRY(co_await file.resize(tables_end, Preallocation::kOff, false));
   TableWriter writer(file, header, layout);
   PLATTER_CO_TRY(co_await writer.run());
   if (layout.data_clusters != 0) {
