@@ -3,6 +3,8 @@
 namespace platter::tool {
 
 extern const Command kCheckCommand;
+extern const Command kCompareCommand;
+extern const Command kConvertCommand;
 extern const Command kCreateCommand;
 extern const Command kInfoCommand;
 extern const Command kMapCommand;
@@ -11,7 +13,8 @@ extern const Command kResizeCommand;
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &kCheckCommand, &kCreateCommand, &kInfoCommand, &kMapCommand, &kResizeCommand,
+    &kCheckCommand, &kCompareCommand, &kConvertCommand, &kCreateCommand,
+    &kInfoCommand,  &kMapCommand,     &kResizeCommand,
 };
 
 }  // namespace
