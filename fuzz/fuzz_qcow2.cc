@@ -142,7 +142,12 @@ class World {
   uint8_t buffer_[kProbeLength];
 };
 
+}  // namespace
+
+#ifdef PLATTER_FUZZ_MUTATOR
 // ---- A mutator that knows where the numbers are
+
+namespace {
 
 // A 64-bit value that a table might hold, right or wrong.
 uint64_t plausible_entry(uint64_t random, size_t image_size, unsigned cluster_bits) {
@@ -156,7 +161,6 @@ uint64_t plausible_entry(uint64_t random, size_t image_size, unsigned cluster_bi
 
 }  // namespace
 
-#ifdef PLATTER_FUZZ_MUTATOR
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
                                           unsigned seed) {
   constexpr size_t kHeaderBytes = 112;
