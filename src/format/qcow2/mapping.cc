@@ -94,6 +94,7 @@ std::optional<Run> Mapping::try_lookup(uint64_t offset, uint64_t max_length) con
 
 // The host offset of the L2 table that entry `index` names, or 0.
 io::Task<Result<uint64_t>> Mapping::check_l1(uint64_t index) {
+  if (l1_ == nullptr) co_return fail(EIO, "qcow2: The image was opened without its tables");
   const uint64_t entry = index < l1_entries_ ? load_l1(index) : 0;
   const uint64_t offset = entry & kOffsetMask;
   if ((entry & kL1ReservedMask) != 0 || !image_.geometry.is_aligned(offset)) {

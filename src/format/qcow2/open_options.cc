@@ -17,7 +17,9 @@ constexpr uint64_t kDefaultRefcountCacheBytes = uint64_t{1} << 20;
 constexpr uint64_t kMinRefcountCacheClusters = 4;
 constexpr uint64_t kDefaultSliceBytes = 4096;
 constexpr uint64_t kMinSliceBytes = 512;
-constexpr uint64_t kMaxCacheBytes = uint64_t{1} << 40;
+constexpr uint64_t kMaxCacheBytes = INT64_MAX;
+// More than this is accepted and not used.
+constexpr uint64_t kMaxUsedCacheBytes = uint64_t{4} << 30;
 
 constexpr std::string_view kOverlapTemplates[] = {"none", "constant", "cached", "all"};
 
@@ -124,8 +126,8 @@ Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header
     sizes.refcount_bytes =
         refcount_given ? options.get_size("refcount-cache-size") : std::max(kDefaultRefcountCacheBytes, min_refcount);
   }
-  sizes.l2_bytes = std::min(sizes.l2_bytes, l2_needed);
-  sizes.refcount_bytes = std::max(sizes.refcount_bytes, min_refcount);
+  sizes.l2_bytes = std::min({sizes.l2_bytes, l2_needed, kMaxUsedCacheBytes});
+  sizes.refcount_bytes = std::clamp(sizes.refcount_bytes, min_refcount, kMaxUsedCacheBytes);
 
   sizes.refcount_slice_bytes = std::min(cluster, kDefaultSliceBytes);
   sizes.l2_slice_bytes = sizes.refcount_slice_bytes;

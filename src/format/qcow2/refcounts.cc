@@ -185,6 +185,7 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
   if (first_cluster > (kMaxHostOffset >> geometry.cluster_bits) - clusters_used) {
     co_return fail(EFBIG, "qcow2: The image has no host offsets left");
   }
+  file_reached(offset + (clusters_used << geometry.cluster_bits));
   io::AlignedBuffer content(geometry.cluster_size());
   for (uint64_t i = 0; i < blocks; ++i) {
     PLATTER_ASSERT(table_[first_block + i] == 0);
@@ -200,7 +201,6 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
     dirty_.mark((first_block + i) * kTableEntryBytes);
   }
   image_.changed(kUndurableRefcountBlocks);
-  file_reached(offset + (clusters_used << geometry.cluster_bits));
   co_return Result<void>{};
 }
 
