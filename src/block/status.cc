@@ -52,10 +52,9 @@ io::Task<Result<BlockStatus>> Node::status(uint64_t offset, uint64_t length, Sta
   const uint64_t end = base::align_up(offset + asked, alignment);
   PLATTER_CO_ASSIGN(BlockStatus status, co_await s.driver->status(begin, end - begin, detail));
   clip(status, asked, offset - begin);
-  if (status.data || status.zero) {
-    status.allocated = true;
-  } else if (!status.allocated) {
-    // Nothing here and nothing beneath: zeroes.
+  PLATTER_ASSERT(!status.data || status.allocated);
+  if (!status.allocated) {
+    // Nothing here and, maybe, nothing beneath: zeroes.
     status.zero = s.backing == nullptr || s.backing->size() <= offset;
   }
   if (status.descend && detail == StatusDetail::kPrecise && status.data && !status.zero &&

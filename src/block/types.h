@@ -57,7 +57,7 @@ struct BlockStatus {
   uint64_t length = 0;
   bool data = false;        // this layer stores data for it
   bool zero = false;        // it reads as zeroes
-  bool allocated = false;   // this layer, not its backing file, decides what it reads as
+  bool allocated = false;   // this layer, not its backing file, decides what it reads as; true if data is
   bool compressed = false;
   bool eof = false;         // the run ends at the end of the node
   bool has_host_offset = false;
