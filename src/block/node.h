@@ -88,8 +88,8 @@ class Node {
   io::Task<Result<void>> flush();
   // Of this layer alone.
   io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length, StatusDetail detail);
-  // Through the chain down to, not including, `base` (null: to its end). `depth`, if not null, gets how many layers down the answer
-  // was found. A layer shorter than the one above reads as zeroes past its end.
+  // Through the chain down to, not including, `base` (null: to its end). `depth`, if not null, gets how many
+  // layers down the answer was found. Past the end of a shorter layer the one above it answers: zero, not allocated.
   io::Task<Result<BlockStatus>> status_above(Node* base, uint64_t offset, uint64_t length,
                                              StatusDetail detail, unsigned* depth);
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);

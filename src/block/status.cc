@@ -80,15 +80,8 @@ io::Task<Result<BlockStatus>> Node::status_above(Node* base, uint64_t offset, ui
   BlockStatus answer = top;
   const uint64_t end_of_top = top.eof ? offset + top.length : UINT64_MAX;
   Node* node = layer_below(*this);
-  while (!answer.allocated && node != nullptr && node != base) {
+  while (!answer.allocated && !answer.zero && node != nullptr && node != base) {
     ++layers;
-    if (offset >= node->size()) {
-      // The layer above deferred to this one, which is shorter: the zeroes are this one's.
-      answer = BlockStatus{};
-      answer.length = top.length;
-      answer.zero = answer.allocated = true;
-      break;
-    }
     PLATTER_CO_ASSIGN(answer, co_await node->status(offset, top.length, detail));
     top.length = answer.length;
     node = layer_below(*node);
