@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "base/math.h"
 #include "base/try.h"
 #include "block/filename.h"
 #include "block/graph_state.h"
@@ -16,6 +17,8 @@ namespace platter::block {
 namespace {
 
 using base::OptionType;
+
+constexpr uint64_t kSectorBytes = 512;
 
 constexpr std::array<std::string_view, 4> kDiscardChoices = {"ignore", "off", "unmap", "on"};
 constexpr std::array<std::string_view, 3> kDetectZeroesChoices = {"off", "on", "unmap"};
@@ -86,17 +89,10 @@ class Opener final : public OpenContext {
 
   Result<void> expand_json() {
     if (!request_.filename.starts_with(kJsonPrefix)) return {};
-    auto described = base::Options::from_json_text(
-        std::string_view(request_.filename).substr(kJsonPrefix.size()));
-    if (!described) {
-      Error error = std::move(described).error();
-      // What is JSON, but no object, says so by itself.
-      if (!error.message().starts_with("Invalid JSON object")) {
-        error.add_context("Could not parse the JSON options");
-      }
-      return std::unexpected(std::move(error));
-    }
-    request_.options.merge_defaults(*described);
+    PLATTER_ASSIGN(const base::Options described,
+                   base::Options::from_json_text(
+                       std::string_view(request_.filename).substr(kJsonPrefix.size())));
+    request_.options.merge_defaults(described);
     request_.filename.clear();
     return {};
   }
@@ -227,9 +223,11 @@ class Opener final : public OpenContext {
     }
     PLATTER_CO_ASSIGN(file_, co_await find_or_open("file", kImageRole, true));
     const uint64_t size = file_->size();
-    io::AlignedBuffer head(std::min<uint64_t>(size, kProbeBytes));
+    // Up to a whole sector, as if zeroes followed: a cut-off image is told by its first bytes all the same.
+    io::AlignedBuffer head(std::min<uint64_t>(base::align_up(size, kSectorBytes), kProbeBytes));
+    head.view().fill_zero();
     if (size != 0) {
-      Result<void> read = co_await file_->read(0, head.view());
+      Result<void> read = co_await file_->read(0, head.view(0, std::min<uint64_t>(size, head.size())));
       if (!read) {
         co_return std::unexpected(std::move(read).error().with_context(
             "Could not read image for determining its format"));

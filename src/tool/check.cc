@@ -96,11 +96,7 @@ base::Json to_json(const block::CheckResult& result, const std::string& filename
 io::Task<int> check_backend(const Invocation& invocation, block::Backend& backend, std::string filename, bool json) {
   auto* checkable = backend.node().driver().checkable();
   if (checkable == nullptr) {
-    if (json) {
-      invocation.fail("This image format does not support checks");
-    } else if (!invocation.has("q")) {
-      invocation.fail("This image format does not support checks");
-    }
+    invocation.fail("This image format does not support checks");
     co_return kNotSupported;
   }
   StreamReporter reporter(invocation.console);

@@ -68,13 +68,18 @@ class Conversion {
 };
 
 io::Task<Result<void>> Conversion::open_sources() {
+  // Nobody may write to a source meanwhile, this program to its target included, unless -U says so.
+  const block::Permissions shared =
+      arguments_.force_share ? block::kAllPermissions
+                             : block::Permission::kConsistentRead | block::Permission::kWriteUnchanged;
   for (const std::string& name : arguments_.sources) {
     PLATTER_CO_ASSIGN(auto source, co_await open_image(session_, {.name = name,
                                                                   .image_opts = arguments_.image_opts,
                                                                   .format = arguments_.format,
                                                                   .force_share = arguments_.force_share,
                                                                   .flags = {.read_only = true},
-                                                                  .cache = arguments_.source_cache}));
+                                                                  .cache = arguments_.source_cache,
+                                                                  .shared = shared}));
     auto size = base::checked_add(size_, source->size());
     sources_.push_back(std::move(source));
     if (!size || *size > block::kMaxLength) {
@@ -90,7 +95,10 @@ Result<base::Options> Conversion::creation_options() const {
   PLATTER_ASSIGN(auto drivers, find_create_drivers(session_.registry(), arguments_.target_format,
                                                    arguments_.target));
   const bool takes_backing = drivers.format->create_options.find("backing_file") != nullptr;
-  if (!takes_backing && (arguments_.backing || arguments_.backing_format)) {
+  if (!takes_backing && !arguments_.backing && arguments_.backing_format) {
+    return fail(ENOTSUP, "Backing file format not supported for file format '" + arguments_.target_format + "'");
+  }
+  if (!takes_backing && arguments_.backing) {
     return fail(ENOTSUP, "Backing file not supported for file format '" + arguments_.target_format + "'");
   }
   PLATTER_ASSIGN(auto options, base::Options::from_key_values(arguments_.creation_options));
@@ -159,13 +167,19 @@ io::Task<Result<void>> Conversion::copy_content() {
   PLATTER_CO_TRY(check_target());
   job::CopyOptions options;
   const block::Child* target_backing = target_->node().backing();
+  // With -n, -B says of a target without a backing file of its own that it will be given one.
+  const bool backed = target_backing != nullptr || arguments_.backing.has_value();
   for (const auto& source : sources_) {
     const block::Child* below = source->node().skip_filters().backing();
     options.sources.push_back(
-        {source.get(), target_backing != nullptr && below != nullptr ? &below->node() : nullptr});
+        {source.get(), backed && below != nullptr ? &below->node() : nullptr});
   }
   options.target = target_.get();
-  if (target_backing != nullptr) options.target_backing_size = target_backing->size();
+  if (target_backing != nullptr) {
+    options.target_backing_size = target_backing->size();
+  } else if (backed) {
+    options.target_backing_size = target_->size();  // what it will show is not known: zeroes are written
+  }
   std::vector<io::Reactor*> reactors;
   for (unsigned i = 0; i < session_.reactors().size(); ++i) reactors.push_back(&session_.reactors().at(i));
   options.reactors = reactors;

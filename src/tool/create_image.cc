@@ -42,12 +42,12 @@ std::string option_text(const base::OptionSet& values, const base::OptionDef& de
   return with_commas_doubled(values.get_string(def.name));
 }
 
-// " cluster_size=65536 size=1048576": what was given and what defaults to a value worth knowing.
+// " cluster_size=65536 size=1048576": what was given and, where `with_defaults`, what else will hold.
 void append_values(std::string& line, const base::OptionSchema& schema, const base::OptionSet& values,
-                   const base::OptionSchema* hidden_by) {
+                   bool with_defaults) {
   for (const auto& def : schema.defs()) {
-    if (hidden_by != nullptr && hidden_by->find(def.name) != nullptr) continue;
-    if (values.has(def.name)) line += " " + std::string(def.name) + "=" + option_text(values, def);
+    if (!values.given(def.name) && !(with_defaults && values.has(def.name))) continue;
+    line += " " + std::string(def.name) + "=" + option_text(values, def);
   }
 }
 
@@ -156,10 +156,8 @@ Result<std::string> describe(const Plan& plan, const NewImage& image) {
   PLATTER_ASSIGN(auto format_values, format_schema.take(rest));
   PLATTER_ASSIGN(auto protocol_values, protocol_schema.parse(rest));
   std::string line = "Formatting '" + image.filename + "', fmt=" + image.format;
-  append_values(line, format_schema, format_values, nullptr);
-  if (plan.drivers.format != plan.drivers.protocol) {
-    append_values(line, protocol_schema, protocol_values, &format_schema);
-  }
+  append_values(line, format_schema, format_values, plan.drivers.format->kind == block::DriverKind::kFormat);
+  append_values(line, protocol_schema, protocol_values, false);
   return line + "\n";
 }
 

@@ -22,6 +22,9 @@ Result<block::OpenRequest> make_request(const Session& session, const ImageArgum
   request.force_share = image.force_share;
   request.policy = session.policy();
   if (!image.image_opts) {
+    if (image.name.empty()) {
+      return fail(EINVAL, "Could not open '': The 'file' block driver requires a file name");
+    }
     request.filename = image.name;
     request.format = image.format;
     return request;
@@ -35,25 +38,11 @@ Result<block::OpenRequest> make_request(const Session& session, const ImageArgum
   return request;
 }
 
-std::string raw_warning(const std::string& filename) {
-  return "WARNING: Image format was not specified for '" + filename +
-         "' and probing guessed raw.\n"
-         "         Automatically detecting the format is dangerous for raw images, write operations on "
-         "block 0 will be restricted.\n"
-         "         Specify the 'raw' format explicitly to remove the restrictions.\n";
-}
-
 }  // namespace
 
 io::Task<Result<std::unique_ptr<block::Backend>>> open_image(Session& session, ImageArgument image) {
   PLATTER_CO_ASSIGN(auto request, make_request(session, image));
-  const bool writable = !request.flags.read_only;
-  auto backend = co_await session.graph().open(std::move(request), image.needed, image.shared);
-  if (backend && writable) {
-    const auto& node = (*backend)->node();
-    if (node.probed() && node.type().name == "raw") session.console().note(raw_warning(node.filename()));
-  }
-  co_return backend;
+  co_return co_await session.graph().open(std::move(request), image.needed, image.shared);
 }
 
 }  // namespace platter::tool

@@ -20,11 +20,9 @@ struct ImageArgument {
   block::CacheMode cache;
   bool discard_unmap = false;  // discards, and zeroing that may deallocate, reach the file
   block::Permissions needed = block::Permission::kConsistentRead;
-  block::Permissions shared =
-      block::Permission::kConsistentRead | block::Permission::kWriteUnchanged;
+  block::Permissions shared = block::kAllPermissions;
 };
 
-// Where the image was probed as raw and is writable, warns of what that means.
 io::Task<Result<std::unique_ptr<block::Backend>>> open_image(Session& session, ImageArgument image);
 
 }  // namespace platter::tool

@@ -83,10 +83,17 @@ struct MapRange {
   uint64_t max_length = base::kMaxSize;
 };
 
+// The first layer that knows what the bytes are answers for them, where it shows the zeroes that lie
+// past the end of its backing file too.
 io::Task<Result<Extent>> next_extent(block::Backend& backend, uint64_t offset, uint64_t length) {
   Extent extent{.start = offset};
-  PLATTER_CO_ASSIGN(auto status, co_await backend.status_above(nullptr, offset, length,
-                                                               block::StatusDetail::kPrecise, &extent.depth));
+  block::BlockStatus status;
+  for (block::Node* node = &backend.node();; node = &node->backing()->node(), ++extent.depth) {
+    node = &node->skip_filters();
+    PLATTER_CO_ASSIGN(status, co_await node->status(offset, length, block::StatusDetail::kPrecise));
+    length = status.length;
+    if (status.data || status.zero || node->backing() == nullptr) break;
+  }
   extent.length = status.length;
   extent.present = status.allocated;
   extent.zero = status.zero;
@@ -112,7 +119,7 @@ io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapR
     auto next = co_await next_extent(backend, offset, end - offset);
     if (!next) {
       console.print(out);
-      co_return std::unexpected(std::move(next).error().with_context("Failed to read image metadata"));
+      co_return std::unexpected(std::move(next).error().with_context("Could not read file metadata"));
     }
     offset += next->length;
     if (current.length != 0 && current.continues_as(*next)) {

@@ -51,7 +51,9 @@ bool is_regular_file(const std::string& path) {
 
 Session::Session(const Invocation& invocation)
     : console_(invocation.console),
-      log_([this](base::LogLevel, std::string_view line) { console_.warning(line); },
+      log_([this](base::LogLevel, std::string_view line) {
+        console_.note("WARNING: " + std::string(line) + "\n");
+      },
            base::LogLevel::kWarning),
       policy_(make_policy(invocation)),
       registry_(block::DriverRegistry::builtin()) {}

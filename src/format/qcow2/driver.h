@@ -20,6 +20,7 @@
 #include "format/qcow2/mapping.h"
 #include "format/qcow2/open_options.h"
 #include "format/qcow2/refcounts.h"
+#include "format/qcow2/snapshots.h"
 #include "format/qcow2/writeback.h"
 #include "io/sync.h"
 
@@ -62,6 +63,7 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   io::Task<Result<void>> load();
   io::Task<Result<void>> begin_writing();
   io::Task<Result<std::vector<Bitmap>>> load_bitmaps(block::OpenFlags flags);
+  io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
   io::Task<Result<void>> rebuild_refcounts();
 
   // read.cc
@@ -73,6 +75,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   // Whether what a run of `kind` at `offset` shows is known to be zeroes, its place under a shorter
   // backing file considered.
   bool run_reads_zero(ClusterKind kind, uint64_t offset) const;
+  // Whether the file is likely to have holes in data clusters, so that asking it pays.
+  io::Task<Result<bool>> is_sparse();
 
   // write.cc
   io::Task<Result<void>> write_slow(uint64_t offset, io::BufferList buffers);
@@ -127,6 +131,9 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   bool lazy_refcounts_ = false;
   bool no_io_ = false;  // tables were not loaded
   std::vector<Bitmap> bitmaps_;
+  std::vector<Snapshot> snapshots_;  // for info alone
+  enum class Sparse : uint8_t { kUnknown, kNo, kYes };
+  std::atomic<Sparse> sparse_ = Sparse::kUnknown;  // as it was when first asked
 
   io::Gate background_;
   io::AsyncMutex maintenance_;  // reclaiming and resizing; before every other lock

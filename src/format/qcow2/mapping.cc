@@ -259,7 +259,7 @@ io::Task<Result<Mapping::NewL1>> Mapping::prepare_l1(uint64_t entries) {
   const Geometry& geometry = image_.geometry;
   PLATTER_ASSERT(entries > l1_entries_);
   if (entries > kMaxL1TableBytes / kTableEntryBytes) {
-    co_return fail(EFBIG, "qcow2: The L1 table would become too large");
+    co_return fail(EFBIG, "Failed to grow the L1 table: File too large");
   }
   NewL1 next{.table = std::make_unique<std::atomic<uint64_t>[]>(entries), .entries = entries};
   next.clusters = geometry.clusters_for(entries * kTableEntryBytes);

@@ -62,7 +62,15 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   if (!no_io) PLATTER_CO_TRY(co_await driver->load());
   if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
   PLATTER_CO_ASSIGN(driver->bitmaps_, co_await driver->load_bitmaps(flags));
+  PLATTER_CO_ASSIGN(driver->snapshots_, co_await driver->load_snapshots(flags));
   co_return std::unique_ptr<block::Driver>(std::move(driver));
+}
+
+io::Task<Result<std::vector<Snapshot>>> Qcow2::load_snapshots(block::OpenFlags flags) {
+  auto table = co_await read_snapshot_table(*image_.file, image_.header);
+  if (table) co_return std::move(table->snapshots);
+  if (flags.check) co_return std::vector<Snapshot>{};  // a check reports it
+  co_return std::unexpected(std::move(table).error());
 }
 
 io::Task<Result<std::vector<Bitmap>>> Qcow2::load_bitmaps(block::OpenFlags flags) {
@@ -128,7 +136,7 @@ block::Limits Qcow2::limits() const {
   return limits;
 }
 
-Result<block::DriverInfo> Qcow2::info() const { return describe(image_.header, bitmaps_); }
+Result<block::DriverInfo> Qcow2::info() const { return describe(image_.header, bitmaps_, snapshots_); }
 
 io::Task<Result<uint64_t>> Qcow2::allocated_size() {
   return image_.file->node().driver().allocated_size();

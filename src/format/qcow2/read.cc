@@ -136,7 +136,7 @@ io::Task<Result<void>> Qcow2::read_compressed(Run run, uint64_t offset, io::Buff
   co_return Result<void>{};
 }
 
-io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t length, block::StatusDetail) {
+io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t length, block::StatusDetail detail) {
   length = std::min(length, size() - std::min(size(), offset));
   if (length == 0) co_return block::BlockStatus{.eof = true};
   PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup_long(offset, length));
@@ -146,14 +146,29 @@ io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t len
   status.allocated = run.kind != ClusterKind::kUnallocated;
   status.compressed = run.kind == ClusterKind::kCompressed;
   status.data = run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kCompressed;
-  status.zero = run.kind == ClusterKind::kZero || run.kind == ClusterKind::kZeroAllocated ||
-                run_reads_zero(run.kind, offset);
+  status.zero = run.kind == ClusterKind::kZero || run.kind == ClusterKind::kZeroAllocated;
   if (run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated) {
     status.has_host_offset = true;
     status.host_offset = run.host_offset;
     status.host = &image_.file->node();
   }
+  if (status.data && detail == block::StatusDetail::kPrecise) {
+    PLATTER_CO_ASSIGN(status.descend, co_await is_sparse());
+  }
   co_return status;
+}
+
+io::Task<Result<bool>> Qcow2::is_sparse() {
+  auto known = sparse_.load(std::memory_order_relaxed);
+  if (known == Sparse::kUnknown) {
+    // An image whose mapping was allocated ahead of its data occupies far less than its file is long.
+    auto allocated = co_await image_.file->node().driver().allocated_size();
+    const uint64_t clusters = image_.file->size() >> image_.geometry.cluster_bits;
+    const uint64_t on_disk = allocated ? *allocated >> image_.geometry.cluster_bits : clusters;
+    known = clusters > std::max(on_disk * 10 / 9, on_disk + 2) ? Sparse::kYes : Sparse::kNo;
+    sparse_.store(known, std::memory_order_relaxed);
+  }
+  co_return known == Sparse::kYes;
 }
 
 }  // namespace platter::format::qcow2

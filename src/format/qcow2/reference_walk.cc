@@ -216,6 +216,7 @@ io::Task<Result<void>> ReferenceWalk::walk_l2_tables(std::vector<TableUse> uses,
 }
 
 void ReferenceWalk::walk_l2(std::span<const uint8_t> table, uint64_t weight, bool active) {
+  next_contiguous_ = 0;  // fragments are counted within a table
   for (size_t offset = 0; offset < table.size(); offset += kTableEntryBytes) {
     uint64_t entry = 0;
     std::memcpy(&entry, table.data() + offset, sizeof entry);

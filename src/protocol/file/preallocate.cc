@@ -15,7 +15,7 @@ constexpr uint64_t kWriteBytes = uint64_t{1} << 20;
 
 Result<void> set_length(io::File& file, uint64_t size) {
   Result<void> done = file.truncate(size);
-  if (!done) done.error().add_context("Failed to resize file");
+  if (!done) done.error().add_context("Could not resize file");
   return done;
 }
 
@@ -50,7 +50,7 @@ io::Task<Result<void>> resize_regular_file(io::File& file, uint64_t old_size, ui
                                            Preallocation preallocation, io::IoMode mode) {
   if (preallocation == Preallocation::kOff) co_return set_length(file, size);
   if (preallocation == Preallocation::kMetadata) {
-    co_return fail(ENOTSUP, "Unsupported preallocation mode 'metadata'");
+    co_return fail(ENOTSUP, "Unsupported preallocation mode: metadata");
   }
   if (size < old_size) {
     co_return fail(ENOTSUP, "Preallocation can't be used for shrinking files");

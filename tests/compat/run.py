@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Runs each case of cases.py with the reference qemu-img and with ours, in twin directories, and
+compares what they print, how they exit and what they leave behind.
+
+A case may name a difference that is accepted, with the reason; it fails when that difference is gone.
+"""
+
+import argparse
+import concurrent.futures
+import difflib
+import filecmp
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import cases
+import fixtures
+
+TIMEOUT_S = 60
+
+# What may differ from run to run, by name; the first is applied to every case.
+RULES = {
+    "disk size": [
+        (re.compile(r"^disk size: .*$", re.M), "disk size: N"),
+        (re.compile(r'"actual-size": \d+'), '"actual-size": N'),
+    ],
+    "progress": [  # how many steps are shown depends on how the work is cut
+        (re.compile(r"(    \(\d+\.\d\d/100%\)\r)+"), "PROGRESS "),
+    ],
+    "date": [
+        (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "DATE"),
+        (re.compile(r'"date-n?sec": \d+'), '"date": N'),
+    ],
+}
+
+
+def normalise(text, rules):
+    for rule in ("disk size", *rules):
+        for pattern, replacement in RULES[rule]:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+class LockHolder:
+    """A qemu-io that has the image open, and so locked, while it lives."""
+
+    def __init__(self, directory, image, writing):
+        words = ["qemu-io", "-f", "qcow2" if image.endswith(".qcow2") else "raw", image]
+        if not writing:
+            words.insert(1, "-r")
+        self.process = subprocess.Popen(words, cwd=directory, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        self.process.stdin.write("length\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
+
+    def release(self):
+        self.process.communicate("quit\n", timeout=TIMEOUT_S)
+
+
+def words_of(case):
+    return shlex.split(case.command)
+
+
+def images_needed(case, available):
+    needed = set()
+    text = case.command + " " + " ".join(case.needs) + " " + (case.lock or "")
+    for name in available:
+        if re.search(r"(?<![\w.-])" + re.escape(name) + r"(?![\w])", text):
+            needed.add(name)
+            needed.update(fixtures.DEPENDS.get(name, []))
+    return needed
+
+
+def run_side(case, program, directory, store, available):
+    (directory / "sub").mkdir(parents=True)
+    for name in images_needed(case, available):
+        # cp keeps holes: map shows them.
+        subprocess.run(["cp", "--sparse=auto", store / name, directory / name], check=True)
+    holder = None
+    if case.lock:
+        holder = LockHolder(directory, case.lock, case.lock_writing)
+    try:
+        ended = subprocess.run([program, *words_of(case)], cwd=directory, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT_S,
+                               env={**os.environ, "LC_ALL": "C", "TZ": "UTC"})
+    except subprocess.TimeoutExpired:
+        return {"stdout": "", "stderr": "", "status": f"still running after {TIMEOUT_S} s\n"}
+    finally:
+        if holder:
+            holder.release()
+    return {
+        "stdout": normalise(ended.stdout.decode(errors="replace"), case.rules),
+        "stderr": normalise(ended.stderr.decode(errors="replace"), case.rules),
+        "status": f"exit status {ended.returncode}\n",
+    }
+
+
+def files_below(directory):
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+
+
+def image_facts(reference, directory, name, rules):
+    """What QEMU says of an image: its description, and whether it is sound."""
+    def ask(*words):
+        return subprocess.run([reference, *words], cwd=directory, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S)
+    info = normalise(ask("info", "--output=json", name).stdout, rules)
+    check = ask("check", name)
+    return f"{name}: {info}check: exit status {check.returncode}\n"
+
+
+def compare_files(reference, theirs, ours, rules):
+    """The two directories' files as two texts, equal if the images are."""
+    names = [files_below(theirs), files_below(ours)]
+    texts = ["files: " + " ".join(names[0]) + "\n", "files: " + " ".join(names[1]) + "\n"]
+    for name in sorted(set(names[0]) & set(names[1])):
+        if filecmp.cmp(theirs / name, ours / name, shallow=False):
+            continue
+        texts[0] += image_facts(reference, theirs, name, rules)
+        texts[1] += image_facts(reference, ours, name, rules)
+        compared = subprocess.run([reference, "compare", theirs / name, ours / name], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S)
+        if compared.returncode != 0:
+            texts[0] += name + ": content\n"
+            texts[1] += name + ": " + compared.stdout
+    return texts
+
+
+def run_case(case, options, store, available, scratch):
+    theirs = scratch / "reference" / case.name
+    ours = scratch / "ours" / case.name
+    expected = run_side(case, options.reference, theirs, store, available)
+    actual = run_side(case, options.ours, ours, store, available)
+    expected["files"], actual["files"] = compare_files(options.reference, theirs, ours, case.rules)
+    differing = [key for key in expected if expected[key] != actual[key]]
+    diff = ""
+    for key in differing:
+        diff += "".join(difflib.unified_diff(expected[key].splitlines(True), actual[key].splitlines(True),
+                                             f"qemu-img {key}", f"ours {key}", n=1))
+        if not diff.endswith("\n"):
+            diff += "\n"
+    for directory in (theirs, ours):
+        shutil.rmtree(directory)
+    return set(differing), diff
+
+
+def judge(case, differing, diff):
+    """None if the case is as it should be, otherwise what is wrong."""
+    if case.accepted is None:
+        return diff if differing else None
+    if not differing:
+        return f"the accepted difference is gone: take it out of the table ({case.accepted.reason})\n"
+    beyond = differing - set(case.accepted.where)
+    if beyond:
+        return f"differs beyond what is accepted, in {', '.join(sorted(beyond))}\n{diff}"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ours", required=True, type=pathlib.Path)
+    parser.add_argument("--reference", required=True)
+    parser.add_argument("--only", default="", help="run only the cases whose name contains this")
+    parser.add_argument("--jobs", type=int, default=min(8, (os.cpu_count() or 1) + 1))
+    parser.add_argument("--show-accepted", action="store_true", help="print the accepted differences too")
+    options = parser.parse_args()
+    options.ours = options.ours.absolute()
+
+    chosen = [case for case in cases.CASES if options.only in case.name]
+    names = [case.name for case in chosen]
+    assert len(names) == len(set(names)), "two cases have one name"
+    failed = accepted = 0
+    with tempfile.TemporaryDirectory(prefix="compat-") as scratch_name:
+        scratch = pathlib.Path(scratch_name)
+        store = scratch / "store"
+        store.mkdir()
+        fixtures.Builder(store, options.reference).build()
+        available = files_below(store)
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            runs = [(case, pool.submit(run_case, case, options, store, available, scratch)) for case in chosen]
+            for case, run in runs:
+                differing, diff = run.result()
+                wrong = judge(case, differing, diff)
+                if wrong is not None:
+                    failed += 1
+                    print(f"FAILED {case.name}: qemu-img {case.command}\n{wrong}")
+                elif differing:
+                    accepted += 1
+                    if options.show_accepted:
+                        print(f"accepted {case.name}: qemu-img {case.command}\n  {case.accepted.reason}\n{diff}")
+    print(f"{len(chosen)} invocations: {len(chosen) - failed - accepted} the same, "
+          f"{accepted} with an accepted difference, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
