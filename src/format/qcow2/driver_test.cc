@@ -190,7 +190,7 @@ TEST_P(Qcow2Test, HoldsWhatAModelHolds) {
   auto backend = open("a", "qcow2", true);
   ASSERT_TRUE(backend) << backend.error().message();
   const uint64_t larger = 3 * kImageBytes + 512, smaller = kImageBytes / 3 + 1024;
-  for (uint64_t size : {larger, smaller, larger}) {
+  for (uint64_t size : {larger, smaller, smaller + 512, smaller + 2048, larger}) {
     auto resized = run((*backend)->resize(size, block::Preallocation::kOff, true));
     ASSERT_TRUE(resized) << resized.error().message();
     model.resize(size);

@@ -68,18 +68,19 @@ io::Task<Result<void>> Qcow2::grow_mapping(uint64_t new_size) {
 // What comes into sight reads as zeroes: the rest of the last cluster, and what a longer backing file has there.
 io::Task<Result<void>> Qcow2::zero_exposed(uint64_t old_size, uint64_t new_size) {
   const Geometry& geometry = image_.geometry;
-  const uint64_t edge = std::min(geometry.clusters_for(old_size) << geometry.cluster_bits, new_size);
+  const uint64_t first_new = geometry.clusters_for(old_size) << geometry.cluster_bits;
+  const uint64_t edge = std::min(first_new, new_size);
   if (old_size < edge) {
     PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(old_size, edge - old_size));
     if (!run_reads_zero(run.kind, old_size)) PLATTER_CO_TRY(co_await write_zeroes(old_size, edge));
   }
   const block::Child* backing = image_.node->backing();
-  if (backing == nullptr || backing->size() <= edge) co_return Result<void>{};
+  if (backing == nullptr || backing->size() <= first_new) co_return Result<void>{};
   const uint64_t end = std::min(geometry.clusters_for(backing->size()), geometry.clusters_for(new_size))
                        << geometry.cluster_bits;
-  if (edge >= end) co_return Result<void>{};
-  if (geometry.version >= 3) co_return co_await zero_range(edge, end, Release::kToZero, FreeReason::kOther);
-  co_return co_await write_zeroes(edge, end);
+  if (first_new >= end) co_return Result<void>{};
+  if (geometry.version >= 3) co_return co_await zero_range(first_new, end, Release::kToZero, FreeReason::kOther);
+  co_return co_await write_zeroes(first_new, end);
 }
 
 io::Task<Result<void>> Qcow2::write_zeroes(uint64_t offset, uint64_t end) {
