@@ -10,12 +10,12 @@ bool InFlight::is_zero(uint32_t phase) const {
 }
 
 void InFlight::notify() {
-  io::Waiter* woken;
+  io::WaiterList woken;
   {
     std::lock_guard guard(mutex_);
-    woken = changed_.take();
+    woken = std::exchange(changed_, {});
   }
-  WaitList::wake_all(woken);
+  woken.wake_all();
 }
 
 io::Task<void> InFlight::wait_entry() {
@@ -27,12 +27,12 @@ io::Task<void> InFlight::wait_entry() {
 void InFlight::stop() { stops_.fetch_add(1, std::memory_order_seq_cst); }
 
 void InFlight::start() {
-  io::Waiter* woken = nullptr;
+  io::WaiterList woken;
   {
     std::lock_guard guard(mutex_);
-    if (stops_.fetch_sub(1, std::memory_order_seq_cst) == 1) woken = started_.take();
+    if (stops_.fetch_sub(1, std::memory_order_seq_cst) == 1) woken = std::exchange(started_, {});
   }
-  WaitList::wake_all(woken);
+  woken.wake_all();
 }
 
 // A count that is zero once stays zero (no one enters while stopped; no newcomer is of the old phase), but for

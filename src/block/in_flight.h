@@ -13,7 +13,7 @@
 #include <memory>
 #include <mutex>
 
-#include "block/wait_list.h"
+#include "block/wait_until.h"
 #include "io/reactor.h"
 #include "io/sync.h"
 #include "io/task.h"
@@ -70,8 +70,8 @@ class InFlight {
   std::atomic<uint32_t> stops_{0};
   std::atomic<uint32_t> watchers_{0};
   alignas(128) std::mutex mutex_;
-  WaitList changed_;  // counts that have become zero
-  WaitList started_;
+  io::WaiterList changed_;  // counts that have become zero
+  io::WaiterList started_;
   io::AsyncMutex grace_;
 };
 

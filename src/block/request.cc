@@ -237,7 +237,6 @@ io::Task<Result<void>> Node::write_slow(uint64_t offset, io::BufferList buffers,
   co_return std::move(result);
 }
 
-// A flush that finds nothing written since the last one has nothing to do, unless that one is still under way.
 io::Task<Result<void>> Node::flush() {
   State& s = *state_;
   if (s.no_flush && s.type->kind == DriverKind::kProtocol) return ready({});
@@ -257,9 +256,7 @@ io::Task<Result<void>> Node::resize(uint64_t size, Preallocation preallocation, 
   }
   if (size > kMaxLength) co_return fail(EFBIG, "The new size is larger than any image can be");
   if (s.flags.read_only) co_return fail(EACCES, "Image is read-only");
-  Result<void> result = co_await resizable->resize(size, preallocation, exact);
-  s.limits = s.driver->limits();
-  co_return std::move(result);
+  co_return co_await resizable->resize(size, preallocation, exact);
 }
 
 }  // namespace platter::block

@@ -10,12 +10,12 @@ bool WriteTracker::no_ordinary() const {
 }
 
 void WriteTracker::notify() {
-  io::Waiter* woken;
+  io::WaiterList woken;
   {
     std::lock_guard guard(mutex_);
-    woken = quiet_.take();
+    woken = std::exchange(quiet_, {});
   }
-  WaitList::wake_all(woken);
+  woken.wake_all();
 }
 
 WriteTracker::Write* WriteTracker::conflict(const Write& write) const {
@@ -41,7 +41,7 @@ struct WriteTracker::WaitForConflict {
     waited = true;
     waiter.handle = handle;
     waiter.reactor = io::Reactor::current();
-    other->waiting.append(waiter);
+    other->waiting.push_back(waiter);
     return true;
   }
   bool await_resume() const noexcept { return !waited; }
@@ -64,15 +64,15 @@ io::Task<void> WriteTracker::enter(Write& write) {
 }
 
 void WriteTracker::leave(Write& write) {
-  io::Waiter* woken;
+  io::WaiterList woken;
   {
     std::lock_guard guard(mutex_);
     if (write.previous != nullptr) write.previous->next = write.next;
     (write.next != nullptr ? write.next->previous : last_) = write.previous;
     if (write.serialising) serialising_.fetch_sub(1, std::memory_order_seq_cst);
-    woken = write.waiting.take();
+    woken = std::exchange(write.waiting, {});
   }
-  WaitList::wake_all(woken);
+  woken.wake_all();
 }
 
 }  // namespace platter::block

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <mutex>
 
-#include "block/wait_list.h"
+#include "block/wait_until.h"
 #include "io/reactor.h"
 #include "io/task.h"
 
@@ -27,7 +27,7 @@ class WriteTracker {
     bool serialising;
     Write* previous = nullptr;  // earlier
     Write* next = nullptr;
-    WaitList waiting;  // for this one to end
+    io::WaiterList waiting;  // for this one to end
   };
 
   // False: a serialising write is about; use enter().
@@ -58,7 +58,7 @@ class WriteTracker {
   std::array<Slot, io::kMaxReactors> ordinary_;
   alignas(128) std::atomic<uint32_t> serialising_{0};
   std::mutex mutex_;
-  WaitList quiet_;  // for ordinary writes to end
+  io::WaiterList quiet_;  // for ordinary writes to end
   Write* last_ = nullptr;
 };
 
