@@ -30,22 +30,22 @@ struct Completion {
 };
 
 struct ImageOpenOptions {
-  std::string filename;       // a path, "protocol:...", or "json:{...}"
-  std::string format;         // "qcow2", "raw", ...; empty: probed
-  std::string options;        // further driver options: "key=value,key.sub=value"; a comma in a value is doubled
+  std::string filename = {};  // a path, "protocol:...", or "json:{...}"
+  std::string format = {};    // "qcow2", "raw", ...; empty: probed
+  std::string options = {};   // further driver options: "key=value,key.sub=value"; a comma in a value is doubled
   bool writable = false;
   bool direct = false;        // bypass the host's page cache
   bool unmap = false;         // discards and zeroes may give space back
   bool share_writes = false;  // others may write to the image while it is open here
   // Which other files the image may name. By default none: an image with a backing file is refused.
-  OpenPolicy policy;
+  OpenPolicy policy = {};
 };
 
 struct ImageCreateOptions {
-  std::string filename;
-  std::string format;
+  std::string filename = {};
+  std::string format = {};
   uint64_t size = 0;          // bytes
-  std::string options;        // of the format and of the file beneath: "cluster_size=64k,preallocation=off"
+  std::string options = {};   // of the format and of the file beneath: "cluster_size=64k,preallocation=off"
 };
 
 struct WriteOptions {

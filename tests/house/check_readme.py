@@ -5,7 +5,9 @@ A tour stands in ```console blocks: lines that begin with "$ " are commands, wha
 output (both streams). A line "..." stands for any lines, "..." within a line for any text. All
 blocks of the file run in one shell, in a scratch directory, with `platter` on the path.
 
-usage: check_readme.py MARKDOWN PROGRAM_DIRECTORY
+The code in ```cpp blocks is part of EXAMPLE, which is built and run by a test of its own.
+
+usage: check_readme.py MARKDOWN PROGRAM_DIRECTORY EXAMPLE
 """
 
 import os
@@ -41,6 +43,11 @@ def pattern_of(expected):
     return re.compile(pattern)
 
 
+def code_that_is_not_in(example, markdown):
+    blocks = re.findall(r"^```cpp\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)
+    return [block for block in blocks if block not in example]
+
+
 def run_tour(steps, programs, directory):
     environment = dict(os.environ, PATH=f"{programs}:{os.environ['PATH']}", LC_ALL="C.UTF-8")
     environment.pop("COLUMNS", None)
@@ -51,8 +58,12 @@ def run_tour(steps, programs, directory):
 
 
 def main():
-    steps = steps_of(pathlib.Path(sys.argv[1]).read_text())
+    markdown = pathlib.Path(sys.argv[1]).read_text()
+    steps = steps_of(markdown)
     assert steps, "no commands found"
+    strange_code = code_that_is_not_in(pathlib.Path(sys.argv[3]).read_text(), markdown)
+    for block in strange_code:
+        print(f"this code is not part of {sys.argv[3]}:\n{block}")
     with tempfile.TemporaryDirectory() as directory:
         outputs = run_tour(steps, pathlib.Path(sys.argv[2]).resolve(), directory)
     bad = 0
@@ -64,7 +75,7 @@ def main():
         bad += 1
         print(f"the tour stopped after {len(outputs) - 1} of {len(steps)} commands")
     print(f"{len(steps) - bad} of {len(steps)} commands do as the page says")
-    return 1 if bad else 0
+    return 1 if bad or strange_code else 0
 
 
 if __name__ == "__main__":
