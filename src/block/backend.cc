@@ -57,7 +57,10 @@ Result<void> check_write(const Backend::State& s, uint64_t offset, uint64_t leng
   const bool allowed = held.has(Permission::kWrite) || (flags.has(WriteFlag::kWriteUnchanged) &&
                                                         held.has(Permission::kWriteUnchanged));
   if (!allowed) return fail(EPERM, "Block node is read-only");
-  if (!base::range_within(offset, length, s.node().size())) return outside();
+  // Only who writes an image into a file may make it grow by writing; a guest's disk has an end.
+  const bool grows = held.has(Permission::kResize) && s.node().limits().extends_on_write &&
+                     s.node().type().kind == DriverKind::kProtocol;
+  if (!grows && !base::range_within(offset, length, s.node().size())) return outside();
   return {};
 }
 
