@@ -1,0 +1,139 @@
+// property_test [--seed=N] [--ops=N] [--runs=N] [--engine=io_uring|threads|simulated] [--reactors=N]
+//               [--workers=N] [--max-size=N] [--format=raw|qcow2] [gtest options]
+//
+// Without options: a fixed number of seeds on every kind of world. With --seed: that one run alone, as
+// the line that a failure prints has it.
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/try.h"
+#include "fmt/format.h"
+#include "gtest/gtest.h"
+#include "property/runner.h"
+#include "workload/outside.h"
+
+namespace platter::property {
+namespace {
+
+using workload::WorldKind;
+
+struct Settings {
+  std::optional<uint64_t> seed;
+  std::optional<std::string> engine;
+  std::optional<unsigned> reactors;
+  std::optional<unsigned> runs;
+  RunPlan plan;
+};
+
+Settings& settings() {
+  static Settings instance;
+  return instance;
+}
+
+Result<void> check_with_qemu(const Runner& runner, workload::World& world,
+                             const workload::ScratchDirectory& scratch) {
+  const std::string& format = runner.setup().format;
+  // A simulated world's files are copied to where their names say, so that the header's backing
+  // name leads to the backing file.
+  PLATTER_ASSIGN(std::string image, world.visible_path(runner.image_path()));
+  if (runner.setup().backing != workload::BackingKind::kNone) {
+    PLATTER_TRY(world.visible_path(scratch.path("backing")));
+  }
+  if (runner.setup().is_qcow2()) {
+    auto checked = workload::run_program({"qemu-img", "check", "-f", format, image});
+    if (checked.exit_code != 0) {
+      return fail(EIO, fmt::format("qemu-img check: exit code {}\n{}", checked.exit_code,
+                                   checked.output.substr(0, 1500)));
+    }
+  }
+  PLATTER_TRY(workload::write_file(scratch.path("expected"), runner.expected()));
+  auto compared = workload::run_program(
+      {"qemu-img", "compare", "-f", format, "-F", "raw", image, scratch.path("expected")});
+  if (compared.exit_code != 0) return fail(EIO, "qemu-img compare: " + compared.output);
+  return {};
+}
+
+void run_seed(WorldKind kind, unsigned reactors, RunPlan plan) {
+  workload::ScratchDirectory scratch;
+  auto world = workload::make_world(kind, reactors, plan.seed);
+  Runner runner(*world, plan, scratch.directory());
+  Result<void> result = runner.run();
+  if (result) result = check_with_qemu(runner, *world, scratch);
+  if (result) return;
+  if (settings().seed) scratch.keep();
+  ADD_FAILURE() << result.error().message() << "\n  image: " << runner.setup().describe()
+                << "\n  again: property_test --engine=" << workload::world_kind_name(kind)
+                << " --reactors=" << reactors << " --ops=" << plan.operations
+                << (plan.format.empty() ? "" : " --format=" + plan.format)
+                << " --workers=" << plan.workers_per_reactor << " --max-size=" << plan.max_size
+                << " --seed=" << plan.seed;
+}
+
+void run_seeds(WorldKind kind, unsigned reactors, unsigned runs) {
+  if (settings().engine.value_or(workload::world_kind_name(kind)) != workload::world_kind_name(kind) ||
+      settings().reactors.value_or(reactors) != reactors) {
+    GTEST_SKIP() << "another engine or number of reactors was asked for";
+  }
+  RunPlan plan = settings().plan;
+  if (settings().seed) {
+    plan.seed = *settings().seed;
+    return run_seed(kind, reactors, plan);
+  }
+  runs = settings().runs.value_or(runs);
+  for (plan.seed = 0; plan.seed < runs && !::testing::Test::HasFailure(); ++plan.seed) {
+    run_seed(kind, reactors, plan);
+  }
+}
+
+TEST(Property, UringOneReactor) { run_seeds(WorldKind::kUring, 1, 78); }
+TEST(Property, UringFourReactors) { run_seeds(WorldKind::kUring, 4, 78); }
+TEST(Property, ThreadsOneReactor) { run_seeds(WorldKind::kThreads, 1, 39); }
+TEST(Property, ThreadsFourReactors) { run_seeds(WorldKind::kThreads, 4, 39); }
+TEST(Property, SimulatedOneReactor) { run_seeds(WorldKind::kSimulated, 1, 78); }
+TEST(Property, SimulatedFourReactors) { run_seeds(WorldKind::kSimulated, 4, 78); }
+
+bool take_option(std::string_view argument) {
+  size_t equals = argument.find('=');
+  if (equals == std::string_view::npos || !argument.starts_with("--")) return false;
+  std::string_view name = argument.substr(2, equals - 2);
+  std::string value(argument.substr(equals + 1));
+  uint64_t number = std::strtoull(value.c_str(), nullptr, 0);
+  Settings& all = settings();
+  if (name == "seed") {
+    all.seed = number;
+  } else if (name == "ops") {
+    all.plan.operations = static_cast<unsigned>(number);
+  } else if (name == "runs") {
+    all.runs = static_cast<unsigned>(number);
+  } else if (name == "workers") {
+    all.plan.workers_per_reactor = static_cast<unsigned>(number);
+  } else if (name == "max-size") {
+    all.plan.max_size = number;
+  } else if (name == "reactors") {
+    all.reactors = static_cast<unsigned>(number);
+  } else if (name == "format") {
+    all.plan.format = value;
+  } else if (name == "engine") {
+    all.engine = value;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace platter::property
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i) {
+    if (!platter::property::take_option(argv[i])) {
+      std::fprintf(stderr, "property_test: unknown option '%s'\n", argv[i]);
+      return 2;
+    }
+  }
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,94 @@
+// A property run: random requests from a seed, on an image drawn from the same seed, against a plain
+// array of bytes that says what the image must read as.
+//
+// Requests run concurrently on every reactor of the world, on ranges that are disjoint to the byte
+// but often share a cluster or a sector. Between phases the image is resized, flushed, closed and
+// opened again, read back in full and compared with its own block status. At the end qemu-img must find it
+// clean and equal.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/buffer.h"
+#include "workload/claims.h"
+#include "workload/image_setup.h"
+#include "workload/random.h"
+#include "workload/world.h"
+
+namespace platter::property {
+
+struct RunPlan {
+  uint64_t seed = 0;
+  unsigned operations = 300;
+  unsigned workers_per_reactor = 4;
+  uint64_t max_size = uint64_t{16} << 20;
+  std::string format;  // only this one; empty: any
+};
+
+class Runner {
+ public:
+  Runner(workload::World& world, const RunPlan& plan, std::string directory);
+  ~Runner();
+
+  const workload::ImageSetup& setup() const { return setup_; }
+  // The whole run. The error says what went wrong, not how to repeat it: the caller knows.
+  Result<void> run();
+  // What the image must read as, after run().
+  const std::vector<uint8_t>& expected() const { return expected_; }
+  std::string image_path() const { return directory_ + "/image"; }
+
+ private:
+  using VoidTask = io::Task<Result<void>>;
+  using Kind = workload::RangeClaims::Kind;
+  struct Range {
+    uint64_t offset;
+    uint64_t length;
+  };
+
+  VoidTask everything();
+  VoidTask make_backing();
+  VoidTask open_image();
+  VoidTask close_image();
+  VoidTask concurrent_phase(unsigned operations);
+  VoidTask worker(workload::Random random, unsigned operations);
+  VoidTask between_phases();
+  VoidTask resize();
+  VoidTask verify_all();
+  VoidTask verify_status(block::StatusDetail detail);
+  VoidTask verify_host_bytes(block::BlockStatus status, uint64_t offset);
+
+  VoidTask one_operation(workload::Random& random);
+  VoidTask read_and_compare(workload::Random& random, Range range);
+  VoidTask write(workload::Random& random, Range range);
+  VoidTask zero(workload::Random& random, Range range);
+  VoidTask discard(Range range);
+  VoidTask status(workload::Random& random, Range range);
+  // Takes over what the range reads as now, if each byte is what it was, zero or, with `or_backing`, the
+  // backing file's.
+  VoidTask adopt(Range range, const char* after, bool or_backing);
+
+  Result<void> compare(const char* what, uint64_t offset, std::vector<uint8_t> got) const;
+  Range draw_range(workload::Random& random) const;
+  uint8_t backing_byte(uint64_t offset) const;
+
+  workload::World& world_;
+  RunPlan plan_;
+  std::string directory_;
+  workload::Random random_;
+  workload::ImageSetup setup_;
+  block::DriverRegistry registry_;
+  base::Log log_;
+  std::unique_ptr<block::Graph> graph_;
+  std::unique_ptr<block::Backend> backend_;
+  workload::RangeClaims claims_;
+  std::vector<uint8_t> expected_;
+  std::vector<uint8_t> backing_;
+};
+
+}  // namespace platter::property

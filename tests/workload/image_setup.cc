@@ -1,0 +1,107 @@
+#include "workload/image_setup.h"
+
+#include <algorithm>
+
+#include "fmt/format.h"
+
+namespace platter::workload {
+
+namespace {
+
+constexpr unsigned kClusterSizes = 13;  // 512 to 2M
+
+uint64_t draw_size(Random& random, uint64_t unit, uint64_t max_size) {
+  uint64_t units = std::max<uint64_t>(max_size / unit, 1);
+  uint64_t size = random.between(std::max<uint64_t>(units / 8, 1), units) * unit;
+  if (random.one_in(3) && size > 512) size -= random.below(unit / 512) * 512;
+  return std::max<uint64_t>(size, 512);
+}
+
+void draw_qcow2(Random& random, uint64_t index, const DrawLimits& limits, ImageSetup& setup) {
+  setup.cluster_size = uint32_t{512} << (index % kClusterSizes);
+  while (setup.cluster_size > limits.max_cluster_size) setup.cluster_size /= 4;
+  // Small clusters make many tables: keep their images small, so that runs stay short.
+  uint64_t max_size = std::min<uint64_t>(limits.max_size, setup.cluster_size * uint64_t{4096});
+  max_size = std::max<uint64_t>(max_size, setup.cluster_size * uint64_t{6});
+  setup.size = draw_size(random, setup.cluster_size, max_size);
+  setup.compat = random.one_in(4) ? "0.10" : "1.1";
+  if (setup.compat == "1.1") {
+    setup.refcount_bits = random.pick({1u, 2u, 4u, 8u, 16u, 16u, 32u, 64u});
+    setup.lazy_refcounts = random.one_in(4);
+  }
+  setup.small_caches = random.one_in(2);
+  if (random.one_in(2)) {
+    setup.backing = random.one_in(2) ? BackingKind::kRaw : BackingKind::kQcow2;
+    setup.backing_size = random.one_in(3) ? setup.size : draw_size(random, 512, setup.size * 3 / 2);
+  } else if (limits.preallocation && random.one_in(3)) {
+    setup.preallocation = random.pick({"metadata", "falloc", "full"});
+  }
+}
+
+}  // namespace
+
+ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits) {
+  ImageSetup setup;
+  if (limits.raw && (random.one_in(10) || !limits.qcow2)) {
+    setup.format = "raw";
+    setup.size = draw_size(random, 4096, limits.max_size);
+  } else {
+    draw_qcow2(random, index, limits, setup);
+  }
+  setup.unmap = random.one_in(2);
+  if (random.one_in(3)) setup.detect_zeroes = setup.unmap && random.one_in(2) ? "unmap" : "on";
+  setup.direct = limits.direct && random.one_in(4);
+  return setup;
+}
+
+std::string ImageSetup::describe() const {
+  std::string text = fmt::format("{} size={}", format, size);
+  if (is_qcow2()) {
+    text += fmt::format(" cluster_size={} compat={} refcount_bits={} lazy_refcounts={} "
+                        "preallocation={}",
+                        cluster_size, compat, refcount_bits, lazy_refcounts, preallocation);
+    if (backing != BackingKind::kNone) {
+      text += fmt::format(" backing={}:{}", backing == BackingKind::kRaw ? "raw" : "qcow2",
+                          backing_size);
+    }
+    if (small_caches) text += " small-caches";
+  }
+  return text + fmt::format(" discard={} detect-zeroes={} direct={}", unmap ? "unmap" : "ignore",
+                            detect_zeroes, direct);
+}
+
+base::Options ImageSetup::create_options(const std::string& backing_path) const {
+  base::Options options;
+  options.set("size", std::to_string(size));
+  if (!is_qcow2()) return options;
+  options.set("cluster_size", std::to_string(cluster_size));
+  options.set("compat", compat);
+  options.set("refcount_bits", std::to_string(refcount_bits));
+  options.set("lazy_refcounts", std::string(lazy_refcounts ? "on" : "off"));
+  options.set("preallocation", preallocation);
+  if (backing != BackingKind::kNone) {
+    options.set("backing_file", backing_path);
+    options.set("backing_fmt", std::string(backing == BackingKind::kRaw ? "raw" : "qcow2"));
+  }
+  return options;
+}
+
+block::OpenRequest ImageSetup::open_request(const std::string& path) const {
+  block::OpenRequest request;
+  request.filename = path;
+  request.format = format;
+  request.flags.read_only = false;
+  request.cache.direct = direct;
+  request.discard_unmap = unmap;
+  request.policy = OpenPolicy::anything();
+  if (detect_zeroes != "off") request.options.set("detect-zeroes", detect_zeroes);
+  if (is_qcow2() && small_caches) {
+    uint64_t entry = std::min<uint64_t>(cluster_size, 4096);
+    request.options.set("l2-cache-entry-size", std::to_string(entry));
+    request.options.set("l2-cache-size", std::to_string(2 * entry));
+    request.options.set("refcount-cache-size", std::to_string(4 * uint64_t{cluster_size}));
+  }
+  return request;
+}
+
+}  // namespace platter::workload

@@ -1,0 +1,50 @@
+// ImageSetup: which image a randomised run works on — format, creation options, backing file,
+// runtime options — drawn from a seed or written by hand on a command line.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/options.h"
+#include "block/graph.h"
+#include "workload/random.h"
+
+namespace platter::workload {
+
+enum class BackingKind { kNone, kRaw, kQcow2 };
+
+struct ImageSetup {
+  std::string format = "qcow2";
+  uint64_t size = 0;
+  uint32_t cluster_size = 65536;
+  std::string compat = "1.1";
+  unsigned refcount_bits = 16;
+  bool lazy_refcounts = false;
+  std::string preallocation = "off";
+  BackingKind backing = BackingKind::kNone;
+  uint64_t backing_size = 0;
+  bool small_caches = false;  // the smallest table caches that the format accepts
+  bool unmap = false;         // discard=unmap
+  std::string detect_zeroes = "off";
+  bool direct = false;        // O_DIRECT
+
+  bool is_qcow2() const { return format == "qcow2"; }
+  // "qcow2 size=1048576 cluster_size=512 ...": what a person needs to make the same image.
+  std::string describe() const;
+  base::Options create_options(const std::string& backing_path) const;
+  block::OpenRequest open_request(const std::string& path) const;
+};
+
+struct DrawLimits {
+  uint64_t max_size = uint64_t{16} << 20;
+  uint32_t max_cluster_size = uint32_t{2} << 20;
+  bool raw = true;
+  bool qcow2 = true;
+  bool direct = true;
+  bool preallocation = true;
+};
+
+// The cluster size follows from `index` (every thirteenth run has the same one), the rest is chance.
+ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits);
+
+}  // namespace platter::workload
