@@ -1,0 +1,32 @@
+// A crash run: one image, several power cuts one after another, all from a seed.
+//
+// Each round cuts the power at a random step of random work (opening and closing included); a new world starts
+// over what survived on the disk; the image must be sound there (leaks aside) and hold what flushes promised.
+// The last round closes the image in good order and it must be as good as new.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "platter/error.h"
+#include "workload/image_setup.h"
+
+namespace platter::powercut {
+
+struct CrashPlan {
+  uint64_t seed = 0;
+  bool trace = false;  // print every request
+  unsigned rounds = 4;
+  // Copies each survivor out of the simulation and asks qemu-img, too.
+  bool ask_qemu = false;
+};
+
+struct CrashReport {
+  unsigned cuts = 0;
+  std::string image;  // what it was, for the failure line
+  Result<void> result;
+};
+
+CrashReport run_crashes(const CrashPlan& plan);
+
+}  // namespace platter::powercut

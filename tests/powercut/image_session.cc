@@ -1,0 +1,373 @@
+#include "powercut/image_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/try.h"
+#include "fmt/format.h"
+#include "io/sync.h"
+
+namespace platter::powercut {
+
+using block::Permission;
+using workload::BackingKind;
+using workload::ImageSetup;
+using workload::Random;
+
+namespace {
+
+constexpr block::Permissions kWriter =
+    Permission::kConsistentRead | Permission::kWrite | Permission::kResize;
+constexpr block::Permissions kWriterShares = Permission::kConsistentRead | Permission::kWriteUnchanged;
+constexpr Stamp kBackingSeed = 0xbac;
+
+Error in_context(Error error, const std::string& context) {
+  return std::move(error).with_context(context);
+}
+
+uint64_t backing_sectors(const ImageSetup& setup) {
+  return setup.backing == BackingKind::kNone ? 0 : setup.backing_size / kSectorSize;
+}
+
+class FirstLine final : public block::CheckReporter {
+ public:
+  void report(std::string line) override {
+    if (line_.empty()) line_ = std::move(line);
+  }
+  const std::string& line() const { return line_; }
+
+ private:
+  std::string line_;
+};
+
+}  // namespace
+
+ImageSession::ImageSession(const ImageSetup& setup, Random random)
+    : setup_(setup),
+      random_(random),
+      model_(2 * setup.size / kSectorSize, setup.size / kSectorSize, backing_sectors(setup),
+             kBackingSeed),
+      registry_(block::DriverRegistry::builtin()) {}
+
+ImageSession::~ImageSession() = default;
+
+void ImageSession::enter(io::FileSystem& files, std::vector<io::Reactor*> reactors,
+                         AfterError after_error) {
+  graph_ = std::make_unique<block::Graph>(block::Graph::Environment{registry_, files, log_});
+  reactors_ = std::move(reactors);
+  after_error_ = after_error;
+}
+
+VoidTask ImageSession::create() {
+  if (setup_.backing != BackingKind::kNone) PLATTER_CO_TRY(co_await make_backing());
+  PLATTER_CO_TRY(co_await graph_->create({.filename = kImagePath,
+                                          .format = setup_.format,
+                                          .options = setup_.create_options("backing")}));
+  PLATTER_CO_TRY(co_await open());
+  PLATTER_CO_TRY(co_await backend_->flush());
+  co_return co_await close();
+}
+
+VoidTask ImageSession::make_backing() {
+  ImageSetup base;
+  base.format = setup_.backing == BackingKind::kRaw ? "raw" : "qcow2";
+  base.size = setup_.backing_size;
+  base.cluster_size = 4096;
+  PLATTER_CO_TRY(co_await graph_->create(
+      {.filename = kBackingPath, .format = base.format, .options = base.create_options("")}));
+  PLATTER_CO_ASSIGN(auto backend,
+                    co_await graph_->open(base.open_request(kBackingPath), kWriter, kWriterShares));
+  std::vector<uint8_t> bytes(base.size);
+  for (uint64_t sector = 0; sector < base.size / kSectorSize; ++sector) {
+    model_.fill(std::span(bytes).subspan(sector * kSectorSize, kSectorSize), sector, kBackingStamp);
+  }
+  auto result = co_await backend->write(0, io::BufferList(std::span(bytes)));
+  if (result) result = co_await backend->flush();
+  auto closed = co_await backend->close();
+  if (!result) co_return result;
+  co_return closed;
+}
+
+VoidTask ImageSession::open() {
+  PLATTER_CO_ASSIGN(backend_,
+                    co_await graph_->open(setup_.open_request(kImagePath), kWriter, kWriterShares));
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::close() {
+  auto backend = std::move(backend_);
+  auto closed = co_await backend->close();
+  if (!closed) co_return std::unexpected(in_context(std::move(closed).error(), "close"));
+  // Closing has flushed: what it reports as done must survive.
+  model_.end_flush(model_.begin_flush());
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::guarded(VoidTask task) {
+  VoidTask own = std::move(task);
+  Result<void> result = co_await std::move(own);
+  if (!result && backend_) (void)co_await close();
+  co_return result;
+}
+
+VoidTask ImageSession::phase(unsigned operations) {
+  std::vector<VoidTask> tasks;
+  for (io::Reactor* reactor : reactors_) {
+    for (unsigned i = 0; i < 2; ++i) {
+      tasks.push_back(io::run_on(*reactor, worker(random_.fork(), operations)));
+    }
+  }
+  auto results = co_await io::when_all(std::move(tasks));
+  for (Result<void>& result : results) {
+    if (!result) co_return std::move(result);
+  }
+  if (random_.one_in(4)) co_return co_await resize();
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::worker(Random random, unsigned operations) {
+  for (unsigned i = 0; i < operations; ++i) PLATTER_CO_TRY(co_await operation(random));
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::lives(const std::function<bool()>& over) {
+  Result<void> result;
+  while (result && !over()) {
+    result = co_await open();
+    unsigned phases = static_cast<unsigned>(random_.between(1, 4));
+    for (unsigned i = 0; result && i < phases; ++i) result = co_await phase(4);
+    if (backend_) {
+      auto closed = co_await close();
+      if (result) result = std::move(closed);
+    }
+  }
+  co_return result;
+}
+
+ImageSession::Range ImageSession::draw_range(Random& random) const {
+  uint64_t sectors = model_.sectors();
+  uint64_t cluster = std::max<uint64_t>(setup_.cluster_size / kSectorSize, 1);
+  uint64_t first = random.below(sectors);
+  uint64_t count = 1 + random.log_uniform(std::min<uint64_t>(sectors, 4 * cluster + 64));
+  if (random.one_in(2)) {
+    first -= first % cluster;
+    count = (count + cluster - 1) / cluster * cluster;
+  }
+  return {first, std::min(count, sectors - first)};
+}
+
+VoidTask ImageSession::operation(Random& random) {
+  uint64_t choice = random.below(100);
+  if (choice < 12) co_return co_await flush();
+  Range range = draw_range(random);
+  Kind kind = choice < 24 ? Kind::kShared : Kind::kExclusive;
+  while (!claims_.try_claim(range.first, range.count, kind)) {
+    co_await io::Reactor::current()->yield();
+    range = draw_range(random);
+  }
+  Result<void> result;
+  if (choice < 24) {
+    result = co_await read(range);
+  } else if (choice < 72) {
+    result = co_await write(random, range);
+  } else if (choice < 85) {
+    result = co_await zero(random, range);
+  } else {
+    result = co_await discard(range);
+  }
+  claims_.release(range.first, range.count, kind);
+  co_return result;
+}
+
+void ImageSession::trace(const char* what, Range range, Stamp stamp) const {
+  if (!trace_) return;
+  fmt::print("{:>16} [{}, +{}) #{}\n", what, range.first, range.count, stamp);
+}
+
+VoidTask ImageSession::after_failure(Error error, Range range) {
+  ++failed_requests_;
+  if (after_error_ == AfterError::kStop) co_return std::unexpected(std::move(error));
+  if (range.count == 0) co_return Result<void>{};
+  co_return co_await adopt(range);
+}
+
+VoidTask ImageSession::adopt(Range range) {
+  std::vector<uint8_t> bytes(range.length());
+  auto got = co_await backend_->read(range.offset(), io::BufferList(std::span(bytes)));
+  // The fault that is being injected may hit this read: it must not hit twice.
+  if (!got && after_error_ == AfterError::kGoOn) {
+    got = co_await backend_->read(range.offset(), io::BufferList(std::span(bytes)));
+  }
+  if (!got) co_return got;
+  co_return model_.adopt(range.first, bytes, {});
+}
+
+VoidTask ImageSession::read(Range range) {
+  std::vector<uint8_t> bytes(range.length(), 0xa5);
+  trace("read", range, 0);
+  auto got = co_await backend_->read(range.offset(), io::BufferList(std::span(bytes)));
+  if (!got) co_return co_await after_failure(std::move(got).error(), {range.first, 0});
+  co_return model_.expect_current(range.first, bytes);
+}
+
+VoidTask ImageSession::write(Random& random, Range range) {
+  Stamp stamp = next_stamp_++;
+  std::vector<uint8_t> bytes(range.length());
+  for (uint64_t i = 0; i < range.count; ++i) {
+    model_.fill(std::span(bytes).subspan(i * kSectorSize, kSectorSize), range.first + i, stamp);
+  }
+  bool durable = random.one_in(8);
+  block::WriteFlags flags;
+  if (durable) flags |= block::WriteFlag::kFua;
+  model_.begin_write(range.first, range.count, stamp);
+  trace("write", range, stamp);
+  auto done = co_await backend_->write(range.offset(), io::BufferList(std::span(bytes)), flags);
+  if (!done) co_return co_await after_failure(std::move(done).error(), range);
+  trace(durable ? "written FUA" : "written", range, stamp);
+  model_.end_write(range.first, range.count, stamp, durable);
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::zero(Random& random, Range range) {
+  bool durable = random.one_in(8);
+  block::WriteFlags flags;
+  if (durable) flags |= block::WriteFlag::kFua;
+  if (random.one_in(2)) flags |= block::WriteFlag::kMayUnmap;
+  model_.begin_write(range.first, range.count, kZeroStamp);
+  trace(flags.has(block::WriteFlag::kMayUnmap) ? "zero unmap" : "zero", range, 0);
+  auto done = co_await backend_->zero(range.offset(), range.length(), flags);
+  if (!done) co_return co_await after_failure(std::move(done).error(), range);
+  trace(durable ? "zeroed FUA" : "zeroed", range, 0);
+  model_.end_write(range.first, range.count, kZeroStamp, durable);
+  co_return Result<void>{};
+}
+
+// A discarded sector keeps its content, becomes zero, or shows the backing file; what it then is, it stays.
+VoidTask ImageSession::discard(Range range) {
+  if (model_.has_backing()) model_.begin_write(range.first, range.count, kBackingStamp);
+  model_.begin_write(range.first, range.count, kZeroStamp);
+  trace("discard", range, 0);
+  auto done = co_await backend_->discard(range.offset(), range.length());
+  if (!done) co_return co_await after_failure(std::move(done).error(), range);
+  trace("discarded", range, 0);
+  co_return co_await adopt(range);
+}
+
+VoidTask ImageSession::flush() {
+  uint64_t ticket = model_.begin_flush();
+  trace("flush", {0, 0}, ticket);
+  auto done = co_await backend_->flush();
+  if (!done) co_return co_await after_failure(std::move(done).error(), {0, 0});
+  trace("flushed", {0, 0}, ticket);
+  model_.end_flush(ticket);
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::resize() {
+  uint64_t before = model_.sectors();
+  uint64_t after = random_.between(std::max<uint64_t>(model_.capacity() / 8, 1), model_.capacity());
+  if (random_.one_in(2)) after = std::min(before + 1 + random_.below(64), model_.capacity());
+  if (after == before) co_return Result<void>{};
+  Range changed = {std::min(before, after), std::max(before, after) - std::min(before, after)};
+  // On the way a cut may show anything that the range has been or will be.
+  if (model_.has_backing()) model_.begin_write(changed.first, changed.count, kBackingStamp);
+  model_.begin_write(changed.first, changed.count, kZeroStamp);
+  model_.begin_resize(after);
+  trace("resize", {before, after}, 0);
+  auto done = co_await backend_->resize(after * kSectorSize, block::Preallocation::kOff, true);
+  if (done) {
+    unsure_sizes_.clear();
+    model_.end_resize(after);
+    model_.end_write(changed.first, changed.count, kZeroStamp, false);
+    co_return Result<void>{};
+  }
+  ++failed_requests_;
+  if (after_error_ == AfterError::kStop) co_return done;
+  // The write of the size may have reached the disk although it failed.
+  unsure_sizes_ = {before, after};
+  PLATTER_CO_TRY(model_.adopt_size(backend_->size() / kSectorSize));
+  uint64_t end = std::min(changed.first + changed.count, model_.sectors());
+  if (end <= changed.first) co_return Result<void>{};
+  co_return co_await adopt({changed.first, end - changed.first});
+}
+
+VoidTask ImageSession::verify() {
+  if (backend_->size() != model_.sectors() * kSectorSize) {
+    co_return fail(EIO, fmt::format("size is {}, should be {}", backend_->size(),
+                                    model_.sectors() * kSectorSize));
+  }
+  co_return co_await verify_content(*backend_, false);
+}
+
+VoidTask ImageSession::verify_content(block::Backend& backend, bool settle) {
+  constexpr uint64_t kChunk = 512;
+  std::vector<uint8_t> bytes(kChunk * kSectorSize);
+  for (uint64_t first = 0; first < model_.sectors(); first += kChunk) {
+    uint64_t count = std::min(kChunk, model_.sectors() - first);
+    auto piece = std::span(bytes).first(count * kSectorSize);
+    PLATTER_CO_TRY(co_await backend.read(first * kSectorSize, io::BufferList(piece)));
+    PLATTER_CO_TRY(settle ? model_.settle(first, piece) : model_.expect_current(first, piece));
+  }
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::verify_survivor() {
+  block::OpenRequest request = setup_.open_request(kImagePath);
+  request.flags.read_only = true;
+  PLATTER_CO_ASSIGN(auto backend, co_await graph_->open(std::move(request), Permission::kConsistentRead,
+                                                        block::kAllPermissions));
+  Result<void> result;
+  if (backend->size() % kSectorSize != 0) result = fail(EIO, "the size is no multiple of 512");
+  uint64_t sectors = backend->size() / kSectorSize;
+  if (std::find(unsure_sizes_.begin(), unsure_sizes_.end(), sectors) != unsure_sizes_.end()) {
+    model_.begin_resize(sectors);
+    model_.end_resize(sectors);
+  }
+  if (result) result = model_.settle_size(sectors);
+  if (result) result = co_await verify_content(*backend, true);
+  auto closed = co_await backend->close();
+  if (!result) co_return result;
+  co_return closed;
+}
+
+io::Task<Result<CheckOutcome>> ImageSession::check() {
+  block::OpenRequest request = setup_.open_request(kImagePath);
+  request.flags.read_only = true;
+  request.flags.check = true;
+  PLATTER_CO_ASSIGN(auto backend, co_await graph_->open(std::move(request), Permission::kConsistentRead,
+                                                        block::kAllPermissions));
+  CheckOutcome outcome;
+  FirstLine lines;
+  Result<void> result;
+  auto info = backend->node().driver().info();
+  if (info) {
+    outcome.dirty = info->dirty;
+    auto counts = co_await backend->node().driver().checkable()->check(lines);
+    if (counts) {
+      outcome.counts = *counts;
+      outcome.first_line = lines.line();
+    } else {
+      result = std::unexpected(std::move(counts).error());
+    }
+  } else {
+    result = std::unexpected(std::move(info).error());
+  }
+  auto closed = co_await backend->close();
+  if (result) result = std::move(closed);
+  if (!result) co_return std::unexpected(std::move(result).error());
+  co_return outcome;
+}
+
+VoidTask ImageSession::expect_sound(bool leaks_allowed) {
+  PLATTER_CO_ASSIGN(CheckOutcome outcome, co_await check());
+  if (outcome.dirty) co_return Result<void>{};
+  const block::CheckResult& counts = outcome.counts;
+  if (counts.corruptions != 0 || counts.check_errors != 0 || (counts.leaks != 0 && !leaks_allowed)) {
+    co_return fail(EIO, fmt::format("check: {} corruptions, {} errors, {} leaks; {}",
+                                    counts.corruptions, counts.check_errors, counts.leaks,
+                                    outcome.first_line));
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace platter::powercut

@@ -1,0 +1,112 @@
+// powercut_test [--seed=N] [--runs=N] [--rounds=N] [--number=N] [--trace] [gtest options]
+//
+// Without options: a fixed number of seeds. With --seed: that one run alone, as the line that a failure
+// prints has it. --runs=N takes N seeds: the long form of the suite.
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "gtest/gtest.h"
+#include "powercut/crash_run.h"
+#include "powercut/fault_run.h"
+
+namespace platter::powercut {
+namespace {
+
+struct Settings {
+  std::optional<uint64_t> seed;
+  std::optional<uint64_t> runs;
+  std::optional<uint64_t> number;
+  unsigned rounds = 4;
+  bool trace = false;
+};
+
+Settings& settings() {
+  static Settings instance;
+  return instance;
+}
+
+// Every so many seeds qemu-img is asked for its opinion.
+constexpr uint64_t kSeedsBetweenQemu = 16;
+
+TEST(PowerCut, LeavesASoundImageWithAllThatWasFlushed) {
+  const Settings& all = settings();
+  uint64_t first = all.seed.value_or(0);
+  uint64_t last = all.seed ? first + 1 : all.runs.value_or(750);
+  uint64_t cuts = 0;
+  for (uint64_t seed = first; seed < last && !HasFailure(); ++seed) {
+    CrashPlan plan = {.seed = seed, .trace = all.trace, .rounds = all.rounds, .ask_qemu = seed % kSeedsBetweenQemu == 0};
+    CrashReport report = run_crashes(plan);
+    cuts += report.cuts;
+    EXPECT_TRUE(report.result.has_value())
+        << report.result.error().message() << "\n  image: " << report.image
+        << "\n  again: powercut_test --gtest_filter=PowerCut.* --rounds=" << all.rounds
+        << " --seed=" << seed;
+  }
+  RecordProperty("crash_points", static_cast<int>(cuts));
+  std::printf("%llu crash points\n", static_cast<unsigned long long>(cuts));
+}
+
+void run_faults(Fault fault, const char* test, uint64_t runs) {
+  const Settings& all = settings();
+  uint64_t first = all.seed.value_or(0);
+  uint64_t last = all.seed ? first + 1 : all.runs.value_or(runs);
+  uint64_t faults = 0;
+  for (uint64_t seed = first; seed < last; ++seed) {
+    bool met = true;
+    for (uint64_t at = all.number.value_or(1); met && !testing::Test::HasFailure(); ++at) {
+      FaultReport report = run_fault({.seed = seed, .trace = all.trace, .fault = fault, .number = at});
+      met = report.met;
+      faults += met;
+      EXPECT_TRUE(report.result.has_value())
+          << report.result.error().message() << "\n  image: " << report.image
+          << "\n  again: powercut_test --gtest_filter=Fault." << test << " --seed=" << seed
+          << " --number=" << at;
+      if (all.number) break;
+    }
+  }
+  std::printf("%llu faults\n", static_cast<unsigned long long>(faults));
+}
+
+TEST(Fault, OneIoErrorNeverCorrupts) {
+  run_faults(Fault::kIoError, "OneIoErrorNeverCorrupts", 26);
+}
+TEST(Fault, AFullDiskNeverCorruptsAndWorkGoesOn) {
+  run_faults(Fault::kNoSpace, "AFullDiskNeverCorruptsAndWorkGoesOn", 26);
+}
+
+bool take_option(std::string_view argument) {
+  if (argument == "--trace") return settings().trace = true;
+  size_t equals = argument.find('=');
+  if (equals == std::string_view::npos || !argument.starts_with("--")) return false;
+  std::string_view name = argument.substr(2, equals - 2);
+  uint64_t number = std::strtoull(std::string(argument.substr(equals + 1)).c_str(), nullptr, 0);
+  if (name == "seed") {
+    settings().seed = number;
+  } else if (name == "runs") {
+    settings().runs = number;
+  } else if (name == "rounds") {
+    settings().rounds = static_cast<unsigned>(number);
+  } else if (name == "number") {
+    settings().number = number;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace platter::powercut
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i) {
+    if (!platter::powercut::take_option(argv[i])) {
+      std::fprintf(stderr, "powercut_test: unknown option '%s'\n", argv[i]);
+      return 2;
+    }
+  }
+  return RUN_ALL_TESTS();
+}
