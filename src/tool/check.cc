@@ -33,7 +33,6 @@ class StreamReporter : public block::CheckReporter {
 int exit_status(const block::CheckResult& result) {
   if (result.corruptions != 0) return kCorrupted;
   if (result.leaks != 0) return kLeaksOnly;
-  if (result.check_errors != 0) return kCheckFailed;
   return kConsistent;
 }
 
@@ -111,6 +110,10 @@ io::Task<int> check_backend(const Invocation& invocation, block::Backend& backen
     } else {
       invocation.console.print(to_text(*result));
     }
+  }
+  if (result->check_errors != 0) {
+    invocation.fail("Check failed");
+    co_return kCheckFailed;
   }
   co_return exit_status(*result);
 }

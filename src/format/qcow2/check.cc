@@ -16,6 +16,9 @@ namespace {
 // More clusters than this are not checked.
 constexpr uint64_t kMaxClusters = INT32_MAX;
 
+// As C prints it: no prefix before a zero.
+std::string in_c_hex(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
+
 // A header that was parsed tolerantly may announce a table that cannot be one.
 Result<void> check_snapshot_table_place(const Header& header) {
   if (header.snapshot_count > kMaxSnapshots) return fail(EFBIG, "snapshot table too large");
@@ -106,9 +109,9 @@ class Comparison {
   void report_unaligned_block() {
     const auto bad = std::ranges::find(stored_.unreadable, true, &StoredCounts::Unreadable::unaligned);
     if (bad == stored_.unreadable.end()) return;
-    reporter_.report(fmt::format("qcow2: Image is corrupt: Refblock offset unaligned (reftable index: "
-                                 "{:#x}); further non-fatal corruption events will be suppressed",
-                                 bad->table_index));
+    reporter_.report(fmt::format("qcow2: Image is corrupt: Refblock offset {:#x} unaligned (reftable index: "
+                                 "{}); further non-fatal corruption events will be suppressed",
+                                 bad->offset, in_c_hex(bad->table_index)));
   }
 
   const Geometry geometry_;
@@ -140,7 +143,7 @@ io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header head
   }
   Comparison(geometry, stored, walk.counts(), reporter, result).run();
   if (result.check_errors == 0 && walk.copied_mismatches() != 0) {
-    PLATTER_CO_TRY(co_await walk.report_copied_mismatches());
+    PLATTER_CO_TRY(co_await walk.report_copied_mismatches(refcount_table));
   }
   co_return result;
 }

@@ -74,6 +74,10 @@ io::Task<Result<std::vector<Snapshot>>> Qcow2::load_snapshots(block::OpenFlags f
 }
 
 io::Task<Result<std::vector<Bitmap>>> Qcow2::load_bitmaps(block::OpenFlags flags) {
+  if (image_.header.bitmaps_out_of_step) {
+    image_.log->warning("a program lacking bitmap support modified this file, so all bitmaps are now "
+                        "considered inconsistent");
+  }
   auto bitmaps = co_await read_bitmap_directory(*image_.file, image_.header);
   // Only info shows them: a bad directory spoils nothing else.
   if (!bitmaps && !flags.no_io) co_return std::vector<Bitmap>{};

@@ -31,7 +31,7 @@ class ReferenceWalk {
   // Active entries whose copied flag disagrees with the stored counts. They are not reported here.
   uint64_t copied_mismatches() const { return copied_mismatches_; }
   // Reports each of those, in order, by a second look at the active tables.
-  io::Task<Result<void>> report_copied_mismatches();
+  io::Task<Result<void>> report_copied_mismatches(std::span<const uint64_t> refcount_table);
 
  private:
   // An L2 table, and how often it is referenced.
@@ -65,9 +65,11 @@ class ReferenceWalk {
   void walk_compressed(uint64_t entry, uint64_t weight, bool active);
   void walk_allocated(uint64_t entry, uint64_t weight, bool active);
   bool copied_disagrees(uint64_t entry) const;
-  void report_copied_flag_of_l1(uint64_t index, uint64_t entry);
-  void report_copied_flags_of_l2(std::span<const uint8_t> table);
+  io::Task<void> report_copied_flag_of_l1(uint64_t index, uint64_t entry);
+  io::Task<void> report_copied_flags_of_l2(std::span<const uint8_t> table);
+  // What `stored_` has; a cluster past it has none here, and exact_count() looks for it.
   uint64_t stored_count(uint64_t offset) const;
+  io::Task<uint64_t> exact_count(uint64_t offset);
 
   block::Child& file_;
   const Header& header_;
@@ -81,6 +83,7 @@ class ReferenceWalk {
   bool out_of_memory_ = false;
   uint64_t next_contiguous_ = 0;
   uint64_t copied_mismatches_ = 0;
+  std::span<const uint64_t> refcount_table_;
 };
 
 // What the walk's counts cover of a file of this size: all its clusters and one more.

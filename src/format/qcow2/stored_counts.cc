@@ -39,6 +39,22 @@ io::Task<Result<std::vector<uint64_t>>> read_refcount_table(block::Child& file,
   co_return table;
 }
 
+io::Task<uint64_t> read_stored_count(block::Child& file, const Header& header,
+                                     std::span<const uint64_t> refcount_table, uint64_t cluster) {
+  const Geometry geometry = header.geometry();
+  const uint64_t index = geometry.refcount_table_index(cluster);
+  if (index >= refcount_table.size()) co_return 0;
+  const uint64_t block = refcount_table[index] & kRefcountTableOffsetMask;
+  if (block == 0 || !geometry.is_aligned(block)) co_return 0;
+  // Eight bytes around the count hold all of it, whatever its width.
+  const uint64_t count_index = geometry.refcount_block_index(cluster);
+  const uint64_t word = (count_index << geometry.refcount_order) / 64;
+  uint8_t bytes[8];
+  if (!co_await read_padded(file, block + word * sizeof bytes, {bytes, sizeof bytes})) co_return 0;
+  const uint64_t counts_per_word = uint64_t{64} >> geometry.refcount_order;
+  co_return load_refcount(bytes, count_index % counts_per_word, geometry.refcount_order);
+}
+
 io::Task<Result<StoredCounts>> read_stored_counts(block::Child& file, const Header& header,
                                                   std::span<const uint64_t> refcount_table,
                                                   uint64_t clusters, CheckOptions options) {
@@ -52,7 +68,7 @@ io::Task<Result<StoredCounts>> read_stored_counts(block::Child& file, const Head
   for (uint64_t i = 0; i < blocks; ++i) {
     const uint64_t offset = refcount_table[i] & kRefcountTableOffsetMask;
     if (!geometry.is_aligned(offset)) {
-      stored.unreadable.push_back({i, Error::from_errno(EIO), true});
+      stored.unreadable.push_back({i, offset, Error::from_errno(EIO), true});
     } else if (offset != 0 && offset < file.size()) {
       offsets.push_back(offset);
       indexes.push_back(i);
@@ -65,7 +81,7 @@ io::Task<Result<StoredCounts>> read_stored_counts(block::Child& file, const Head
     for (size_t i = batch.first; i < batch.first + batch.count; ++i) {
       const auto block = reader.table(i);
       if (!block) {
-        stored.unreadable.push_back({indexes[i], block.error(), false});
+        stored.unreadable.push_back({indexes[i], offsets[i], block.error(), false});
       } else if (!load_block(*block, indexes[i] * geometry.refcount_block_entries(), geometry,
                              stored.counts)) {
         co_return fail(ENOMEM, "The reference counts of the image need more memory than a check may use");
