@@ -76,16 +76,17 @@ TEST_P(ReactorTest, AChainOfNestedTasksUsesNoStack) {
   EXPECT_EQ(run_blocking(group->at(0), nested(100'000)), 100'000);
 }
 
-Task<void> note_after(Nanoseconds delay, std::string& log, char mark) {
-  co_await Reactor::current()->sleep_for(delay);
+Task<void> note_at(Nanoseconds deadline, std::string& log, char mark) {
+  co_await Reactor::current()->sleep_until(deadline);
   log += mark;
 }
 
 Task<void> three_sleepers(std::string& log) {
+  Nanoseconds start = Reactor::current()->now();
   std::vector<Task<void>> tasks;
-  tasks.push_back(note_after(milliseconds(30), log, 'c'));
-  tasks.push_back(note_after(milliseconds(1), log, 'a'));
-  tasks.push_back(note_after(milliseconds(15), log, 'b'));
+  tasks.push_back(note_at(start + milliseconds(30), log, 'c'));
+  tasks.push_back(note_at(start + milliseconds(1), log, 'a'));
+  tasks.push_back(note_at(start + milliseconds(15), log, 'b'));
   co_await when_all(std::move(tasks));
 }
 
