@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "block/filename.h"
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
@@ -146,6 +147,13 @@ TEST_F(ChainTest, SaysWhichBackingFileIsMissing) {
   auto alone = open("top", false, OpenPolicy::deny(), "backing=");
   ASSERT_TRUE(alone) << alone.error().message();
   EXPECT_TRUE(run((*alone)->close()));
+}
+
+// Reported as what it is: not found, when it is opened.
+TEST_F(ChainTest, ANeighbourThatIsMissingIsWithinReach) {
+  const OpenPolicy policy = OpenPolicy::own_directory();
+  EXPECT_TRUE(check_reach(policy, "no_such_image", "no_such_neighbour", "").has_value());
+  EXPECT_FALSE(check_reach(policy, "no_such_image", "../no_such_file", "").has_value());
 }
 
 TEST_F(ChainTest, AnImageNamesOnlyWhatThePolicyAllows) {

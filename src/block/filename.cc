@@ -111,11 +111,12 @@ static bool lies_in(const fs::path& file, const fs::path& directory) {
   return end == directory.end() || (std::next(end) == directory.end() && end->empty());
 }
 
-// Without symbolic links, as far as the path exists.
+// Absolute, and without symbolic links as far as the path exists.
 static fs::path resolved(const fs::path& path) {
   std::error_code error;
-  fs::path real = fs::weakly_canonical(path, error);
-  return error ? fs::absolute(path).lexically_normal() : real;
+  const fs::path absolute = fs::absolute(path);
+  fs::path real = fs::weakly_canonical(absolute, error);
+  return error ? absolute.lexically_normal() : real;
 }
 
 Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
