@@ -24,14 +24,22 @@ io::Task<Error> Image::corruption(std::string message) {
   if (corrupt.exchange(true)) co_return error;
   log->error(fmt::format("{}: qcow2: Image is corrupt: {}", node->filename(), message));
   if (writable && geometry.version >= 3) {
-    header.incompatible |= kCorrupt;
-    auto written = co_await write_header_u64(field::kIncompatible, header.incompatible);
+    auto written = co_await change_incompatible(kCorrupt, 0);
     if (!written) {
       log->error(fmt::format("{}: qcow2: Could not mark the image corrupt: {}", node->filename(),
                              written.error().message()));
     }
   }
   co_return error;
+}
+
+io::Task<Result<void>> Image::change_incompatible(uint64_t set, uint64_t clear) {
+  auto lock = co_await features.lock();
+  const uint64_t bits = (header.incompatible | set) & ~clear;
+  if (bits == header.incompatible) co_return Result<void>{};
+  PLATTER_CO_TRY(co_await write_header_u64(field::kIncompatible, bits));
+  header.incompatible = bits;
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> Image::write_header_u64(uint64_t offset, uint64_t value) {

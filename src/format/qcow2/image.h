@@ -1,6 +1,6 @@
 // What the parts of one open qcow2 image share.
 //
-// Lock order: writeback (WriteBack) before allocation (here) before the mutexes inside TableCache, FreeQueue. Data I/O
+// Lock order: writeback (WriteBack) before allocation (here) before `features` (here), the mutexes inside TableCache and FreeQueue. Data I/O
 // happens under none of them.
 #pragma once
 
@@ -28,6 +28,8 @@ struct Image {
   Geometry geometry;
   uint64_t metadata_unit;  // L1 and refcount table are written in pieces of this many bytes
 
+  // Guards header.incompatible. Inside every other lock.
+  io::AsyncMutex features;
   // Guards every change of mappings and refcounts.
   io::AsyncMutex allocation;
   // Undurable bits (order.h) gathered since the last write-back round began. Under `allocation`.
@@ -47,7 +49,8 @@ struct Image {
   io::Task<Error> corruption(std::string message);
   Error corrupt_error() const;
 
-  // Writes header bytes at `offset`, from the fields already changed in `header`.
+  // Sets and clears incompatible feature bits, in the file first. Not flushed.
+  io::Task<Result<void>> change_incompatible(uint64_t set, uint64_t clear);
   io::Task<Result<void>> write_header_u64(uint64_t offset, uint64_t value);
   io::Task<Result<void>> write_file(uint64_t offset, std::span<const uint8_t> bytes);
 };

@@ -125,7 +125,7 @@ io::Task<Result<Run>> Mapping::lookup(uint64_t offset, uint64_t max_length) {
   }
   const uint64_t key = key_of(offset);
   const uint64_t in_table = (geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
-  PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, *image_.file, table + in_table));
+  PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, image_.file, table + in_table));
   const SliceWords words = pin.words();
   const Run run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(),
                              offset, max_length, geometry);
@@ -224,7 +224,7 @@ io::Task<Result<void>> Mapping::ensure_table(uint64_t offset) {
 io::Task<Result<TableCache::Pin>> Mapping::writable_slice(uint64_t offset) {
   PLATTER_CO_TRY(co_await ensure_table(offset));
   const uint64_t key = key_of(offset);
-  co_return co_await cache_.acquire(key, *image_.file, slice_host_offset(key));
+  co_return co_await cache_.acquire(key, image_.file, slice_host_offset(key));
 }
 
 uint64_t Mapping::slice_host_offset(uint64_t key) const {

@@ -120,11 +120,8 @@ io::Task<Result<void>> Qcow2::rebuild_refcounts() {
     PLATTER_CO_TRY(co_await refcounts_.overwrite(counts));
   }
   PLATTER_CO_TRY(co_await writeback_.flush_all());
-  const uint64_t bits = image_.header.incompatible & ~uint64_t{kDirty};
-  PLATTER_CO_TRY(co_await image_.write_header_u64(field::kIncompatible, bits));
-  PLATTER_CO_TRY(co_await image_.file->flush());
-  image_.header.incompatible = bits;
-  co_return Result<void>{};
+  PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));
+  co_return co_await image_.file->flush();
 }
 
 block::Limits Qcow2::limits() const {

@@ -92,10 +92,8 @@ io::Task<Result<void>> Qcow2::close() {
   if (!image_.writable || image_.corrupt) co_return Result<void>{};
   PLATTER_CO_TRY(co_await settle());
   if (image_.header.has(kDirty)) {
-    const uint64_t bits = image_.header.incompatible & ~uint64_t{kDirty};
-    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kIncompatible, bits));
+    PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));
     PLATTER_CO_TRY(co_await image_.file->flush());
-    image_.header.incompatible = bits;
   }
   co_return Result<void>{};
 }

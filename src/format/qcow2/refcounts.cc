@@ -101,7 +101,7 @@ io::Task<Result<TableCache::Pin>> Refcounts::slice(uint64_t cluster) {
   }
   PLATTER_ASSERT(*offset != 0);
   const uint64_t key = slice_of(cluster);
-  co_return co_await cache_.acquire(key, *image_.file, slice_host_offset(key));
+  co_return co_await cache_.acquire(key, image_.file, slice_host_offset(key));
 }
 
 io::Task<Result<uint64_t>> Refcounts::get(uint64_t cluster) {

@@ -139,7 +139,7 @@ void TableCache::set_dirty(Slot* slot) {
   update_pressure_locked();
 }
 
-io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child& file,
+io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child* file,
                                                       uint64_t host_offset) {
   Slot* slot;
   if (try_pin(key, &slot)) co_return Pin(this, slot);
@@ -149,7 +149,7 @@ io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child
   if (host_offset == kReadsZero) {
     staging.view().fill_zero();
   } else {
-    PLATTER_CO_TRY(co_await read_padded(file, host_offset, staging.view()));
+    PLATTER_CO_TRY(co_await read_padded(*file, host_offset, staging.view()));
   }
   co_return insert(key, staging.span());
 }

@@ -112,8 +112,8 @@ class TableCache {
   }
 
   // The slice, read from `host_offset` of `file` if it is not cached. Misses of one slice are merged.
-  // What lies past the file's end is zero.
-  io::Task<Result<Pin>> acquire(uint64_t key, block::Child& file, uint64_t host_offset);
+  // What lies past the file's end is zero. `file` may be null with kReadsZero.
+  io::Task<Result<Pin>> acquire(uint64_t key, block::Child* file, uint64_t host_offset);
 
   // ---- Write-back. The caller holds the allocation mutex in take_dirty.
   struct Staged {
@@ -134,7 +134,7 @@ class TableCache {
 
  private:
   static constexpr uint64_t kKeyMask = (uint64_t{1} << 48) - 1;
-  static constexpr size_t kStripes = 32;
+  static constexpr size_t kStripes = 128;
 
   size_t set_of(uint64_t key) const {
     if (direct_) return key % sets_;

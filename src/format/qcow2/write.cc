@@ -261,11 +261,9 @@ io::Task<Result<void>> Qcow2::prepare_write() {
 io::Task<Result<void>> Qcow2::prepare_allocation() {
   PLATTER_CO_TRY(co_await prepare_write());
   if (allocation_prepared_) co_return Result<void>{};
-  if (lazy_refcounts_ && !image_.header.has(kDirty)) {
-    const uint64_t bits = image_.header.incompatible | kDirty;
-    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kIncompatible, bits));
+  if (lazy_refcounts_) {
+    PLATTER_CO_TRY(co_await image_.change_incompatible(kDirty, 0));
     PLATTER_CO_TRY(co_await image_.file->flush());
-    image_.header.incompatible = bits;
   }
   allocation_prepared_ = true;
   co_return Result<void>{};
