@@ -14,8 +14,8 @@
 namespace platter::format::qcow2 {
 
 struct CheckOptions {
-  // For counts and lists of tables; what the image asks for beyond it is an error.
-  uint64_t max_memory_bytes = uint64_t{2} << 30;
+  // For each of the two sets of counts, and for lists of tables; what the image asks for beyond it is an error.
+  uint64_t max_memory_bytes = uint64_t{1} << 30;
 };
 
 // Checks the image in `file`, whose header was parsed with tolerate_damage. Called with nothing in flight and

@@ -1,7 +1,8 @@
 // ReferenceCounts: one count for each cluster of a file, in as little memory as the counts need.
 //
 // Counts lie in chunks of kChunkClusters. A chunk takes no memory while its counts are zero and widens from one byte a
-// count to 2, 4 and 8 as they grow. The whole is limited by a budget.
+// count to 2, 4 and 8 as they grow. The whole is limited by a budget. Chunks are small, so that few references
+// scattered over a large sparse file cost little.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +17,7 @@ namespace platter::format::qcow2 {
 
 class ReferenceCounts {
  public:
-  static constexpr unsigned kChunkBits = 16;
+  static constexpr unsigned kChunkBits = 12;
   static constexpr uint64_t kChunkClusters = uint64_t{1} << kChunkBits;
 
   ReferenceCounts() = default;  // of no cluster

@@ -25,11 +25,12 @@ TEST(ReferenceCounts, WidensWithItsCounts) {
 
 TEST(ReferenceCounts, StaysWithinItsBudget) {
   EXPECT_EQ(ReferenceCounts::create(uint64_t{1} << 40, kMiB).error().code(), ENOMEM);
-  auto counts = ReferenceCounts::create(uint64_t{10} << 16, 100000);
+  constexpr uint64_t kChunk = ReferenceCounts::kChunkClusters;
+  auto counts = ReferenceCounts::create(10 * kChunk, kChunk * 3 / 2);
   ASSERT_TRUE(counts.has_value());
   EXPECT_TRUE(counts->set(0, 1));
-  EXPECT_FALSE(counts->set(65536, 1));
-  EXPECT_EQ(counts->get(65536), 0u);
+  EXPECT_FALSE(counts->set(kChunk, 1));
+  EXPECT_EQ(counts->get(kChunk), 0u);
   EXPECT_FALSE(counts->set(0, 300));
   EXPECT_EQ(counts->get(0), 1u);
 }
