@@ -137,6 +137,8 @@ io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header head
   ReferenceWalk walk(file, header, &stored.counts, reporter, result, options);
   PLATTER_CO_TRY(co_await walk.run(refcount_table, std::move(snapshots)));
 
+  // Clusters behind a table that could not be read would look leaked.
+  if (result.check_errors != 0) co_return result;
   // The cluster after the file's last one exists only if something refers to it.
   if (walk.counts().get(clusters - 1) == 0 && !stored.counts.set(clusters - 1, 0)) {
     co_return std::unexpected(Error::from_errno(ENOMEM));
