@@ -111,6 +111,7 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
 
   // resize.cc
   io::Task<Result<void>> grow(uint64_t size, block::Preallocation preallocation);
+  io::Task<Result<void>> forget_beyond(uint64_t old_size, uint64_t new_size);
   io::Task<Result<void>> grow_mapping(uint64_t size);
   io::Task<Result<void>> zero_exposed(uint64_t old_size, uint64_t size);
   io::Task<Result<void>> preallocate(uint64_t from, uint64_t to, block::Preallocation preallocation);

@@ -42,6 +42,20 @@ io::Task<Result<void>> Image::change_incompatible(uint64_t set, uint64_t clear) 
   co_return Result<void>{};
 }
 
+io::Task<Result<void>> Image::replace_header_fields(uint64_t offset, std::span<const uint8_t> before,
+                                                    std::span<const uint8_t> after) {
+  auto written = co_await write_file(offset, after);
+  if (written) written = co_await file->flush();
+  if (written) co_return written;
+  auto restored = co_await write_file(offset, before);
+  if (restored) restored = co_await file->flush();
+  if (!restored && !corrupt.exchange(true)) {
+    log->error(fmt::format("{}: qcow2: Could not replace a table, nor keep the old one: {}", node->filename(),
+                           restored.error().message()));
+  }
+  co_return written;
+}
+
 io::Task<Result<void>> Image::write_header_u64(uint64_t offset, uint64_t value) {
   std::array<uint8_t, 8> bytes;
   base::store_big<uint64_t>(bytes, 0, value);

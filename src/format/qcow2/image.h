@@ -51,6 +51,10 @@ struct Image {
 
   // Sets and clears incompatible feature bits, in the file first. Not flushed.
   io::Task<Result<void>> change_incompatible(uint64_t set, uint64_t clear);
+  // Writes header fields, durably. If that fails and `before` cannot be put back either, which of the two counts after
+  // a power cut is not known: the image is then no longer written to.
+  io::Task<Result<void>> replace_header_fields(uint64_t offset, std::span<const uint8_t> before,
+                                               std::span<const uint8_t> after);
   io::Task<Result<void>> write_header_u64(uint64_t offset, uint64_t value);
   io::Task<Result<void>> write_file(uint64_t offset, std::span<const uint8_t> bytes);
 };

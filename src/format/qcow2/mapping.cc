@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "base/try.h"
@@ -281,15 +282,18 @@ io::Task<Result<Mapping::NewL1>> Mapping::prepare_l1(uint64_t entries) {
 }
 
 io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
-  uint8_t fields[12];
-  base::store_big<uint32_t>(fields, 0, static_cast<uint32_t>(next.entries));
-  base::store_big<uint64_t>(fields, 4, next.host_offset);
-  auto written = co_await image_.write_file(field::kL1Entries, fields);
-  if (written) written = co_await image_.file->flush();
-  if (!written) {
-    // Which of the two tables counts after a power cut is not known any more.
-    image_.corrupt = true;
-    co_return std::unexpected(std::move(written).error());
+  const auto fields = [](uint64_t entries, uint64_t offset) {
+    std::array<uint8_t, 12> bytes;
+    base::store_big<uint32_t>(bytes, 0, static_cast<uint32_t>(entries));
+    base::store_big<uint64_t>(bytes, 4, offset);
+    return bytes;
+  };
+  auto adopted = co_await image_.replace_header_fields(field::kL1Entries,
+                                                       fields(l1_entries_, image_.header.l1_table_offset),
+                                                       fields(next.entries, next.host_offset));
+  if (!adopted) {
+    if (!image_.corrupt) PLATTER_CO_TRY(co_await refcounts_.release(next.host_offset, next.clusters));
+    co_return adopted;
   }
   const uint64_t old_clusters = image_.geometry.clusters_for(image_.header.l1_bytes());
   if (old_clusters != 0) frees_.add(image_.header.l1_table_offset, old_clusters, FreeReason::kOther);

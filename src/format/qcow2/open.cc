@@ -148,7 +148,11 @@ std::optional<block::BackingReference> Qcow2::backing_reference() const {
   return block::BackingReference{image_.header.backing_file, image_.header.backing_format};
 }
 
-bool Qcow2::zero_initialised() const { return true; }
+// With preallocation what is mapped reads as what the file held.
+bool Qcow2::zero_initialised() const {
+  return no_io_ || mapping_.l1_entries() == 0 || !mapping_.has_table(0) ||
+         image_.file->node().driver().zero_initialised();
+}
 
 io::Task<Result<block::CheckResult>> Qcow2::check(block::CheckReporter& reporter) {
   if (image_.writable && !image_.corrupt) {

@@ -89,7 +89,11 @@ io::Task<Result<void>> Qcow2::settle() {
 
 io::Task<Result<void>> Qcow2::close() {
   co_await background_.close();
-  if (!image_.writable || image_.corrupt) co_return Result<void>{};
+  if (!image_.writable) co_return Result<void>{};
+  if (image_.corrupt) {
+    if (writeback_.is_settled()) co_return Result<void>{};
+    co_return std::unexpected(image_.corrupt_error());
+  }
   PLATTER_CO_TRY(co_await settle());
   if (image_.header.has(kDirty)) {
     PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/try.h"
 #include "format/qcow2/free_queue.h"
@@ -212,6 +213,14 @@ uint64_t Refcounts::first_block_beyond() const {
 }
 
 namespace {
+// As the header has them.
+std::array<uint8_t, 12> table_fields(uint64_t offset, uint64_t clusters) {
+  std::array<uint8_t, 12> fields;
+  base::store_big<uint64_t>(fields, 0, offset);
+  base::store_big<uint32_t>(fields, 8, static_cast<uint32_t>(clusters));
+  return fields;
+}
+
 // How many blocks describe themselves and `clusters` more.
 uint64_t blocks_for(uint64_t clusters, uint64_t per_block) {
   uint64_t blocks = 1;
@@ -277,15 +286,9 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   }
   if (grown) grown = co_await image_.file->flush();
   if (grown) {
-    uint8_t fields[12];
-    base::store_big<uint64_t>(fields, 0, new_offset);
-    base::store_big<uint32_t>(fields, 8, static_cast<uint32_t>(table_clusters));
-    grown = co_await image_.write_file(field::kRefcountTableOffset, fields);
-  }
-  if (grown) {
-    grown = co_await image_.file->flush();
-    // Which of the two tables counts after a power cut is not known any more.
-    if (!grown) image_.corrupt = true;
+    grown = co_await image_.replace_header_fields(field::kRefcountTableOffset,
+                                                  table_fields(old_offset, old_clusters),
+                                                  table_fields(new_offset, table_clusters));
   }
   if (!grown) {
     // The old table still stands, and every entry that it may lack is written again.

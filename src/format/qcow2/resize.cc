@@ -40,6 +40,7 @@ io::Task<Result<void>> Qcow2::resize(uint64_t new_size, block::Preallocation pre
 io::Task<Result<void>> Qcow2::grow(uint64_t new_size, block::Preallocation preallocation) {
   const Geometry& geometry = image_.geometry;
   const uint64_t old_size = size();
+  PLATTER_CO_TRY(co_await forget_beyond(old_size, new_size));
   PLATTER_CO_TRY(co_await grow_mapping(new_size));
   PLATTER_CO_TRY(co_await zero_exposed(old_size, new_size));
   if (preallocation != block::Preallocation::kOff) {
@@ -49,6 +50,17 @@ io::Task<Result<void>> Qcow2::grow(uint64_t new_size, block::Preallocation preal
   }
   PLATTER_CO_TRY(co_await writeback_.flush());
   co_return co_await store_size(new_size);
+}
+
+// A shrink that was cut short has left clusters beyond the end.
+io::Task<Result<void>> Qcow2::forget_beyond(uint64_t old_size, uint64_t new_size) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t from = geometry.clusters_for(old_size) << geometry.cluster_bits;
+  const uint64_t tables = geometry.l1_entries_for(new_size);
+  const uint64_t to = tables <= mapping_.l1_entries() ? geometry.clusters_for(new_size) << geometry.cluster_bits
+                                                      : mapping_.l1_entries() * geometry.l2_coverage();
+  if (from >= to) co_return Result<void>{};
+  co_return co_await zero_range(from, to, Release::kToBacking, FreeReason::kOther);
 }
 
 // An L1 table that covers `new_size`.
@@ -132,8 +144,7 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to, block::Pre
   co_return Result<void>{};
 }
 
-// The new size first: a cut in power then leaves clusters beyond the end, which a later resize may uncover as zeroes only after
-// they were let go of; reads end at the size.
+// The new size first: a cut in power then leaves clusters beyond the end, which forget_beyond() lets go of.
 io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
   const Geometry& geometry = image_.geometry;
   const uint64_t from = geometry.clusters_for(new_size) << geometry.cluster_bits;

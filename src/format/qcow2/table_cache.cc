@@ -13,7 +13,7 @@ namespace platter::format::qcow2 {
 void SliceWords::copy_to(std::span<uint8_t> bytes) const {
   PLATTER_ASSERT(bytes.size() == count_ * 8);
   for (size_t i = 0; i < count_; ++i) {
-    const uint64_t word = std::atomic_ref<uint64_t>(words_[i]).load(std::memory_order_relaxed);
+    const uint64_t word = std::atomic_ref<uint64_t>(words_[i]).load(std::memory_order_acquire);
     std::memcpy(bytes.data() + i * 8, &word, 8);
   }
 }

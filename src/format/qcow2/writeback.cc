@@ -23,9 +23,7 @@ struct WriteBack::Round {
 
 io::Task<Result<void>> WriteBack::flush() {
   const uint64_t begun = rounds_begun_.load(std::memory_order_acquire);
-  if (settled_.load(std::memory_order_acquire) == image_.changes.load(std::memory_order_acquire)) {
-    co_return co_await image_.file->flush();
-  }
+  if (is_settled()) co_return co_await image_.file->flush();
   auto turn = co_await rounds_.lock();
   // A round that began after this call covers it.
   if (last_good_round_.load(std::memory_order_acquire) > begun) co_return Result<void>{};

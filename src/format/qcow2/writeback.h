@@ -27,6 +27,10 @@ class WriteBack {
   io::Task<Result<void>> flush();
   // The same for lazy refcounts too.
   io::Task<Result<void>> flush_all();
+  // Whether every change so far is durable.
+  bool is_settled() const {
+    return settled_.load(std::memory_order_acquire) == image_.changes.load(std::memory_order_acquire);
+  }
   // Whether a cache wants a round before more is changed.
   bool under_pressure() const { return mapping_.cache().under_pressure() || refcounts_.cache().under_pressure(); }
 
