@@ -14,7 +14,7 @@
 namespace platter::job {
 namespace {
 
-constexpr uint64_t kChunkSize = 512 << 10;  // of each image; power of two
+constexpr uint64_t kChunkSize = 1 << 20;  // of each image; power of two
 constexpr uint64_t kSectorSize = 512;
 
 // What to read of a range, where anything is to be read.

@@ -23,7 +23,8 @@ struct CompareOptions {
   std::span<io::Reactor* const> reactors;
   // What is allocated, and what is data or zeroes, must be the same too, as far as both images reach.
   bool strict = false;
-  unsigned workers = 8;
+  // Chunks in flight over all reactors, of 1 MiB of each image.
+  unsigned workers = 4;
   io::CancelToken cancel;
   // Bytes done of how many. From any of the reactors' threads, also from several at once.
   std::function<void(uint64_t done, uint64_t total)> progress;

@@ -17,7 +17,7 @@ import unittest
 
 MIB = 1 << 20
 TREES = ["/usr/include", "/usr/share/doc", "/usr/lib/python3", "/usr/share"]
-TREE_BYTES = 100 * MIB
+TREE_BYTES = 48 * MIB
 PLATTER = ""
 
 
