@@ -7,6 +7,7 @@
 // printed is medians over the rounds and half the range between the quartiles. Exit status 1: qcow2 is
 // below 0.95 of raw, or two reactors on one image below 1.7 of one.
 #include <fmt/format.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -86,8 +87,18 @@ io::Task<uint64_t> run_reactors(io::ReactorGroup& group, unsigned reactors, bloc
   co_return total;
 }
 
-// Requests a second.
-double measure(io::ReactorGroup& group, unsigned reactors, block::Backend& backend,
+struct Measured {
+  double rate;    // requests a second
+  double cpu_ns;  // processor time of all threads, the kernel's for us included, a request
+};
+
+double processor_seconds() {
+  timespec now = {};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+Measured measure(io::ReactorGroup& group, unsigned reactors, block::Backend& backend,
                std::chrono::milliseconds slice) {
   Stop stop;
   std::thread timer([&] {
@@ -95,10 +106,12 @@ double measure(io::ReactorGroup& group, unsigned reactors, block::Backend& backe
     stop.asked.store(true, std::memory_order_relaxed);
   });
   auto start = Clock::now();
+  double cpu_start = processor_seconds();
   uint64_t total = io::run_blocking(group.at(0), run_reactors(group, reactors, backend, stop));
   double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  double cpu = processor_seconds() - cpu_start;
   timer.join();
-  return static_cast<double>(total) / seconds;
+  return {static_cast<double>(total) / seconds, 1e9 * cpu / static_cast<double>(total)};
 }
 
 // ---- The images
@@ -148,6 +161,7 @@ struct Case {
   unsigned reactors;
   block::Backend* backend;
   std::vector<double> rates;
+  std::vector<double> cpu_ns;
 };
 
 double quantile(std::vector<double> values, double fraction) {
@@ -165,9 +179,9 @@ double ratio(const Case& above, const Case& below) {
 void print_case(const Case& entry) {
   double rate = quantile(entry.rates, 0.5);
   double half_range = (quantile(entry.rates, 0.75) - quantile(entry.rates, 0.25)) / 2;
-  fmt::print("  {:<16} {:>2} reactor{} {:>9.0f} k/s ±{:>4.1f}% {:>8.0f} ns a request on each\n", entry.name,
-             entry.reactors, entry.reactors == 1 ? " " : "s", rate / 1000, 100 * half_range / rate,
-             1e9 * entry.reactors / rate);
+  fmt::print("  {:<12} {:>2} reactor{} {:>9.0f} k/s ±{:>4.1f}% {:>8.0f} ns a request on each, {:>6.0f} ns of processor\n",
+             entry.name, entry.reactors, entry.reactors == 1 ? " " : "s", rate / 1000, 100 * half_range / rate,
+             1e9 * entry.reactors / rate, quantile(entry.cpu_ns, 0.5));
 }
 
 bool print_ratio(const char* what, double value, double bound) {
@@ -195,15 +209,17 @@ int run(const std::string& directory, int rounds, std::chrono::milliseconds slic
 
   std::vector<Case> cases;
   for (unsigned reactors : {1u, 2u}) {
-    cases.push_back({"raw file", reactors, raw.get(), {}});
-    cases.push_back({"qcow2 file", reactors, qcow2.get(), {}});
-    cases.push_back({"null-co", reactors, null.get(), {}});
-    cases.push_back({"memory", reactors, memory.get(), {}});
+    cases.push_back({"raw file", reactors, raw.get(), {}, {}});
+    cases.push_back({"qcow2 file", reactors, qcow2.get(), {}, {}});
+    cases.push_back({"null-co", reactors, null.get(), {}, {}});
+    cases.push_back({"memory", reactors, memory.get(), {}, {}});
   }
   for (int round = -1; round < rounds; ++round) {  // the first one warms up
     for (Case& entry : cases) {
-      double rate = measure(*group, entry.reactors, *entry.backend, slice);
-      if (round >= 0) entry.rates.push_back(rate);
+      Measured measured = measure(*group, entry.reactors, *entry.backend, slice);
+      if (round < 0) continue;
+      entry.rates.push_back(measured.rate);
+      entry.cpu_ns.push_back(measured.cpu_ns);
     }
   }
   for (const Case& entry : cases) print_case(entry);
