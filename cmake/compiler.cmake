@@ -28,8 +28,13 @@ if(PLATTER_FUZZ)
   target_compile_options(platter_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
+# Link-time optimisation is for what users and benchmarks run. Objects carry both forms (fat), so that
+# the many test programs link at once, and only programs that link platter_lto pay for the rest.
+add_library(platter_fat_objects INTERFACE)
+add_library(platter_lto INTERFACE)
 if(PLATTER_LTO)
-  target_compile_options(platter_options INTERFACE -flto=thin)
-  target_link_options(platter_options INTERFACE -flto=thin
+  target_compile_options(platter_fat_objects INTERFACE -flto=thin -ffat-lto-objects)
+  target_link_libraries(platter_lto INTERFACE platter_fat_objects)
+  target_link_options(platter_lto INTERFACE -flto=thin -ffat-lto-objects
     -Wl,--thinlto-cache-dir=${CMAKE_BINARY_DIR}/lto-cache)
 endif()
