@@ -1,8 +1,8 @@
-// Runtime: the threads, drivers and open images of one user of the library. There is no global state: a process may
-// have several, and each test a fresh one.
+// Runtime: the threads, drivers and open images of one user of the library. There is no global
+// state: a process may have several, and each test a fresh one.
 //
-// A Runtime owns its reactors: threads that each run an event loop over their own io_uring (or, where that is
-// not permitted, over epoll and worker threads). Requests on images run on them.
+// A Runtime owns its reactors: threads that each run an event loop over their own io_uring (or,
+// where that is not permitted, over epoll and worker threads). Requests on images run on them.
 //
 // Thread-safety: every call may be made from any thread that is not one of the reactors.
 #pragma once

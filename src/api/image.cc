@@ -88,7 +88,8 @@ Result<std::unique_ptr<Image>> Image::open(Runtime& runtime, const ImageOpenOpti
   if (options.writable) needed |= Permission::kWrite | Permission::kResize;
   Permissions shared = Permission::kConsistentRead | Permission::kWriteUnchanged;
   if (options.share_writes) shared = block::kAllPermissions;
-  auto state = std::unique_ptr<State>(new State{.runtime = runtime.state(), .backend = {}, .gate = {}});
+  auto state =
+      std::unique_ptr<State>(new State{.runtime = runtime.state(), .backend = {}, .gate = {}});
   PLATTER_ASSIGN(state->backend,
                  state->wait(runtime.state().graph.open(std::move(request), needed, shared)));
   return std::unique_ptr<Image>(new Image(std::move(state)));
@@ -139,7 +140,8 @@ Result<void> Image::flush() { return state_->wait(state_->backend->flush()); }
 
 Result<RunStatus> Image::status(uint64_t offset, uint64_t length) {
   if (length == 0 || offset >= size()) {
-    return fail(EINVAL, "The status of an empty range, or past the end of the image, was asked for");
+    return fail(EINVAL,
+                "The status of an empty range, or past the end of the image, was asked for");
   }
   unsigned depth = 0;
   PLATTER_ASSIGN(block::BlockStatus status,

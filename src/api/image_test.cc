@@ -34,8 +34,8 @@ class ImageTest : public testing::TestWithParam<Engine> {
 };
 
 TEST_P(ImageTest, IsCreatedWrittenReadMeasuredResizedAndClosed) {
-  ASSERT_TRUE(Image::create(*runtime_, {.filename = path("a"), .format = "raw", .size = 1 << 20,
-                                        .options = {}}));
+  ASSERT_TRUE(Image::create(
+      *runtime_, {.filename = path("a"), .format = "raw", .size = 1 << 20, .options = {}}));
   ImageOpenOptions how;
   how.filename = path("a");
   how.format = "raw";
@@ -70,13 +70,17 @@ TEST_P(ImageTest, IsCreatedWrittenReadMeasuredResizedAndClosed) {
   EXPECT_EQ(outside.error().code(), EIO);
   auto second = Image::open(*runtime_, how);
   ASSERT_FALSE(second);
-  EXPECT_EQ(second.error().message(), "Could not open '" + path("a") + "': Failed to get \"write\" lock");
+  EXPECT_EQ(second.error().message(),
+            "Could not open '" + path("a") + "': Failed to get \"write\" lock");
   EXPECT_TRUE(image.close());
 }
 
 TEST_P(ImageTest, CompletesManyRequestsAtOnce) {
-  auto opened = Image::open(*runtime_, {.filename = {}, .format = {}, .options = "driver=memory,size=16M",
-                                        .writable = true, .policy = {}});
+  auto opened = Image::open(*runtime_, {.filename = {},
+                                        .format = {},
+                                        .options = "driver=memory,size=16M",
+                                        .writable = true,
+                                        .policy = {}});
   ASSERT_TRUE(opened) << opened.error().message();
   Image& image = **opened;
   constexpr size_t kRequests = 256, kBytes = 4096;
@@ -84,13 +88,12 @@ TEST_P(ImageTest, CompletesManyRequestsAtOnce) {
     std::atomic<unsigned> good{0};
     std::counting_semaphore<kRequests> ended{0};
   } outcome;
-  const Completion completion = {
-      [](void* user, Result<void> result) {
-        auto* all = static_cast<Outcome*>(user);
-        if (result) all->good.fetch_add(1);
-        all->ended.release();
-      },
-      &outcome};
+  const Completion completion = {[](void* user, Result<void> result) {
+                                   auto* all = static_cast<Outcome*>(user);
+                                   if (result) all->good.fetch_add(1);
+                                   all->ended.release();
+                                 },
+                                 &outcome};
   std::vector<uint8_t> data(kRequests * kBytes);
   for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i / kBytes + i);
   for (size_t i = 0; i < kRequests; ++i) {

@@ -11,12 +11,9 @@ static constexpr unsigned kDefaultReactorsMax = 8;
 
 static io::EngineKind engine_kind(Engine engine) {
   switch (engine) {
-    case Engine::kUring:
-      return io::EngineKind::kUring;
-    case Engine::kThreads:
-      return io::EngineKind::kThreads;
-    case Engine::kAuto:
-      break;
+    case Engine::kUring: return io::EngineKind::kUring;
+    case Engine::kThreads: return io::EngineKind::kThreads;
+    case Engine::kAuto: break;
   }
   return io::EngineKind::kAuto;
 }
@@ -36,9 +33,8 @@ Runtime::~Runtime() = default;
 Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) {
   auto state = std::make_unique<State>(make_log(options));
   io::ReactorGroup::Options group;
-  group.reactors = options.reactors != 0
-                       ? options.reactors
-                       : std::min(io::usable_processors(), kDefaultReactorsMax);
+  group.reactors = options.reactors != 0 ? options.reactors
+                                         : std::min(io::usable_processors(), kDefaultReactorsMax);
   group.engine = engine_kind(options.engine);
   group.log = &state->log;
   PLATTER_ASSIGN(state->reactors, io::ReactorGroup::start(group));

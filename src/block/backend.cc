@@ -9,8 +9,8 @@ namespace platter::block {
 
 namespace {
 
-// One request's passage: counted in flight from enter() on, and in the accounts when it ends. Lives in
-// the request's frame.
+// One request's passage: counted in flight from enter() on, and in the accounts when it ends. Lives
+// in the request's frame.
 class Request {
  public:
   Request(Backend::State& state, Operation operation, uint64_t bytes)
@@ -52,7 +52,8 @@ class Request {
 
 Result<void> outside() { return fail(EIO, "A request reaches past the end of the image"); }
 
-Result<void> check_write(const Backend::State& s, uint64_t offset, uint64_t length, WriteFlags flags) {
+Result<void> check_write(const Backend::State& s, uint64_t offset, uint64_t length,
+                         WriteFlags flags) {
   const Permissions held = s.edge.needed();
   const bool allowed = held.has(Permission::kWrite) || (flags.has(WriteFlag::kWriteUnchanged) &&
                                                         held.has(Permission::kWriteUnchanged));
@@ -135,8 +136,8 @@ io::Task<Result<void>> Backend::discard(uint64_t offset, uint64_t length) {
   co_return std::move(result);
 }
 
-// Skips a flush when nothing was written since the last one and none is under way. Two that run together both
-// reach the driver: the second must not report what the first has not finished.
+// Skips a flush when nothing was written since the last one and none is under way. Two that run
+// together both reach the driver: the second must not report what the first has not finished.
 static io::Task<Result<void>> flush_written(Node& node) {
   Node::State& s = node.state();
   const bool alone = s.flushes.fetch_add(1, std::memory_order_seq_cst) == 0;

@@ -1,8 +1,9 @@
-// Backend: a user of a node (a tool, a device, an export, a job). It holds the permissions its user needs,
-// counts what is in flight, keeps accounts, and is where a drained section stops new requests.
+// Backend: a user of a node (a tool, a device, an export, a job). It holds the permissions its user
+// needs, counts what is in flight, keeps accounts, and is where a drained section stops new
+// requests.
 //
-// Counters are per reactor, cache lines apart: a request on one reactor writes to no line that another
-// one reads, unless a drain is going on.
+// Counters are per reactor, cache lines apart: a request on one reactor writes to no line that
+// another one reads, unless a drain is going on.
 #pragma once
 
 #include <memory>
@@ -27,8 +28,8 @@ class Backend {
   uint64_t size() const;
   const Limits& limits() const;
 
-  // A range that leaves the node is EIO, a write without the permission EPERM. With the write cache off (set_write_cache),
-  // every write is durable when it completes.
+  // A range that leaves the node is EIO, a write without the permission EPERM. With the write cache
+  // off (set_write_cache), every write is durable when it completes.
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags = {});
   io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags = {});
@@ -41,7 +42,8 @@ class Backend {
   void set_write_cache(bool on);
   BackendStatistics statistics() const;
 
-  // Drains, flushes if it may write, and lets go of the node (which closes if this was its last user).
+  // Drains, flushes if it may write, and lets go of the node (which closes if this was its last
+  // user).
   io::Task<Result<void>> close();
 
   // For this room alone (block/backend_state.h).

@@ -95,8 +95,10 @@ TEST_F(ChainTest, ReadsThroughAShorterBackingFile) {
     unsigned depth;
     bool data, zero, allocated;
   };
-  for (const Expected& expected : {Expected{0, 2, true, false, true}, {65536, 2, false, true, false},
-                                   {131072, 0, true, false, true}, {196608, 0, false, true, false}}) {
+  for (const Expected& expected : {Expected{0, 2, true, false, true},
+                                   {65536, 2, false, true, false},
+                                   {131072, 0, true, false, true},
+                                   {196608, 0, false, true, false}}) {
     unsigned depth = 99;
     auto status = run((*top)->status_above(nullptr, expected.offset, 262144 - expected.offset,
                                            StatusDetail::kPrecise, &depth));
@@ -134,16 +136,17 @@ TEST_F(ChainTest, RefusesAChainThatIsTooLong) {
   policy.max_chain_depth = 6;
   EXPECT_EQ(error(open("5", false, policy)), "opened");
   policy.max_chain_depth = 5;
-  EXPECT_THAT(error(open("5", false, policy)), HasSubstr("The backing chain is longer than 5 images"));
+  EXPECT_THAT(error(open("5", false, policy)),
+              HasSubstr("The backing chain is longer than 5 images"));
 }
 
 TEST_F(ChainTest, SaysWhichBackingFileIsMissing) {
   create("base", "1M");
   create("top", "1M", "base");
   std::filesystem::remove(path("base"));
-  EXPECT_EQ(error(open("top")),
-            "Could not open '" + path("top") + "': Could not open backing file: Could not open '" +
-                path("base") + "': No such file or directory");
+  EXPECT_EQ(error(open("top")), "Could not open '" + path("top") +
+                                    "': Could not open backing file: Could not open '" +
+                                    path("base") + "': No such file or directory");
   auto alone = open("top", false, OpenPolicy::deny(), "backing=");
   ASSERT_TRUE(alone) << alone.error().message();
   EXPECT_TRUE(run((*alone)->close()));

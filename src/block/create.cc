@@ -33,9 +33,8 @@ Result<CreatePlan> plan_creation(const DriverRegistry& registry, const CreateReq
   }
   if (type == nullptr) type = protocol;
   if (type->create == nullptr) {
-    return fail(ENOTSUP,
-                fmt::format("{} driver '{}' does not support image creation",
-                            type == protocol ? "Protocol" : "Format", type->name));
+    return fail(ENOTSUP, fmt::format("{} driver '{}' does not support image creation",
+                                     type == protocol ? "Protocol" : "Format", type->name));
   }
   if (protocol->create == nullptr) {
     return fail(ENOTSUP, fmt::format("Protocol driver '{}' does not support image creation",
@@ -87,8 +86,7 @@ io::Task<Result<std::unique_ptr<Backend>>> CreateContext::create_file() {
   request.flags.read_only = false;
   request.discard_unmap = true;
   co_return co_await graph.open(
-      std::move(request),
-      Permission::kConsistentRead | Permission::kWrite | Permission::kResize,
+      std::move(request), Permission::kConsistentRead | Permission::kWrite | Permission::kResize,
       Permission::kConsistentRead | Permission::kWriteUnchanged);
 }
 

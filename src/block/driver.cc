@@ -27,8 +27,8 @@ Driver::ChildPermissions Driver::child_permissions(const Child& child, Permissio
 }
 
 static Driver::ChildPermissions backing_permissions(Permissions needed, Permissions shared) {
-  // The overlay may change what it reads from here by changing itself; nobody else may, unless whoever
-  // uses the overlay is prepared for that.
+  // The overlay may change what it reads from here by changing itself; nobody else may, unless
+  // whoever uses the overlay is prepared for that.
   Permissions share = Permission::kConsistentRead | Permission::kWriteUnchanged;
   if (shared.has(Permission::kWrite)) share |= Permission::kWrite | Permission::kResize;
   return {needed & Permission::kConsistentRead, share};

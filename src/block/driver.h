@@ -1,17 +1,18 @@
 // What a driver is: the one header that formats, protocols and filters build on.
 //
 // A DriverType is a driver's static description: its name, option tables, probe, open and
-// create. A Driver is one open instance, owned by its node. Every driver has the I/O interface; anything
-// more is a separate interface that it hands out if it has it, so that a command can ask and say
-// plainly which format lacks it.
+// create. A Driver is one open instance, owned by its node. Every driver has the I/O interface;
+// anything more is a separate interface that it hands out if it has it, so that a command can ask
+// and say plainly which format lacks it.
 //
 // Concurrency: read, write, zero, discard, flush and status may be called from any reactor at any
-// time, also for overlapping ranges, and must be safe; the driver guards its own state. Everything else
-// is called with no request in flight (drained), one call at a time.
+// time, also for overlapping ranges, and must be safe; the driver guards its own state. Everything
+// else is called with no request in flight (drained), one call at a time.
 //
-// Ranges are aligned to limits().request_alignment and lie within size() rounded up to it, except that
-// a write to a node whose limits say extends_on_write may lie anywhere: it grows the node. What a driver reads
-// past its size() (below the rounded one) is zeroes. A read, write, zero or discard is never empty.
+// Ranges are aligned to limits().request_alignment and lie within size() rounded up to it, except
+// that a write to a node whose limits say extends_on_write may lie anywhere: it grows the node.
+// What a driver reads past its size() (below the rounded one) is zeroes. A read, write, zero or
+// discard is never empty.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +43,8 @@ class Node;
 class Resizable {
  public:
   virtual ~Resizable() = default;
-  // `exact`: fail rather than end up larger. New bytes read as zeroes, also where a longer backing file would
-  // show through.
+  // `exact`: fail rather than end up larger. New bytes read as zeroes, also where a longer backing
+  // file would show through.
   virtual io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) = 0;
 };
 
@@ -93,8 +94,8 @@ struct SnapshotInfo {
 };
 
 struct DriverInfo {
-  uint64_t cluster_size = 0;           // 0: the format has none
-  bool dirty = false;                  // not cleanly shut down
+  uint64_t cluster_size = 0;  // 0: the format has none
+  bool dirty = false;         // not cleanly shut down
   bool compressed = false;
   bool encrypted = false;
   // "format-specific": {"type": ..., "data": {...}}; null: none.
@@ -122,8 +123,8 @@ class Driver {
   virtual io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length,
                                                StatusDetail detail) = 0;
 
-  // Before the node goes: write back what is cached, leave the image clean. Errors are reported, and
-  // the driver is gone all the same.
+  // Before the node goes: write back what is cached, leave the image clean. Errors are reported,
+  // and the driver is gone all the same.
   virtual io::Task<Result<void>> close();
 
   virtual Result<DriverInfo> info() const { return DriverInfo{}; }
@@ -140,9 +141,10 @@ class Driver {
     Permissions needed;
     Permissions shared;
   };
-  virtual ChildPermissions child_permissions(const Child& child, Permissions needed, Permissions shared) const;
-  // Permissions on this node were changed to these (file: takes and drops image locks). `apply` is called before the graph is
-  // changed and may refuse; a refusal undoes the whole change.
+  virtual ChildPermissions child_permissions(const Child& child, Permissions needed,
+                                             Permissions shared) const;
+  // Permissions on this node were changed to these (file: takes and drops image locks). `apply` is
+  // called before the graph is changed and may refuse; a refusal undoes the whole change.
   virtual Result<void> set_permissions(Permissions needed, Permissions shared);
 
   virtual Resizable* resizable() { return nullptr; }
@@ -173,8 +175,9 @@ class OpenContext {
   virtual const OpenPolicy& policy() const = 0;
   // The name that the user gave, for a protocol driver; empty if only options did.
   virtual const std::string& filename() const = 0;
-  // Opens what the options say for the child `name` ("file": an inline definition under "file.", or the name
-  // of a node), or the node's file name if they say nothing. A child of a format is opened as a protocol.
+  // Opens what the options say for the child `name` ("file": an inline definition under "file.", or
+  // the name of a node), or the node's file name if they say nothing. A child of a format is opened
+  // as a protocol.
   virtual io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles) = 0;
 };
 
@@ -182,13 +185,14 @@ class OpenContext {
 struct CreateContext {
   Graph& graph;
   std::string filename;
-  const base::OptionSet& options;        // of the driver's create table
-  const base::Options& protocol_options; // what the table did not know: for the file beneath; already checked
-  bool begun = false;                    // create_file() has made or emptied the file
+  const base::OptionSet& options;  // of the driver's create table
+  const base::Options&
+      protocol_options;  // what the table did not know: for the file beneath; already checked
+  bool begun = false;    // create_file() has made or emptied the file
 
-  // For a format: creates the empty file beneath (an existing one is emptied) and opens it for writing and
-  // resizing. Called once every option has been found good; what it made is removed when the
-  // creation fails later. The caller closes the backend.
+  // For a format: creates the empty file beneath (an existing one is emptied) and opens it for
+  // writing and resizing. Called once every option has been found good; what it made is removed
+  // when the creation fails later. The caller closes the backend.
   io::Task<Result<std::unique_ptr<Backend>>> create_file();
 };
 
@@ -201,12 +205,13 @@ struct DriverType {
   base::OptionSchema create_options;
   // 0 (not this format) to 100. `head` is the first min(size, 512... kProbeBytes) bytes.
   int (*probe)(std::span<const uint8_t> head, std::string_view filename) = nullptr;
-  // For a protocol: "nbd" of "nbd:..." and "nbd://"; empty: none. Turns the rest of such a name into options.
+  // For a protocol: "nbd" of "nbd:..." and "nbd://"; empty: none. Turns the rest of such a name
+  // into options.
   std::string_view filename_prefix = {};
   Result<base::Options> (*parse_filename)(std::string_view filename) = nullptr;
   bool supports_backing = false;
-  // Runtime options, besides the file name, that change what the image contains: a node that was given one is
-  // named by json:{...} rather than by its path.
+  // Runtime options, besides the file name, that change what the image contains: a node that was
+  // given one is named by json:{...} rather than by its path.
   std::span<const std::string_view> identity_options = {};
   io::Task<Result<std::unique_ptr<Driver>>> (*open)(OpenContext& context) = nullptr;
   io::Task<Result<void>> (*create)(CreateContext& context) = nullptr;

@@ -99,7 +99,8 @@ std::string reopening_name(const Node& node) {
       // What looks like a protocol is no path until it says so.
       return protocol_prefix(*path).empty() ? *path : "./" + *path;
     }
-    if (!node.type().filename_prefix.empty()) return fmt::format("{}://", node.type().filename_prefix);
+    if (!node.type().filename_prefix.empty())
+      return fmt::format("{}://", node.type().filename_prefix);
   }
   return std::string(kJsonPrefix) + describe(node).dump();
 }
@@ -122,8 +123,7 @@ static fs::path resolved(const fs::path& path) {
 Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
                          const std::string& target, const std::string& written) {
   switch (policy.reach) {
-    case OpenPolicy::Reach::kAnything:
-      return {};
+    case OpenPolicy::Reach::kAnything: return {};
     case OpenPolicy::Reach::kNothing:
       if (policy.allowed_directories.empty()) {
         return fail(EACCES, fmt::format("Backing file '{}' of '{}' is not opened: the open policy "
@@ -131,8 +131,7 @@ Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
                                         written, image));
       }
       break;
-    case OpenPolicy::Reach::kOwnDirectory:
-      break;
+    case OpenPolicy::Reach::kOwnDirectory: break;
   }
   if (!protocol_prefix(target).empty()) {
     return fail(EACCES, fmt::format("Backing file '{}' of '{}' is not opened: the open policy only "

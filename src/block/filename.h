@@ -20,12 +20,13 @@ Result<const DriverType*> protocol_of(const DriverRegistry& registry, std::strin
 // `name` as seen from the directory of the file `base`, both plain paths.
 std::string combine_paths(std::string_view base, std::string_view name);
 
-// The name by which `node` can be opened again: its primary child's if nothing else matters, else json:{...}.
+// The name by which `node` can be opened again: its primary child's if nothing else matters, else
+// json:{...}.
 std::string reopening_name(const Node& node);
 std::string absolute_directory(std::string_view filename);
 
-// Whether `policy` lets the image `image` (a path) name the file `target` (resolved). `written` is the name as the image
-// has it.
+// Whether `policy` lets the image `image` (a path) name the file `target` (resolved). `written` is
+// the name as the image has it.
 Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
                          const std::string& target, const std::string& written);
 

@@ -46,8 +46,7 @@ static Result<std::unique_ptr<Backend>> make_backend(Graph& graph, Node& node, P
   state->graph = &graph;
   state->closed = true;  // until it is attached
   ChildAccess::name(state->edge) = "root";
-  ChildAccess::needed(state->edge) = needed;
-  ChildAccess::shared(state->edge) = shared;
+  ChildAccess::set_permissions(state->edge, needed, shared);
   ChildAccess::in_flight(state->edge) = state->in_flight;
   PLATTER_TRY(attach_edge(state->edge, node));
   state->closed = false;
@@ -130,9 +129,8 @@ void Graph::drained_end(Node& node) {
 
 static bool reaches(const Node& from, const Node* target) {
   if (&from == target) return true;
-  return std::ranges::any_of(from.children(), [target](const auto& child) {
-    return reaches(child->node(), target);
-  });
+  return std::ranges::any_of(
+      from.children(), [target](const auto& child) { return reaches(child->node(), target); });
 }
 
 io::Task<Result<void>> Graph::replace_child(Child& child, Node& replacement) {

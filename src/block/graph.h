@@ -1,7 +1,7 @@
 // Graph: the nodes of one runtime, how they come to be, and how they are changed.
 //
-// Opening, closing and changing are serialised (one at a time, on an async mutex); requests run beside them except in the
-// drained part of a change.
+// Opening, closing and changing are serialised (one at a time, on an async mutex); requests run
+// beside them except in the drained part of a change.
 #pragma once
 
 #include <memory>
@@ -30,10 +30,10 @@ struct CacheMode {
 };
 
 struct OpenRequest {
-  std::string filename;    // a path, "proto:...", "json:{...}", or empty where options say it all
-  std::string description; // names the image in errors where `filename` is empty
-  std::string format;      // empty: probe
-  base::Options options;   // runtime options, dotted
+  std::string filename;     // a path, "proto:...", "json:{...}", or empty where options say it all
+  std::string description;  // names the image in errors where `filename` is empty
+  std::string format;       // empty: probe
+  base::Options options;    // runtime options, dotted
   OpenFlags flags;
   CacheMode cache;
   bool force_share = false;
@@ -43,8 +43,8 @@ struct OpenRequest {
 
 struct CreateRequest {
   std::string filename;
-  std::string format;      // driver name; empty: the protocol that `filename` is of
-  base::Options options;   // create options of the format, and of the protocol beneath
+  std::string format;     // driver name; empty: the protocol that `filename` is of
+  base::Options options;  // create options of the format, and of the protocol beneath
 };
 
 class Graph {
@@ -61,9 +61,11 @@ class Graph {
 
   // Opens the image and everything it needs, and returns a backend with the permissions. On failure
   // nothing stays open. "Could not open 'F': ..." is the error's form.
-  io::Task<Result<std::unique_ptr<Backend>>> open(OpenRequest request, Permissions needed, Permissions shared);
+  io::Task<Result<std::unique_ptr<Backend>>> open(OpenRequest request, Permissions needed,
+                                                  Permissions shared);
   // A further backend on an open node.
-  io::Task<Result<std::unique_ptr<Backend>>> attach(Node& node, Permissions needed, Permissions shared);
+  io::Task<Result<std::unique_ptr<Backend>>> attach(Node& node, Permissions needed,
+                                                    Permissions shared);
 
   // Makes a new image. Unknown options are refused before anything is touched; on failure what it
   // had begun is removed. The backing file is not looked at.
@@ -76,8 +78,8 @@ class Graph {
   io::Task<void> drained_begin(Node& node);
   void drained_end(Node& node);
 
-  // In a drained section: points `child` at `replacement`. Refused if permissions conflict or a cycle would
-  // arise ("Making 'A' a C child of 'B' would create a cycle").
+  // In a drained section: points `child` at `replacement`. Refused if permissions conflict or a
+  // cycle would arise ("Making 'A' a C child of 'B' would create a cycle").
   io::Task<Result<void>> replace_child(Child& child, Node& replacement);
 
   // For this room alone (block/graph_state.h).

@@ -19,7 +19,7 @@ struct Graph::State {
   Graph& graph;
   Environment environment;
   io::AsyncMutex changes;  // opening, closing, replacing: one at a time
-  std::mutex structure;    // Node::State::parents and `nodes`, for those who look while requests run
+  std::mutex structure;  // Node::State::parents and `nodes`, for those who look while requests run
   std::vector<std::unique_ptr<Node>> nodes;
   unsigned names_given = 0;
   struct Drained {
@@ -34,8 +34,8 @@ std::vector<std::shared_ptr<InFlight>> users_above(const Node& node);
 
 // ---- Edges and permissions (permissions.cc). All of it under Graph::State::changes.
 
-// Settles the permissions of `nodes` and everything below them after an edge was added, removed or given
-// other wishes. On a refusal nothing has changed.
+// Settles the permissions of `nodes` and everything below them after an edge was added, removed or
+// given other wishes. On a refusal nothing has changed.
 Result<void> refresh_permissions(const std::vector<Node*>& nodes);
 // Links `edge` (name, roles, parent and wishes are set) to `node`, if the permissions allow it.
 Result<void> attach_edge(Child& edge, Node& node);
@@ -49,12 +49,12 @@ void unlink_edge(Child& edge);
 
 struct NodeRequest {
   std::string filename;
-  std::string driver;      // empty: unknown
-  base::Options options;   // the node's own, dotted
+  std::string driver;     // empty: unknown
+  base::Options options;  // the node's own, dotted
   OpenFlags flags;
   bool no_flush = false;
   bool force_share = false;
-  bool protocol = false;   // a driver that is not named is a protocol
+  bool protocol = false;  // a driver that is not named is a protocol
   const OpenPolicy* policy = nullptr;
   const struct ChainLink* above = nullptr;  // the images that name this one, nearest first
 };

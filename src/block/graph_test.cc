@@ -96,12 +96,12 @@ TEST_F(GraphTest, SaysWhyAnImageCannotBeOpened) {
   write_file("a", std::string(65536, 'x'));
   const std::string a = path("a");
   auto json = [](const std::string& text) { return request("json:" + text, "", false); };
-  EXPECT_EQ(open_error(request(path("none"), "", false)),
-            "Could not open '" + path("none") + "': Could not open '" + path("none") +
-                "': No such file or directory");
-  EXPECT_EQ(open_error(request(directory_, "", false)),
-            "Could not open '" + directory_ + "': 'file' driver requires '" + directory_ +
-                "' to be a regular file");
+  EXPECT_EQ(open_error(request(path("none"), "", false)), "Could not open '" + path("none") +
+                                                              "': Could not open '" + path("none") +
+                                                              "': No such file or directory");
+  EXPECT_EQ(open_error(request(directory_, "", false)), "Could not open '" + directory_ +
+                                                            "': 'file' driver requires '" +
+                                                            directory_ + "' to be a regular file");
   EXPECT_EQ(open_error(request(a, "nosuch", false)),
             "Could not open '" + a + "': Unknown driver 'nosuch'");
   EXPECT_EQ(open_error(request("nbdx:foo", "", false)),
@@ -110,8 +110,7 @@ TEST_F(GraphTest, SaysWhyAnImageCannotBeOpened) {
               HasSubstr("Could not open './nbdx:foo': No such file or directory"));
   EXPECT_THAT(open_error(json("{bad")), HasSubstr("': Could not parse the JSON options: "));
   EXPECT_THAT(open_error(json("[1]")), HasSubstr("': Invalid JSON object given"));
-  EXPECT_EQ(open_error(json("{}")),
-            "Could not open 'json:{}': Must specify either driver or file");
+  EXPECT_EQ(open_error(json("{}")), "Could not open 'json:{}': Must specify either driver or file");
   EXPECT_THAT(open_error(json(R"({"driver":"raw"})")),
               HasSubstr("A block device must be specified for \"file\""));
   EXPECT_THAT(open_error(json(R"({"driver":"raw","file":"xx"})")),
@@ -126,9 +125,10 @@ TEST_F(GraphTest, SaysWhyAnImageCannotBeOpened) {
   EXPECT_THAT(open_error(json(R"({"driver":"raw","foo":1,"file":{"driver":"file","filename":")" +
                               a + R"("}})")),
               HasSubstr("Block format 'raw' does not support the option 'foo'"));
-  EXPECT_THAT(open_error(json(R"({"driver":"raw","size":"1T","file":{"driver":"file","filename":")" +
-                              a + R"("}})")),
-              HasSubstr("has to be smaller or equal to the  actual size of the containing file (65536)"));
+  EXPECT_THAT(
+      open_error(json(R"({"driver":"raw","size":"1T","file":{"driver":"file","filename":")" + a +
+                      R"("}})")),
+      HasSubstr("has to be smaller or equal to the  actual size of the containing file (65536)"));
   EXPECT_THAT(open_error(json(R"({"driver":"file","aio":"native","filename":")" + a + R"("})")),
               HasSubstr("aio=native was specified, but it requires cache.direct=on"));
   EXPECT_TRUE(graph_.nodes().empty());
@@ -144,13 +144,16 @@ TEST_F(GraphTest, TakesOptionsInEverySpelling) {
     EXPECT_TRUE(run((*opened)->close()));
   };
   expect_size(request("file:" + path("a"), "", false), 65536, path("a"));
-  expect_size(request("json:{\"file.filename\": \"" + path("a") + "\", \"driver\": \"raw\"}", "", false),
-              65536, path("a"));
+  expect_size(
+      request("json:{\"file.filename\": \"" + path("a") + "\", \"driver\": \"raw\"}", "", false),
+      65536, path("a"));
   OpenRequest dotted = request("", "", false);
-  dotted.options = *base::Options::from_key_values("driver=raw,offset=512,size=1024,file.driver=file,file.filename=" + path("a"));
+  dotted.options = *base::Options::from_key_values(
+      "driver=raw,offset=512,size=1024,file.driver=file,file.filename=" + path("a"));
   expect_size(std::move(dotted), 1024,
               "json:{\"driver\": \"raw\", \"offset\": \"512\", \"size\": \"1024\", \"file\": "
-              "{\"driver\": \"file\", \"filename\": \"" + path("a") + "\"}}");
+              "{\"driver\": \"file\", \"filename\": \"" +
+                  path("a") + "\"}}");
   expect_size(request("null-co://", "raw", false), uint64_t{1} << 30, "null-co://");
 }
 
@@ -179,10 +182,11 @@ TEST_F(GraphTest, PermissionConflictsNameBothUsers) {
   auto refused = run(graph_.attach(disk, Permission::kConsistentRead,
                                    Permission::kConsistentRead | Permission::kWriteUnchanged));
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().message(),
-            "Permission conflict on node 'disk': permissions 'write, resize' are both required by an "
-            "unnamed block device (uses node 'disk' as 'root' child) and unshared by an unnamed block "
-            "device (uses node 'disk' as 'root' child).");
+  EXPECT_EQ(
+      refused.error().message(),
+      "Permission conflict on node 'disk': permissions 'write, resize' are both required by an "
+      "unnamed block device (uses node 'disk' as 'root' child) and unshared by an unnamed block "
+      "device (uses node 'disk' as 'root' child).");
   EXPECT_EQ(refused.error().code(), EPERM);
   // The refused one has left no trace.
   auto second = run(graph_.attach(disk, Permission::kConsistentRead, kAllPermissions));
@@ -222,7 +226,8 @@ TEST_F(GraphTest, AProbedRawImageKeepsItsFirstSector) {
 
 TEST_F(GraphTest, RefusesOptionsBeforeItTouchesTheTarget) {
   write_file("a", "precious");
-  auto create = [this](const std::string& name, const std::string& format, const std::string& options) {
+  auto create = [this](const std::string& name, const std::string& format,
+                       const std::string& options) {
     return run(graph_.create({path(name), format, *base::Options::from_key_values(options)}));
   };
   auto bad = create("a", "raw", "size=1M,foo=1");

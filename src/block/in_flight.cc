@@ -35,8 +35,9 @@ void InFlight::start() {
   woken.wake_all();
 }
 
-// A count that is zero once stays zero (no one enters while stopped; no newcomer is of the old phase), but for
-// the instants in which a request that is turned away takes its count back: those end with a notify().
+// A count that is zero once stays zero (no one enters while stopped; no newcomer is of the old
+// phase), but for the instants in which a request that is turned away takes its count back: those
+// end with a notify().
 io::Task<void> InFlight::empty() {
   watchers_.fetch_add(1, std::memory_order_seq_cst);
   while (!is_zero(0) || !is_zero(1)) {

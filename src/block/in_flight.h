@@ -1,10 +1,11 @@
-// InFlight: how many requests a backend has in flight, kept so that a request touches no line that another
-// reactor writes, and so that two questions can be answered when they are asked: "is it empty now?" (drain) and
-// "have those that were there when I asked ended?" (a grace period).
+// InFlight: how many requests a backend has in flight, kept so that a request touches no line that
+// another reactor writes, and so that two questions can be answered when they are asked: "is it
+// empty now?" (drain) and "have those that were there when I asked ended?" (a grace period).
 //
-// Each reactor has two counts, one a phase. A request counts itself in the current phase. A grace period flips
-// the phase and waits until the old phase's counts are zero: newcomers are in the other one. A request looks at the
-// phase again after it has counted itself, so that none hides in a phase that has been waited for.
+// Each reactor has two counts, one a phase. A request counts itself in the current phase. A grace
+// period flips the phase and waits until the old phase's counts are zero: newcomers are in the
+// other one. A request looks at the phase again after it has counted itself, so that none hides in
+// a phase that has been waited for.
 #pragma once
 
 #include <array>
@@ -38,14 +39,16 @@ class InFlight {
         leave(ticket);
         return false;
       }
-      if (phase_.load(std::memory_order_seq_cst) == ticket.phase) [[likely]] return true;
+      if (phase_.load(std::memory_order_seq_cst) == ticket.phase) [[likely]]
+        return true;
       leave(ticket);
     }
   }
   void leave(Ticket ticket) {
     const uint32_t before =
         slots_[ticket.slot].counts[ticket.phase].fetch_sub(1, std::memory_order_seq_cst);
-    if (before == 1 && watchers_.load(std::memory_order_seq_cst) != 0) [[unlikely]] notify();
+    if (before == 1 && watchers_.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+      notify();
   }
   // Resumes when it is not, or no longer, stopped.
   io::Task<void> wait_entry();

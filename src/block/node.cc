@@ -52,12 +52,18 @@ void Node::State::prepare_requests() {
   if (no_flush) limits.supports_fua = false;
   fua = limits.supports_fua;
   plain_read = limits.request_alignment == 1;
-  if (limits.request_alignment > 1 && tracker == nullptr) tracker = std::make_unique<WriteTracker>();
+  if (limits.request_alignment > 1 && tracker == nullptr)
+    tracker = std::make_unique<WriteTracker>();
   plain_write = plain_read && tracker == nullptr && detect_zeroes == DetectZeroes::kOff;
 }
 
-// ---- Child: the requests, with the permission for them asserted. A driver that asks for more than it
-// said it needs is our own mistake.
+// ---- Child: the requests, with the permission for them asserted. A driver that asks for more than
+// it said it needs is our own mistake.
+
+static bool may_write(Permissions held, WriteFlags flags) {
+  return held.has(Permission::kWrite) ||
+         (flags.has(WriteFlag::kWriteUnchanged) && held.has(Permission::kWriteUnchanged));
+}
 
 uint64_t Child::size() const { return node_->size(); }
 
@@ -65,17 +71,15 @@ io::Task<Result<void>> Child::read(uint64_t offset, io::BufferList buffers) {
   return node_->read(offset, buffers);
 }
 io::Task<Result<void>> Child::write(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
-  PLATTER_ASSERT(needed_.has(Permission::kWrite) || (flags.has(WriteFlag::kWriteUnchanged) &&
-                                                     needed_.has(Permission::kWriteUnchanged)));
+  PLATTER_ASSERT(may_write(needed(), flags));
   return node_->write(offset, buffers, flags);
 }
 io::Task<Result<void>> Child::zero(uint64_t offset, uint64_t length, WriteFlags flags) {
-  PLATTER_ASSERT(needed_.has(Permission::kWrite) || (flags.has(WriteFlag::kWriteUnchanged) &&
-                                                     needed_.has(Permission::kWriteUnchanged)));
+  PLATTER_ASSERT(may_write(needed(), flags));
   return node_->zero(offset, length, flags);
 }
 io::Task<Result<void>> Child::discard(uint64_t offset, uint64_t length) {
-  PLATTER_ASSERT(needed_.has(Permission::kWrite));
+  PLATTER_ASSERT(needed().has(Permission::kWrite));
   return node_->discard(offset, length);
 }
 io::Task<Result<void>> Child::flush() { return node_->flush(); }
@@ -83,7 +87,7 @@ io::Task<Result<BlockStatus>> Child::status(uint64_t offset, uint64_t length, St
   return node_->status(offset, length, detail);
 }
 io::Task<Result<void>> Child::resize(uint64_t size, Preallocation preallocation, bool exact) {
-  PLATTER_ASSERT(needed_.has(Permission::kResize));
+  PLATTER_ASSERT(needed().has(Permission::kResize));
   return node_->resize(size, preallocation, exact);
 }
 

@@ -5,8 +5,8 @@
 // larger than the driver's limits and falls back where a driver lacks an operation. An aligned
 // request within the limits goes to the driver without a coroutine of its own.
 //
-// The graph (children, parents, options) changes only while no request is in flight below the backends
-// that reach it (a drained section); requests may run on any reactor at the same time.
+// The graph (children, parents, options) changes only while no request is in flight below the
+// backends that reach it (a drained section); requests may run on any reactor at the same time.
 #pragma once
 
 #include <atomic>
@@ -24,16 +24,16 @@ class Backend;
 class Graph;
 class Node;
 
-// An edge: `parent` uses `node` under `name`, with permissions. The request calls forward to the node and assert
-// that the permission for them is held.
+// An edge: `parent` uses `node` under `name`, with permissions. The request calls forward to the
+// node and assert that the permission for them is held.
 class Child {
  public:
   const std::string& name() const { return name_; }
   ChildRoles roles() const { return roles_; }
   Node* parent() const { return parent_; }
   Node& node() const { return *node_; }
-  Permissions needed() const { return needed_; }
-  Permissions shared() const { return shared_; }
+  Permissions needed() const { return load(needed_); }
+  Permissions shared() const { return load(shared_); }
 
   uint64_t size() const;
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers);
@@ -51,15 +51,19 @@ class Child {
   Node* parent_ = nullptr;  // null: a backend's edge
   Node* node_ = nullptr;
   std::shared_ptr<class InFlight> in_flight_;  // of the backend whose edge this is
-  Permissions needed_;
-  Permissions shared_;
+  // Requests look at them while another user comes or goes.
+  std::atomic<uint32_t> needed_{0};
+  std::atomic<uint32_t> shared_{0};
+  static Permissions load(const std::atomic<uint32_t>& bits) {
+    return Permissions::from_bits(bits.load(std::memory_order_relaxed));
+  }
 };
 
 class Node {
  public:
   ~Node();
 
-  const std::string& name() const;       // node-name
+  const std::string& name() const;  // node-name
   const DriverType& type() const;
   Driver& driver() const;
   Graph& graph() const;
@@ -73,10 +77,10 @@ class Node {
   const Limits& limits() const;
   uint64_t size() const;
 
-  Child* child(std::string_view name) const;   // or null
+  Child* child(std::string_view name) const;  // or null
   const std::vector<std::unique_ptr<Child>>& children() const;
-  Child* backing() const;                      // the COW child, or null
-  Child* primary() const;                      // whose file name stands for this node, or null
+  Child* backing() const;  // the COW child, or null
+  Child* primary() const;  // whose file name stands for this node, or null
   // The node below filters: itself if it is none.
   Node& skip_filters();
 
@@ -88,19 +92,20 @@ class Node {
   io::Task<Result<void>> flush();
   // Of this layer alone.
   io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length, StatusDetail detail);
-  // Through the chain down to, not including, `base` (null: to its end). `depth`, if not null, gets how many
-  // layers down the answer was found. Past the end of a shorter layer the one above it answers: zero, not allocated.
+  // Through the chain down to, not including, `base` (null: to its end). `depth`, if not null, gets
+  // how many layers down the answer was found. Past the end of a shorter layer the one above it
+  // answers: zero, not allocated.
   io::Task<Result<BlockStatus>> status_above(Node* base, uint64_t offset, uint64_t length,
                                              StatusDetail detail, unsigned* depth);
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
 
-  // Resumes when every request that was in flight at some backend above this node when it was called has
-  // ended. Not to be awaited from inside a request. What a driver waits for before it reuses
-  // space that an earlier reader or writer may still be using.
+  // Resumes when every request that was in flight at some backend above this node when it was
+  // called has ended. Not to be awaited from inside a request. What a driver waits for before it
+  // reuses space that an earlier reader or writer may still be using.
   io::Task<void> requests_in_flight_end();
 
-  // From now on overlapping writes with WriteFlag::kSerialising are kept apart here (always so where requests
-  // are padded). Called with no request in flight.
+  // From now on overlapping writes with WriteFlag::kSerialising are kept apart here (always so
+  // where requests are padded). Called with no request in flight.
   void track_writes();
 
   // For this room alone (block/node_state.h).

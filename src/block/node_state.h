@@ -19,8 +19,10 @@ struct ChildAccess {
   static ChildRoles& roles(Child& child) { return child.roles_; }
   static Node*& parent(Child& child) { return child.parent_; }
   static Node*& node(Child& child) { return child.node_; }
-  static Permissions& needed(Child& child) { return child.needed_; }
-  static Permissions& shared(Child& child) { return child.shared_; }
+  static void set_permissions(Child& child, Permissions needed, Permissions shared) {
+    child.needed_.store(needed.bits(), std::memory_order_relaxed);
+    child.shared_.store(shared.bits(), std::memory_order_relaxed);
+  }
   static std::shared_ptr<InFlight>& in_flight(Child& child) { return child.in_flight_; }
 };
 
@@ -52,9 +54,9 @@ struct Node::State {
 
   // Facts for the request path, settled by prepare_requests() after the driver is open.
   Limits limits;
-  bool plain_read = false;   // no request needs padding or a bounce buffer
-  bool plain_write = false;  // nor tracking, nor a look at its content
-  bool fua = false;          // the driver makes a write durable by itself
+  bool plain_read = false;                // no request needs padding or a bounce buffer
+  bool plain_write = false;               // nor tracking, nor a look at its content
+  bool fua = false;                       // the driver makes a write durable by itself
   std::unique_ptr<WriteTracker> tracker;  // null: writes are not tracked
 
   // Whether something was written since the last flush (set when a write ends; read mostly).
@@ -65,6 +67,7 @@ struct Node::State {
 };
 
 // The permissions that a child needs by its role alone (driver.cc).
-Driver::ChildPermissions permissions_by_role(const Child& child, Permissions needed, Permissions shared);
+Driver::ChildPermissions permissions_by_role(const Child& child, Permissions needed,
+                                             Permissions shared);
 
 }  // namespace platter::block

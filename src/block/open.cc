@@ -1,4 +1,5 @@
-// How a node comes to be: its options are sorted, its driver chosen or probed, its children and its backing chain opened.
+// How a node comes to be: its options are sorted, its driver chosen or probed, its children and its
+// backing chain opened.
 
 #include <algorithm>
 #include <array>
@@ -27,21 +28,39 @@ constexpr std::array<std::string_view, 3> kDetectZeroesChoices = {"off", "on", "
 constexpr base::OptionDef kNodeOptions[] = {
     {.name = "driver", .type = OptionType::kString, .help = "Block driver to use for the node"},
     {.name = "node-name", .type = OptionType::kString, .help = "Node name"},
-    {.name = "discard", .type = OptionType::kString, .help = "discard operation (ignore/off, unmap/on)",
-     .choices = kDiscardChoices, .changeable = true},
-    {.name = "cache.direct", .type = OptionType::kBool, .help = "Bypass software writeback cache on the host",
+    {.name = "discard",
+     .type = OptionType::kString,
+     .help = "discard operation (ignore/off, unmap/on)",
+     .choices = kDiscardChoices,
      .changeable = true},
-    {.name = "cache.no-flush", .type = OptionType::kBool, .help = "Ignore flush requests",
+    {.name = "cache.direct",
+     .type = OptionType::kBool,
+     .help = "Bypass software writeback cache on the host",
      .changeable = true},
-    {.name = "cache.writeback", .type = OptionType::kBool, .help = "Writes complete before they are durable"},
-    {.name = "read-only", .type = OptionType::kBool, .help = "Node is opened in read-only mode",
+    {.name = "cache.no-flush",
+     .type = OptionType::kBool,
+     .help = "Ignore flush requests",
      .changeable = true},
-    {.name = "auto-read-only", .type = OptionType::kBool,
-     .help = "Node can become read-only if opening read-write fails", .changeable = true},
-    {.name = "force-share", .type = OptionType::kBool,
-     .help = "always accept other writers (default: off)", .default_value = {}, .changeable = true},
-    {.name = "detect-zeroes", .type = OptionType::kString,
-     .help = "try to optimize zero writes (off, on, unmap)", .choices = kDetectZeroesChoices,
+    {.name = "cache.writeback",
+     .type = OptionType::kBool,
+     .help = "Writes complete before they are durable"},
+    {.name = "read-only",
+     .type = OptionType::kBool,
+     .help = "Node is opened in read-only mode",
+     .changeable = true},
+    {.name = "auto-read-only",
+     .type = OptionType::kBool,
+     .help = "Node can become read-only if opening read-write fails",
+     .changeable = true},
+    {.name = "force-share",
+     .type = OptionType::kBool,
+     .help = "always accept other writers (default: off)",
+     .default_value = {},
+     .changeable = true},
+    {.name = "detect-zeroes",
+     .type = OptionType::kString,
+     .help = "try to optimize zero writes (off, on, unmap)",
+     .choices = kDetectZeroesChoices,
      .changeable = true},
 };
 constexpr base::OptionSchema kNodeSchema{kNodeOptions};
@@ -57,8 +76,7 @@ bool valid_node_name(std::string_view name) {
 
 class Opener final : public OpenContext {
  public:
-  Opener(Graph::State& graph, NodeRequest request)
-      : state_(graph), request_(std::move(request)) {}
+  Opener(Graph::State& graph, NodeRequest request) : state_(graph), request_(std::move(request)) {}
 
   io::Task<Result<Node*>> run() {
     PLATTER_CO_TRY(expand_json());
@@ -117,8 +135,9 @@ class Opener final : public OpenContext {
                                            : DetectZeroes::kOff;
     }
     if (detect_zeroes_ == DetectZeroes::kUnmap && !flags.unmap) {
-      return fail(EINVAL, "setting detect-zeroes to unmap is not allowed without setting discard "
-                          "operation to unmap");
+      return fail(EINVAL,
+                  "setting detect-zeroes to unmap is not allowed without setting discard "
+                  "operation to unmap");
     }
     if (request_.force_share && !flags.read_only) {
       return fail(EINVAL, "force-share=on can only be used with read-only images");
@@ -223,11 +242,13 @@ class Opener final : public OpenContext {
     }
     PLATTER_CO_ASSIGN(file_, co_await find_or_open("file", kImageRole, true));
     const uint64_t size = file_->size();
-    // Up to a whole sector, as if zeroes followed: a cut-off image is told by its first bytes all the same.
+    // Up to a whole sector, as if zeroes followed: a cut-off image is told by its first bytes all
+    // the same.
     io::AlignedBuffer head(std::min<uint64_t>(base::align_up(size, kSectorBytes), kProbeBytes));
     head.view().fill_zero();
     if (size != 0) {
-      Result<void> read = co_await file_->read(0, head.view(0, std::min<uint64_t>(size, head.size())));
+      Result<void> read =
+          co_await file_->read(0, head.view(0, std::min<uint64_t>(size, head.size())));
       if (!read) {
         co_return std::unexpected(std::move(read).error().with_context(
             "Could not read image for determining its format"));
@@ -262,10 +283,10 @@ class Opener final : public OpenContext {
   Result<void> check_leftovers() {
     if (request_.options.empty()) return {};
     const bool format = type_->kind != DriverKind::kProtocol;
-    return fail(EINVAL, fmt::format("Block {} '{}' {} the option '{}'",
-                                    format ? "format" : "protocol", type_->name,
-                                    format ? "does not support" : "doesn't support",
-                                    request_.options.entries().front().first));
+    return fail(EINVAL,
+                fmt::format("Block {} '{}' {} the option '{}'", format ? "format" : "protocol",
+                            type_->name, format ? "does not support" : "doesn't support",
+                            request_.options.entries().front().first));
   }
 
   // ---- Children
@@ -304,7 +325,7 @@ class Opener final : public OpenContext {
 
   // `of_format`: the child of a format is a protocol unless it is told to be something else.
   io::Task<Result<Node*>> find_or_open(std::string name, ChildRoles roles, bool of_format) {
-    PLATTER_CO_ASSIGN(Node* existing, find_reference(name));
+    PLATTER_CO_ASSIGN(Node * existing, find_reference(name));
     if (existing != nullptr) co_return existing;
     NodeRequest child = child_request(name, roles);
     if (name == "file") child.filename = request_.filename;
@@ -334,8 +355,7 @@ class Opener final : public OpenContext {
     ChildAccess::parent(*child) = node_;
     Driver::ChildPermissions wish = permissions_by_role(*child, {}, kAllPermissions);
     if (request_.force_share) wish.shared = kAllPermissions;
-    ChildAccess::needed(*child) = wish.needed;
-    ChildAccess::shared(*child) = wish.shared;
+    ChildAccess::set_permissions(*child, wish.needed, wish.shared);
     Result<void> attached = attach_edge(*child, below);
     if (!attached) {
       if (auto closed = co_await close_if_unused(state_, below); !closed) {
@@ -370,7 +390,7 @@ class Opener final : public OpenContext {
   }
 
   io::Task<Result<void>> open_backing_node() {
-    PLATTER_CO_ASSIGN(Node* below, find_reference("backing"));
+    PLATTER_CO_ASSIGN(Node * below, find_reference("backing"));
     node_state().backing_overridden = below != nullptr;
     if (below == nullptr) {
       NodeRequest child = child_request("backing", ChildRole::kCow);
@@ -381,7 +401,7 @@ class Opener final : public OpenContext {
       child.above = &link;
       PLATTER_CO_ASSIGN(below, co_await open_node(state_, std::move(child)));
     }
-    PLATTER_CO_ASSIGN(Child* edge, co_await add_child("backing", ChildRole::kCow, *below));
+    PLATTER_CO_ASSIGN(Child * edge, co_await add_child("backing", ChildRole::kCow, *below));
     node_state().backing = edge;
     co_return Result<void>();
   }
@@ -399,8 +419,8 @@ class Opener final : public OpenContext {
     }
     if (named) return true;
     PLATTER_ASSIGN(child.filename, resolve_backing_name(*node_, reference->filename));
-    PLATTER_TRY(check_reach(*request_.policy, node_->filename(), child.filename,
-                            reference->filename));
+    PLATTER_TRY(
+        check_reach(*request_.policy, node_->filename(), child.filename, reference->filename));
     if (!reference->format.empty() && child.options.find("driver") == nullptr) {
       child.driver = reference->format;
     }

@@ -1,9 +1,9 @@
 // Permissions: what every user of a node needs and shares, kept consistent over the graph.
 //
-// A change is proposed at some edges and followed downwards, parents before children. Nodes are first given
-// the union of what they had and what they shall have (a file takes the locks it lacks), then exactly what
-// they shall have (it drops the others): the second step only gives things back, so it cannot fail, and nor
-// can the way back from a refusal.
+// A change is proposed at some edges and followed downwards, parents before children. Nodes are
+// first given the union of what they had and what they shall have (a file takes the locks it
+// lacks), then exactly what they shall have (it drops the others): the second step only gives
+// things back, so it cannot fail, and nor can the way back from a refusal.
 
 #include <algorithm>
 
@@ -22,13 +22,14 @@ std::string user_of(const Child& edge) {
   return fmt::format("node '{}'", edge.parent()->name());
 }
 
-Error conflict(const Node& node, const Child& needs, const Child& refuses, Permissions permissions) {
-  return Error(EPERM, fmt::format("Permission conflict on node '{}': permissions '{}' are both required "
-                                  "by {} (uses node '{}' as '{}' child) and unshared by {} (uses node "
-                                  "'{}' as '{}' child).",
-                                  node.name(), permission_names(permissions), user_of(needs),
-                                  node.name(), needs.name(), user_of(refuses), node.name(),
-                                  refuses.name()));
+Error conflict(const Node& node, const Child& needs, const Child& refuses,
+               Permissions permissions) {
+  return Error(EPERM,
+               fmt::format("Permission conflict on node '{}': permissions '{}' are both required "
+                           "by {} (uses node '{}' as '{}' child) and unshared by {} (uses node "
+                           "'{}' as '{}' child).",
+                           node.name(), permission_names(permissions), user_of(needs), node.name(),
+                           needs.name(), user_of(refuses), node.name(), refuses.name()));
 }
 
 class PermissionUpdate {
@@ -40,8 +41,7 @@ class PermissionUpdate {
     if (settled) settled = prepare();
     if (!settled) {
       for (auto& old : edges_) {
-        ChildAccess::needed(*old.edge) = old.needed;
-        ChildAccess::shared(*old.edge) = old.shared;
+        ChildAccess::set_permissions(*old.edge, old.needed, old.shared);
       }
       return settled;
     }
@@ -116,8 +116,7 @@ class PermissionUpdate {
                             : permissions_by_role(child, change.needed, change.shared);
     if (s.force_share) wish.shared = kAllPermissions;
     edges_.push_back({&child, child.needed(), child.shared()});
-    ChildAccess::needed(child) = wish.needed;
-    ChildAccess::shared(child) = wish.shared;
+    ChildAccess::set_permissions(child, wish.needed, wish.shared);
   }
 
   Result<void> prepare() {

@@ -1,4 +1,5 @@
-// The drivers a runtime knows. Built-in ones stand in block/builtin.cc, the only file of this room that names drivers.
+// The drivers a runtime knows. Built-in ones stand in block/builtin.cc, the only file of this room
+// that names drivers.
 #pragma once
 
 #include <span>

@@ -49,7 +49,8 @@ io::Task<Result<void>> read_aligned(Node::State& s, uint64_t offset, io::BufferL
   return read_pieces(s, offset, buffers);
 }
 
-io::Task<Result<void>> read_through_bounce(Node::State& s, uint64_t offset, io::BufferList buffers) {
+io::Task<Result<void>> read_through_bounce(Node::State& s, uint64_t offset,
+                                           io::BufferList buffers) {
   const uint64_t alignment = s.limits.request_alignment;
   const uint64_t end = offset + buffers.size();
   const uint64_t whole = align_up(end, alignment) - align_down(offset, alignment);
@@ -84,7 +85,8 @@ io::Task<Result<void>> write_aligned(Node::State& s, uint64_t offset, io::Buffer
   return write_pieces(s, offset, buffers, flags);
 }
 
-// Reads the blocks of [begin, begin + length) in `bounce` that the bytes [from, to) do not wholly cover.
+// Reads the blocks of [begin, begin + length) in `bounce` that the bytes [from, to) do not wholly
+// cover.
 io::Task<Result<void>> read_edges(Node::State& s, uint64_t begin, uint64_t length, uint64_t from,
                                   uint64_t to, io::AlignedBuffer& bounce) {
   const uint64_t alignment = s.limits.request_alignment;
@@ -188,7 +190,8 @@ TrackedRange::TrackedRange(Node::State& s, uint64_t offset, uint64_t length, Wri
   const uint64_t alignment = s.limits.request_alignment;
   write_.begin = align_down(offset, alignment);
   write_.end = align_up(offset + length, alignment);
-  write_.serialising = flags.has(WriteFlag::kSerialising) || !is_aligned(offset | length, alignment);
+  write_.serialising =
+      flags.has(WriteFlag::kSerialising) || !is_aligned(offset | length, alignment);
 }
 
 io::Task<void> TrackedRange::enter() {

@@ -5,7 +5,8 @@
 
 namespace platter::block {
 
-// A write's place among the node's tracked writes. Lives in the request's frame; leave() after enter().
+// A write's place among the node's tracked writes. Lives in the request's frame; leave() after
+// enter().
 class TrackedRange {
  public:
   TrackedRange(Node::State& s, uint64_t offset, uint64_t length, WriteFlags flags);

@@ -33,9 +33,9 @@ class RequestTest : public testing::Test {
     request.options = *base::Options::from_key_values(options);
     request.flags.read_only = false;
     request.discard_unmap = true;
-    auto opened = run(graph_.open(std::move(request),
-                                  Permission::kConsistentRead | Permission::kWrite | Permission::kResize,
-                                  kAllPermissions));
+    auto opened = run(graph_.open(
+        std::move(request), Permission::kConsistentRead | Permission::kWrite | Permission::kResize,
+        kAllPermissions));
     EXPECT_TRUE(opened) << opened.error().message();
     return std::move(*opened);
   }
@@ -78,7 +78,7 @@ io::Task<std::string> compare_with_model(Backend& backend, uint64_t seed) {
   }
   back.resize(size);
   Result<void> result = co_await backend.read(0, io::BufferList(back));
-  co_return result && back == model ? "" : "at the end";
+  co_return result&& back == model ? "" : "at the end";
 }
 
 TEST_F(RequestTest, UnalignedRequestsAgreeWithAModel) {
@@ -138,7 +138,8 @@ TEST_F(RequestTest, PaddedWritesOfManyReactorsLoseNothing) {
   EXPECT_TRUE(run(backend->close()));
 }
 
-io::Task<void> keep_writing(Backend& backend, std::atomic<bool>& stop, std::atomic<uint64_t>& writes) {
+io::Task<void> keep_writing(Backend& backend, std::atomic<bool>& stop,
+                            std::atomic<uint64_t>& writes) {
   std::vector<uint8_t> data(512, 1);
   while (!stop.load()) {
     Result<void> written = co_await backend.write(0, io::BufferList(data));
@@ -199,6 +200,26 @@ TEST_F(RequestTest, AGracePeriodWaitsForEarlierRequestsOnly) {
   EXPECT_TRUE(run(backend->close()));
 }
 
+TEST_F(RequestTest, UsersComeAndGoWhileOthersWrite) {
+  auto backend = open("driver=raw,file.driver=memory,file.size=1M");
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> writes = 0;
+  io::Gate gate;
+  for (unsigned i = 1; i < kReactors; ++i) {
+    gate.spawn(reactors_->at(i), keep_writing(*backend, stop, writes));
+  }
+  for (int round = 0; round < 50; ++round) {
+    auto other = run(graph_.attach(backend->node(), Permission::kConsistentRead, kAllPermissions));
+    ASSERT_TRUE(other) << other.error().message();
+    EXPECT_TRUE(run((*other)->flush()));
+    run(backend->node().child("file")->node().requests_in_flight_end());
+    EXPECT_TRUE(run((*other)->close()));
+  }
+  stop = true;
+  run(gate.close());
+  EXPECT_TRUE(run(backend->close()));
+}
+
 // A driver that counts what reaches it.
 struct Calls {
   std::atomic<unsigned> reads{0}, writes{0}, zeroes{0}, flushes{0};
@@ -250,19 +271,20 @@ io::Task<Result<std::unique_ptr<Driver>>> open_counting(OpenContext&) {
   limits.max_transfer = 65536;
   co_return std::make_unique<CountingDriver>(*current_calls, limits);
 }
-const DriverType kCounting = {.name = "counting",
-                              .kind = DriverKind::kProtocol,
-                              .runtime_options = base::OptionSchema(std::span<const base::OptionDef>()),
-                              .create_options = base::OptionSchema(std::span<const base::OptionDef>()),
-                              .open = open_counting};
+const DriverType kCounting = {
+    .name = "counting",
+    .kind = DriverKind::kProtocol,
+    .runtime_options = base::OptionSchema(std::span<const base::OptionDef>()),
+    .create_options = base::OptionSchema(std::span<const base::OptionDef>()),
+    .open = open_counting};
 
 io::Task<Result<std::unique_ptr<Backend>>> open_counted(Graph& graph, Calls& calls) {
   current_calls = &calls;
   OpenRequest request;
   request.format = "counting";
   request.flags.read_only = false;
-  co_return co_await graph.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                                kAllPermissions);
+  co_return co_await graph.open(std::move(request),
+                                Permission::kConsistentRead | Permission::kWrite, kAllPermissions);
 }
 
 TEST_F(RequestTest, SplitsFallsBackAndFlushesOnlyWhatIsNeeded) {

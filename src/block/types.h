@@ -37,12 +37,12 @@ class Flags {
 // ---- Requests
 
 enum class WriteFlag : uint32_t {
-  kFua = 1,              // on stable storage before it completes
-  kMayUnmap = 2,         // zero: the range may be deallocated
-  kNoFallback = 4,       // zero: fail with ENOTSUP rather than write zeroes as data
-  kWriteUnchanged = 8,   // does not change what a reader sees (needs only that permission)
+  kFua = 1,             // on stable storage before it completes
+  kMayUnmap = 2,        // zero: the range may be deallocated
+  kNoFallback = 4,      // zero: fail with ENOTSUP rather than write zeroes as data
+  kWriteUnchanged = 8,  // does not change what a reader sees (needs only that permission)
   kCompressed = 16,
-  kSerialising = 32,     // no overlapping request runs at the same time
+  kSerialising = 32,  // no overlapping request runs at the same time
 };
 using WriteFlags = Flags<WriteFlag>;
 constexpr WriteFlags operator|(WriteFlag a, WriteFlag b) { return WriteFlags(a) | b; }
@@ -55,15 +55,16 @@ inline constexpr uint64_t kMaxLength = (uint64_t{1} << 63) - (uint64_t{1} << 30)
 // What a run of bytes is. `length` bytes from the offset asked share it; 0 < length.
 struct BlockStatus {
   uint64_t length = 0;
-  bool data = false;        // this layer stores data for it
-  bool zero = false;        // it reads as zeroes
-  bool allocated = false;   // this layer, not its backing file, decides what it reads as; true if data is
+  bool data = false;  // this layer stores data for it
+  bool zero = false;  // it reads as zeroes
+  bool allocated =
+      false;  // this layer, not its backing file, decides what it reads as; true if data is
   bool compressed = false;
-  bool eof = false;         // the run ends at the end of the node
+  bool eof = false;  // the run ends at the end of the node
   bool has_host_offset = false;
   uint64_t host_offset = 0;  // where `host` keeps the run's first byte
   Node* host = nullptr;
-  bool descend = false;      // data whose host may know better whether it is a hole (kPrecise asks it)
+  bool descend = false;  // data whose host may know better whether it is a hole (kPrecise asks it)
   bool operator==(const BlockStatus&) const = default;
 };
 
@@ -72,14 +73,14 @@ enum class StatusDetail { kFast, kPrecise };
 
 // Capabilities are data, cached per node. Zero means no limit, unless said otherwise.
 struct Limits {
-  uint32_t request_alignment = 1;    // of offsets and lengths; power of two; never 0
-  uint32_t memory_alignment = 1;     // of buffers; power of two; never 0
-  uint32_t max_transfer = 0;         // bytes
-  uint32_t optimal_transfer = 0;     // bytes
+  uint32_t request_alignment = 1;  // of offsets and lengths; power of two; never 0
+  uint32_t memory_alignment = 1;   // of buffers; power of two; never 0
+  uint32_t max_transfer = 0;       // bytes
+  uint32_t optimal_transfer = 0;   // bytes
   uint32_t max_iovecs = 1024;
-  uint64_t discard_alignment = 0;    // granularity of useful discards
+  uint64_t discard_alignment = 0;  // granularity of useful discards
   uint64_t max_discard = 0;
-  uint64_t zero_alignment = 0;       // granularity of efficient zeroing
+  uint64_t zero_alignment = 0;  // granularity of efficient zeroing
   uint64_t max_zero = 0;
   bool supports_fua = false;
   bool supports_unmap_zero = false;  // zero() with kMayUnmap does better than without

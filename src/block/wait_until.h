@@ -1,5 +1,5 @@
-// Waiting for a condition that other tasks bring about, under a mutex of the owner's: no change can slip
-// between the check and the wait. For this room alone.
+// Waiting for a condition that other tasks bring about, under a mutex of the owner's: no change can
+// slip between the check and the wait. For this room alone.
 #pragma once
 
 #include <mutex>
@@ -11,9 +11,9 @@
 
 namespace platter::block {
 
-// co_await WaitUntil(mutex, list, [&] { return holds(); }): suspends once, unless `holds` is true under the
-// mutex. The awaiter looks again after it resumes. Whoever makes it true takes the list under the mutex and
-// wakes it after.
+// co_await WaitUntil(mutex, list, [&] { return holds(); }): suspends once, unless `holds` is true
+// under the mutex. The awaiter looks again after it resumes. Whoever makes it true takes the list
+// under the mutex and wakes it after.
 template <typename Holds>
 class WaitUntil {
  public:

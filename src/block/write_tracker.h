@@ -1,10 +1,11 @@
 // WriteTracker: keeps overlapping writes of a node apart where one of them is serialising.
 //
-// A padded write reads the blocks at its edges, changes them in memory and writes them back; a write by
-// someone else in between would be lost. Such a write is serialising: it waits for earlier overlapping writes, and later
-// overlapping ones wait for it. Serialising writes are rare, so the scheme is biased: while there is none, an
-// ordinary write only counts itself in its reactor's slot; a serialising one announces itself, waits
-// until the ordinary ones in flight have ended, and from then on everyone goes through the list.
+// A padded write reads the blocks at its edges, changes them in memory and writes them back; a
+// write by someone else in between would be lost. Such a write is serialising: it waits for earlier
+// overlapping writes, and later overlapping ones wait for it. Serialising writes are rare, so the
+// scheme is biased: while there is none, an ordinary write only counts itself in its reactor's
+// slot; a serialising one announces itself, waits until the ordinary ones in flight have ended, and
+// from then on everyone goes through the list.
 #pragma once
 
 #include <array>
@@ -33,13 +34,15 @@ class WriteTracker {
   // False: a serialising write is about; use enter().
   bool try_enter_ordinary(unsigned slot) {
     ordinary_[slot].count.fetch_add(1, std::memory_order_seq_cst);
-    if (serialising_.load(std::memory_order_seq_cst) == 0) [[likely]] return true;
+    if (serialising_.load(std::memory_order_seq_cst) == 0) [[likely]]
+      return true;
     leave_ordinary(slot);
     return false;
   }
   void leave_ordinary(unsigned slot) {
     ordinary_[slot].count.fetch_sub(1, std::memory_order_seq_cst);
-    if (serialising_.load(std::memory_order_seq_cst) != 0) [[unlikely]] notify();
+    if (serialising_.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+      notify();
   }
 
   // Resumes when no earlier overlapping write, of which one is serialising, is left.

@@ -12,8 +12,8 @@ namespace {
 
 constexpr uint64_t kZeroBufferBytes = uint64_t{1} << 20;
 
-// The next piece of [offset, offset + length): up to the next multiple of `granularity`, whole multiples of
-// it, or the tail; at most `max` (0: no limit) of whole ones.
+// The next piece of [offset, offset + length): up to the next multiple of `granularity`, whole
+// multiples of it, or the tail; at most `max` (0: no limit) of whole ones.
 uint64_t next_piece(uint64_t offset, uint64_t length, uint64_t granularity, uint64_t max) {
   const uint64_t into = offset % granularity;
   if (into != 0) return std::min(length, granularity - into);

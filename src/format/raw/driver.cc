@@ -30,7 +30,10 @@ io::Task<Result<void>> ready(Result<void> result) {
 class RawDriver final : public Driver, public Resizable {
  public:
   RawDriver(Child& file, Node& node, uint64_t offset, std::optional<uint64_t> size)
-      : file_(file), node_(node), offset_(offset), fixed_size_(size),
+      : file_(file),
+        node_(node),
+        offset_(offset),
+        fixed_size_(size),
         guarded_(node.probed() && !node.read_only()) {}
 
   uint64_t size() const override {
@@ -63,7 +66,8 @@ class RawDriver final : public Driver, public Resizable {
     return file_.read(offset_ + offset, buffers);
   }
   io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags) override {
-    if (guarded_ && offset < kSectorBytes) [[unlikely]] return write_guarded(offset, buffers, flags);
+    if (guarded_ && offset < kSectorBytes) [[unlikely]]
+      return write_guarded(offset, buffers, flags);
     return file_.write(offset_ + offset, buffers, flags);
   }
   io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags) override {
@@ -95,8 +99,8 @@ class RawDriver final : public Driver, public Resizable {
   }
 
  private:
-  // The format of this image was guessed. Were its first sector to become another format's header, the next
-  // guess would hand the file over to whoever wrote it.
+  // The format of this image was guessed. Were its first sector to become another format's header,
+  // the next guess would hand the file over to whoever wrote it.
   io::Task<Result<void>> write_guarded(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
     uint8_t head[kProbeBytes] = {};
     const size_t head_size = std::min<uint64_t>(size(), sizeof head);
@@ -127,9 +131,10 @@ Result<void> check_window(uint64_t below, uint64_t offset, std::optional<uint64_
                                     offset, below));
   }
   if (size && *size > below - offset) {
-    return fail(EINVAL, fmt::format("The sum of offset ({}) and size ({}) has to be smaller or equal "
-                                    "to the  actual size of the containing file ({})",
-                                    offset, *size, below));
+    return fail(EINVAL,
+                fmt::format("The sum of offset ({}) and size ({}) has to be smaller or equal "
+                            "to the  actual size of the containing file ({})",
+                            offset, *size, below));
   }
   if (size && !base::is_aligned(*size, kSectorBytes)) {
     return fail(EINVAL, fmt::format("Specified size is not multiple of {}", kSectorBytes));
@@ -143,10 +148,9 @@ io::Task<Result<std::unique_ptr<Driver>>> open_raw(OpenContext& context) {
   std::optional<uint64_t> size;
   if (options.given("size")) size = options.get_size("size");
   const bool window = offset != 0 || size.has_value();
-  PLATTER_CO_ASSIGN(Child* file,
-                    co_await context.open_child(
-                        "file", (window ? ChildRole::kData : ChildRole::kFiltered) |
-                                    ChildRole::kPrimary));
+  PLATTER_CO_ASSIGN(Child * file, co_await context.open_child(
+                                      "file", (window ? ChildRole::kData : ChildRole::kFiltered) |
+                                                  ChildRole::kPrimary));
   if (window) PLATTER_CO_TRY(check_window(file->size(), offset, size));
   Node& node = context.node();
   if (node.probed() && !node.read_only()) {
@@ -171,12 +175,18 @@ io::Task<Result<void>> create_raw(CreateContext& context) {
 }
 
 constexpr base::OptionDef kRuntimeOptions[] = {
-    {.name = "offset", .type = OptionType::kSize, .help = "offset in the disk where the image starts",
-     .default_value = "0", .max = kMaxLength},
+    {.name = "offset",
+     .type = OptionType::kSize,
+     .help = "offset in the disk where the image starts",
+     .default_value = "0",
+     .max = kMaxLength},
     {.name = "size", .type = OptionType::kSize, .help = "virtual disk size", .max = kMaxLength},
 };
 constexpr base::OptionDef kCreateOptions[] = {
-    {.name = "size", .type = OptionType::kSize, .help = "Virtual disk size", .default_value = "0",
+    {.name = "size",
+     .type = OptionType::kSize,
+     .help = "Virtual disk size",
+     .default_value = "0",
      .max = kMaxLength},
 };
 constexpr std::string_view kIdentity[] = {"offset", "size"};

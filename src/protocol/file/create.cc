@@ -26,15 +26,24 @@ constexpr uint32_t kNoCopyOnWrite = 0x00800000;  // FS_NOCOW_FL
 
 constexpr std::array<std::string_view, 3> kPreallocationChoices = {"off", "falloc", "full"};
 constexpr base::OptionDef kCreateOptions[] = {
-    {.name = "size", .type = OptionType::kSize, .help = "Virtual disk size", .default_value = "0",
+    {.name = "size",
+     .type = OptionType::kSize,
+     .help = "Virtual disk size",
+     .default_value = "0",
      .max = kMaxLength},
-    {.name = "nocow", .type = OptionType::kBool, .help = "Turn off copy-on-write (valid only on btrfs)",
+    {.name = "nocow",
+     .type = OptionType::kBool,
+     .help = "Turn off copy-on-write (valid only on btrfs)",
      .default_value = "off"},
-    {.name = "preallocation", .type = OptionType::kString,
-     .help = "Preallocation mode (allowed values: off, falloc, full)", .default_value = "off",
+    {.name = "preallocation",
+     .type = OptionType::kString,
+     .help = "Preallocation mode (allowed values: off, falloc, full)",
+     .default_value = "off",
      .choices = kPreallocationChoices},
-    {.name = "extent_size_hint", .type = OptionType::kSize,
-     .help = "Extent size hint for the image file, 0 to disable", .default_value = "1M",
+    {.name = "extent_size_hint",
+     .type = OptionType::kSize,
+     .help = "Extent size hint for the image file, 0 to disable",
+     .default_value = "1M",
      .max = UINT32_MAX},
 };
 
@@ -77,9 +86,9 @@ io::Task<Result<void>> fill_file(CreateContext& context, io::File& file, const s
           "Failed to set extent size hint of '{}': {}", path, hinted.error().message()));
     }
   }
-  co_return co_await resize_regular_file(
-      file, 0, base::align_up(options.get_size("size"), kSectorBytes),
-      preallocation_of(options.get_string("preallocation")), {});
+  co_return co_await resize_regular_file(file, 0,
+                                         base::align_up(options.get_size("size"), kSectorBytes),
+                                         preallocation_of(options.get_string("preallocation")), {});
 }
 
 }  // namespace

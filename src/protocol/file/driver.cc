@@ -17,10 +17,10 @@ FileDriver::FileDriver(std::unique_ptr<io::File> file, const io::FileInfo& info,
     : current_(file.get()),
       setup_(std::move(setup)),
       kind_(info.kind),
-      alignment_(std::max({file->io_alignment(), kind_ == io::FileKind::kBlockDevice && setup_.direct
-                                                     ? info.logical_block_size
-                                                     : 1U,
-                           1U})),
+      alignment_(std::max(
+          {file->io_alignment(),
+           kind_ == io::FileKind::kBlockDevice && setup_.direct ? info.logical_block_size : 1U,
+           1U})),
       size_(info.size),
       writable_(setup_.writable) {
   if (setup_.locking) locks_.emplace(*file, setup_.path);
@@ -41,7 +41,8 @@ io::Task<Result<void>> FileDriver::read(uint64_t offset, io::BufferList buffers)
   return io::read_full(file(), offset, buffers, setup_.mode);
 }
 
-io::Task<Result<void>> FileDriver::write(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
+io::Task<Result<void>> FileDriver::write(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags) {
   const bool durable = flags.has(WriteFlag::kFua);
   if (offset + buffers.size() <= size()) [[likely]] {
     return io::write_full(file(), offset, buffers, setup_.mode, durable);
@@ -63,8 +64,8 @@ void FileDriver::grown_to(uint64_t end) {
 }
 
 io::Task<Result<void>> FileDriver::flush() {
-  // The kernel reports a failed write-back once, and may have dropped the pages: from then on nothing can be
-  // promised about what was written through the page cache.
+  // The kernel reports a failed write-back once, and may have dropped the pages: from then on
+  // nothing can be promised about what was written through the page cache.
   if (sync_failed_.load(std::memory_order_relaxed)) co_return fail_errno(EIO);
   Result<void> synced = co_await io::sync(file(), setup_.mode);
   if (!synced && !setup_.direct) sync_failed_.store(true, std::memory_order_relaxed);
@@ -73,8 +74,8 @@ io::Task<Result<void>> FileDriver::flush() {
 
 // ---- Zeroing
 
-// Grows the file up to `end` by writing the last block of the growth, which no one else has reason to touch:
-// to set a length could cut off what another request has written meanwhile.
+// Grows the file up to `end` by writing the last block of the growth, which no one else has reason
+// to touch: to set a length could cut off what another request has written meanwhile.
 io::Task<Result<void>> FileDriver::grow_with_zeroes(uint64_t end) {
   io::AlignedBuffer last(alignment_);
   last.view().fill_zero();
@@ -115,8 +116,8 @@ io::Task<Result<void>> FileDriver::zero_inside(uint64_t offset, uint64_t length,
 io::Task<Result<void>> FileDriver::discard(uint64_t offset, uint64_t length) {
   if (!punches_.load(std::memory_order_relaxed)) co_return fail_errno(ENOTSUP);
   forget_extent();
-  Result<void> punched = co_await io::allocate(file(), io::AllocateMode::kPunchHole, offset, length,
-                                               setup_.mode);
+  Result<void> punched =
+      co_await io::allocate(file(), io::AllocateMode::kPunchHole, offset, length, setup_.mode);
   if (!punched && punched.error().code() == ENOTSUP) {
     punches_.store(false, std::memory_order_relaxed);
   }

@@ -22,8 +22,8 @@ class FileDriver final : public block::Driver, public block::Resizable {
     io::IoMode mode;
     bool direct = false;
     bool locking = true;
-    bool writable = false;        // `file` is open for writing
-    bool may_reopen = false;      // for writing, when the first writer comes
+    bool writable = false;    // `file` is open for writing
+    bool may_reopen = false;  // for writing, when the first writer comes
     io::FileSystem* files = nullptr;
     block::Node* node = nullptr;
   };
@@ -63,7 +63,8 @@ class FileDriver final : public block::Driver, public block::Resizable {
   Result<void> open_for_writing();
   Result<block::BlockStatus> find_extent(uint64_t offset, uint64_t length);
 
-  std::vector<std::unique_ptr<io::File>> files_;  // the last one is in use, the first one holds the locks
+  std::vector<std::unique_ptr<io::File>>
+      files_;  // the last one is in use, the first one holds the locks
   std::atomic<io::File*> current_;
   const Setup setup_;
   const io::FileKind kind_;

@@ -40,8 +40,8 @@ class FileDriverTest : public testing::TestWithParam<std::string> {
   std::unique_ptr<Backend> open(const std::string& name, bool writable,
                                 const std::string& options = {}) {
     OpenRequest request;
-    request.options = *base::Options::from_key_values(
-        "driver=file,filename=" + path(name) + GetParam() + options);
+    request.options = *base::Options::from_key_values("driver=file,filename=" + path(name) +
+                                                      GetParam() + options);
     request.flags.read_only = !writable;
     request.discard_unmap = true;
     Permissions needed = Permission::kConsistentRead;
@@ -51,8 +51,8 @@ class FileDriverTest : public testing::TestWithParam<std::string> {
     return std::move(*opened);
   }
   BlockStatus status(Backend& backend, uint64_t offset, uint64_t length) {
-    auto status = run(
-        backend.status_above(nullptr, offset, length, StatusDetail::kPrecise, nullptr));
+    auto status =
+        run(backend.status_above(nullptr, offset, length, StatusDetail::kPrecise, nullptr));
     EXPECT_TRUE(status);
     return *status;
   }
@@ -129,13 +129,13 @@ TEST_P(FileDriverTest, GrowsByWritesZeroesAndResizes) {
 TEST_P(FileDriverTest, BecomesWritableWhenTheFirstWriterComes) {
   std::ofstream(path("a")) << std::string(4096, 'a');
   OpenRequest request;
-  request.options = *base::Options::from_key_values("driver=file,filename=" + path("a") + GetParam() +
-                                                    ",auto-read-only=on");
+  request.options = *base::Options::from_key_values("driver=file,filename=" + path("a") +
+                                                    GetParam() + ",auto-read-only=on");
   request.flags.read_only = false;
   auto reader = run(graph_.open(std::move(request), Permission::kConsistentRead, kAllPermissions));
   ASSERT_TRUE(reader) << reader.error().message();
-  auto writer = run(graph_.attach((*reader)->node(), Permission::kWrite | Permission::kResize,
-                                  kAllPermissions));
+  auto writer = run(
+      graph_.attach((*reader)->node(), Permission::kWrite | Permission::kResize, kAllPermissions));
   ASSERT_TRUE(writer) << writer.error().message();
   std::vector<uint8_t> data(4096, 'b'), back(4096);
   EXPECT_TRUE(run((*writer)->write(0, io::BufferList(data))));

@@ -34,7 +34,8 @@ struct Opened {
   io::FileInfo info;
 };
 
-Result<Opened> open_image_file(io::FileSystem& files, const std::string& path, io::OpenFlags flags) {
+Result<Opened> open_image_file(io::FileSystem& files, const std::string& path,
+                               io::OpenFlags flags) {
   PLATTER_ASSIGN(std::unique_ptr<io::File> file, open_path(files, path, flags));
   PLATTER_ASSIGN(io::FileInfo info, file->info());
   if (info.kind != io::FileKind::kRegular && info.kind != io::FileKind::kBlockDevice) {
@@ -46,8 +47,9 @@ Result<Opened> open_image_file(io::FileSystem& files, const std::string& path, i
 Result<io::IoMode> parse_aio(const base::OptionSet& options, const OpenFlags& flags) {
   const std::string& aio = options.get_string("aio");
   if (aio == "native" && !flags.direct) {
-    return fail(EINVAL, "aio=native was specified, but it requires cache.direct=on, which was not "
-                        "specified.");
+    return fail(EINVAL,
+                "aio=native was specified, but it requires cache.direct=on, which was not "
+                "specified.");
   }
   return io::IoMode{.use_threads = aio == "threads"};
 }
@@ -95,10 +97,16 @@ constexpr std::array<std::string_view, 3> kAioChoices = {"threads", "native", "i
 constexpr std::array<std::string_view, 3> kLockingChoices = {"on", "off", "auto"};
 constexpr base::OptionDef kRuntimeOptions[] = {
     {.name = "filename", .type = OptionType::kString, .help = "File name of the image"},
-    {.name = "aio", .type = OptionType::kString, .help = "host AIO implementation (threads, native, io_uring)",
-     .default_value = "io_uring", .choices = kAioChoices},
-    {.name = "locking", .type = OptionType::kString, .help = "file locking mode (on/off/auto, default: auto)",
-     .default_value = "auto", .choices = kLockingChoices},
+    {.name = "aio",
+     .type = OptionType::kString,
+     .help = "host AIO implementation (threads, native, io_uring)",
+     .default_value = "io_uring",
+     .choices = kAioChoices},
+    {.name = "locking",
+     .type = OptionType::kString,
+     .help = "file locking mode (on/off/auto, default: auto)",
+     .default_value = "auto",
+     .choices = kLockingChoices},
 };
 
 }  // namespace

@@ -1,9 +1,10 @@
 // ImageLocks: the byte locks by which programs that have an image open refuse each other.
 //
-// Each permission has two bytes in the file: one (from 100) is locked by who holds it, one (from 200) by who
-// does not share it. Only read locks are ever taken; a conflict is found by asking whether a write lock
-// could be had on the opposite byte. The bytes and the order are those that QEMU uses, so the two
-// refuse each other. Locks belong to the open file description, and go with it.
+// Each permission has two bytes in the file: one (from 100) is locked by who holds it, one (from
+// 200) by who does not share it. Only read locks are ever taken; a conflict is found by asking
+// whether a write lock could be had on the opposite byte. The bytes and the order are those that
+// QEMU uses, so the two refuse each other. Locks belong to the open file description, and go with
+// it.
 #pragma once
 
 #include <string>
@@ -19,8 +20,8 @@ class ImageLocks {
   // `file` outlives the locks and is open for reading. `name` is what a message calls it.
   ImageLocks(io::File& file, std::string name) : file_(file), name_(std::move(name)) {}
 
-  // Takes what is lacking, makes sure that nobody objects, drops what is no longer needed. On a conflict
-  // nothing has changed: "Failed to get "write" lock".
+  // Takes what is lacking, makes sure that nobody objects, drops what is no longer needed. On a
+  // conflict nothing has changed: "Failed to get "write" lock".
   Result<void> set(block::Permissions held, block::Permissions shared);
   // Whether this file can be locked at all.
   static bool supported(io::File& file);

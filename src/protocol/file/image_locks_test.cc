@@ -100,7 +100,8 @@ TEST_F(ImageLocksTest, TwoGraphsRefuseEachOther) {
   ASSERT_TRUE(writer) << writer.error().message();
   auto second = open(other_, true, false);
   ASSERT_FALSE(second);
-  EXPECT_EQ(second.error().message(), "Could not open '" + path_ + "': Failed to get \"write\" lock");
+  EXPECT_EQ(second.error().message(),
+            "Could not open '" + path_ + "': Failed to get \"write\" lock");
   EXPECT_EQ(second.error().hint(), "Is another process using the image [" + path_ + "]?");
   auto reader = open(other_, false, false);
   ASSERT_FALSE(reader);
@@ -138,8 +139,7 @@ TEST_F(ImageLocksTest, RefusesWhatQemuWrites) {
     EXPECT_EQ(refused.error().hint(), "Is another process using the image [" + path_ + "]?");
   }
   auto created = io::run_blocking(
-      reactors_->at(0),
-      graph_.create({path_, "raw", *base::Options::from_key_values("size=1M")}));
+      reactors_->at(0), graph_.create({path_, "raw", *base::Options::from_key_values("size=1M")}));
   ASSERT_FALSE(created);
   EXPECT_EQ(created.error().message(), "Failed to get shared \"write\" lock");
   EXPECT_EQ(std::filesystem::file_size(path_), 65536u);

@@ -23,7 +23,8 @@ io::Task<Result<void>> write_growth(io::File& file, uint64_t old_size, uint64_t 
                                     io::IoMode mode) {
   io::AlignedBuffer zeroes(kWriteBytes);
   zeroes.view().fill_zero();
-  // From a whole block, so that direct I/O can do it: the last bytes of the old content stand before it and stay.
+  // From a whole block, so that direct I/O can do it: the last bytes of the old content stand
+  // before it and stay.
   const uint64_t alignment = file.io_alignment();
   uint64_t offset = base::align_up(old_size, alignment);
   while (offset < size) {
@@ -31,8 +32,8 @@ io::Task<Result<void>> write_growth(io::File& file, uint64_t old_size, uint64_t 
     const uint64_t piece = std::min<uint64_t>(left, zeroes.size());
     Result<void> written = co_await io::write_full(file, offset, zeroes.view(0, piece), mode);
     if (!written) {
-      co_return std::unexpected(std::move(written).error().with_context(
-          "Could not write zeros for preallocation"));
+      co_return std::unexpected(
+          std::move(written).error().with_context("Could not write zeros for preallocation"));
     }
     offset += piece;
   }
@@ -58,7 +59,8 @@ io::Task<Result<void>> resize_regular_file(io::File& file, uint64_t old_size, ui
   if (size == old_size) co_return Result<void>();
   Result<void> grown;
   if (preallocation == Preallocation::kFalloc) {
-    grown = co_await io::allocate(file, io::AllocateMode::kAllocate, old_size, size - old_size, mode);
+    grown =
+        co_await io::allocate(file, io::AllocateMode::kAllocate, old_size, size - old_size, mode);
     if (!grown) grown.error().add_context("Could not preallocate data for the new file");
   } else {
     grown = co_await write_growth(file, old_size, size, mode);

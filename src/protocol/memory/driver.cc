@@ -1,5 +1,5 @@
-// memory: a disk that lives as long as its node does. For tests and benchmarks: no system call hides
-// the cost, or the races, of what lies above.
+// memory: a disk that lives as long as its node does. For tests and benchmarks: no system call
+// hides the cost, or the races, of what lies above.
 
 #include <fmt/format.h>
 
@@ -117,10 +117,16 @@ Result<base::Options> parse_memory_filename(std::string_view filename) {
 }
 
 constexpr base::OptionDef kOptions[] = {
-    {.name = "size", .type = OptionType::kSize, .help = "size of the disk", .default_value = "0",
+    {.name = "size",
+     .type = OptionType::kSize,
+     .help = "size of the disk",
+     .default_value = "0",
      .max = PageTable::kCapacity},
-    {.name = "request-alignment", .type = OptionType::kSize,
-     .help = "alignment that requests must have (a power of two)", .default_value = "1", .min = 1,
+    {.name = "request-alignment",
+     .type = OptionType::kSize,
+     .help = "alignment that requests must have (a power of two)",
+     .default_value = "1",
+     .min = 1,
      .max = 65536},
 };
 constexpr std::string_view kIdentity[] = {"size"};

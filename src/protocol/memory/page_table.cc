@@ -70,7 +70,8 @@ void PageTable::write(uint64_t offset, std::span<const uint8_t> bytes) {
     const size_t length = std::min<uint64_t>(bytes.size(), kPageBytes - into);
     Page& page = get(offset);
     std::memcpy(page.bytes + into, bytes.data(), length);
-    if (page.zero.load(std::memory_order_relaxed)) page.zero.store(false, std::memory_order_release);
+    if (page.zero.load(std::memory_order_relaxed))
+      page.zero.store(false, std::memory_order_release);
     bytes = bytes.subspan(length);
     offset += length;
   }

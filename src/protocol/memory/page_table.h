@@ -1,8 +1,8 @@
 // PageTable: sparse memory that many threads read and write without a lock.
 //
-// A two-level table of 64 KiB pages; a page appears by compare-and-swap when it is first written and
-// stays until the table goes. A page that was zeroed as a whole is marked so and reads as zeroes.
-// Accesses that overlap in time and place are the callers' own race, as on a disk.
+// A two-level table of 64 KiB pages; a page appears by compare-and-swap when it is first written
+// and stays until the table goes. A page that was zeroed as a whole is marked so and reads as
+// zeroes. Accesses that overlap in time and place are the callers' own race, as on a disk.
 #pragma once
 
 #include <atomic>
@@ -25,7 +25,8 @@ class PageTable {
   void read(uint64_t offset, std::span<uint8_t> out) const;
   void write(uint64_t offset, std::span<const uint8_t> bytes);
   void zero(uint64_t offset, uint64_t length);
-  // How many of the `length` bytes from `offset` are alike: stored, or reading as zeroes for want of a page.
+  // How many of the `length` bytes from `offset` are alike: stored, or reading as zeroes for want
+  // of a page.
   uint64_t run(uint64_t offset, uint64_t length, bool& stored) const;
   uint64_t stored_bytes() const { return pages_.load(std::memory_order_relaxed) * kPageBytes; }
 

@@ -1,8 +1,8 @@
 // null-co: a node that keeps nothing. Reads leave the buffers as they are, unless read-zeroes asks
 // for zeroes. For benchmarks, and wherever only the cost of what lies above matters.
 
-#include "base/try.h"
 #include "block/driver.h"
+#include "base/try.h"
 #include "io/reactor.h"
 #include "protocol/null/driver_type.h"
 
@@ -77,12 +77,19 @@ Result<base::Options> parse_null_filename(std::string_view filename) {
 }
 
 constexpr base::OptionDef kOptions[] = {
-    {.name = "size", .type = OptionType::kSize, .help = "size of the null block",
-     .default_value = "1G", .max = kMaxLength},
-    {.name = "latency-ns", .type = OptionType::kNumber,
+    {.name = "size",
+     .type = OptionType::kSize,
+     .help = "size of the null block",
+     .default_value = "1G",
+     .max = kMaxLength},
+    {.name = "latency-ns",
+     .type = OptionType::kNumber,
      .help = "nanoseconds (approximated) to wait before completing request",
-     .default_value = "0", .max = 3'600'000'000'000},
-    {.name = "read-zeroes", .type = OptionType::kBool, .help = "return zeroes when read",
+     .default_value = "0",
+     .max = 3'600'000'000'000},
+    {.name = "read-zeroes",
+     .type = OptionType::kBool,
+     .help = "return zeroes when read",
      .default_value = "off"},
 };
 constexpr std::string_view kIdentity[] = {"size", "read-zeroes"};
