@@ -143,7 +143,8 @@ class SystemFile final : public File {
 class SystemFiles final : public FileSystem {
  public:
   Result<std::unique_ptr<File>> open(const std::string& path, OpenFlags flags) override {
-    int mode = O_CLOEXEC | (flags.write ? O_RDWR : O_RDONLY);
+    // A pipe nobody writes to must not keep us here: what it is, is told after it has been opened.
+    int mode = O_CLOEXEC | O_NONBLOCK | (flags.write ? O_RDWR : O_RDONLY);
     if (flags.create) mode |= O_CREAT;
     if (flags.exclusive) mode |= O_EXCL;
     if (flags.truncate) mode |= O_TRUNC;
@@ -154,6 +155,8 @@ class SystemFiles final : public FileSystem {
     } while (fd < 0 && errno == EINTR);
     if (fd < 0) return fail_errno(errno);
     auto file = std::make_unique<SystemFile>(fd);
+    const int status_flags = fcntl(fd, F_GETFL);
+    if (status_flags < 0 || fcntl(fd, F_SETFL, status_flags & ~O_NONBLOCK) != 0) return fail_errno(errno);
     if (flags.direct) {
       PLATTER_ASSIGN(FileInfo info, file->info());
       file->set_alignment(probe_alignment(fd, info));

@@ -132,6 +132,10 @@ class PersonTest(unittest.TestCase):
                                stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, user=65534)
         self.fails(ended, "'a.img'", "Permission denied")
 
+    def test_pipe_is_refused_and_not_waited_for(self):
+        os.mkfifo(self.directory / "pipe")
+        self.fails(self.platter("info", "pipe"), "requires 'pipe' to be a regular file")
+
     def test_read_only_file_cannot_be_resized(self):
         ended = self.platter("resize", "-f", "raw", "/dev/zero", "1M")
         self.assertEqual(ended.returncode, 1)
