@@ -61,6 +61,7 @@ class Refcounts {
   uint64_t slice_of(uint64_t cluster) const { return cluster / slice_entries(); }
   Result<uint64_t> check_block_entry(uint64_t block) const;
   io::Task<Result<TableCache::Pin>> slice(uint64_t cluster);
+  io::Task<Result<void>> overwrite_block(uint64_t first_cluster, const ReferenceCounts& counts);
   io::Task<Result<void>> set_range(uint64_t cluster, uint64_t count, uint64_t value);
   io::Task<Result<void>> add_blocks(uint64_t first_block, uint64_t blocks, uint64_t clusters_used);
   io::Task<Result<HostRun>> allocate_beyond(uint64_t clusters);
