@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <optional>
 
@@ -19,6 +20,12 @@ namespace platter::tool {
 namespace {
 
 constexpr double kProgressStepPercent = 1.0;
+
+// Chunks in flight where -m does not say.
+constexpr unsigned kDirectWorkers = 8;
+constexpr unsigned kMinWorkers = 2;
+constexpr unsigned kMaxBufferedWorkers = 4;
+
 // What else is in a file of the same name does not matter to a block device, which is not ours to remove.
 bool is_regular_file(const std::string& path) {
   struct stat status;
@@ -51,6 +58,7 @@ class Conversion {
   io::Task<Result<void>> create_target();
   io::Task<Result<void>> open_target();
   Result<void> check_target() const;
+  unsigned choose_workers() const;
   io::Task<Result<void>> copy_content();
   io::Task<Result<void>> close_all();
   void remove_target();
@@ -163,6 +171,14 @@ Result<void> Conversion::check_target() const {
   return {};
 }
 
+// Direct I/O wants many chunks in flight. Through the page cache a file has one writer at a time, and more
+// than a few workers only wait for each other, spinning.
+unsigned Conversion::choose_workers() const {
+  if (arguments_.workers != 0) return arguments_.workers;
+  if (arguments_.target_cache.direct || arguments_.source_cache.direct) return kDirectWorkers;
+  return std::clamp(session_.reactors().size(), kMinWorkers, kMaxBufferedWorkers);
+}
+
 io::Task<Result<void>> Conversion::copy_content() {
   PLATTER_CO_TRY(check_target());
   job::CopyOptions options;
@@ -187,7 +203,7 @@ io::Task<Result<void>> Conversion::copy_content() {
       created_ ? target_->node().driver().zero_initialised() : arguments_.target_is_zero;
   options.sparse_size = arguments_.sparse_size;
   options.any_order = arguments_.any_order;
-  options.workers = arguments_.workers;
+  options.workers = choose_workers();
   options.cancel = interrupted_.token();
   options.count_beforehand = progress_wanted_;
   options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
@@ -276,7 +292,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'l', .argument = "SNAPSHOT", .help = "the snapshot of SOURCE to convert"},
     {.letter = 'S', .argument = "SIZE", .help = "zeroes to leave sparse, at least this many (default: 4k; 0: none)"},
     {.letter = 'r', .argument = "RATE", .help = "write at most this many bytes a second"},
-    {.letter = 'm', .argument = "N", .help = "chunks in flight, 1 to 16 (default: 8)"},
+    {.letter = 'm', .argument = "N", .help = "chunks in flight, 1 to 16 (default: chosen)"},
     {.letter = 'W', .help = "write out of order"},
     {.name = "salvage", .help = "go on where SOURCE cannot be read"},
 };

@@ -22,7 +22,7 @@ struct ConvertArguments {
   block::CacheMode target_cache;
   block::CacheMode source_cache;
   uint64_t sparse_size = 4096;
-  unsigned workers = 8;
+  unsigned workers = 0;       // 0: chosen
   bool image_opts = false;
   bool target_image_opts = false;
   bool force_share = false;

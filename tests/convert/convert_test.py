@@ -90,6 +90,7 @@ class FileSystemImage(Scratch):
                 ["-O", "qcow2", "-S", "0"], ["-O", "qcow2", "-S", "64k", "-m", "16"],
                 ["-O", "qcow2", "-o", "cluster_size=2M"], ["-O", "qcow2", "-o", "cluster_size=512,compat=0.10"],
                 ["-O", "qcow2", "-o", "preallocation=metadata"], ["-O", "qcow2", "-t", "none", "-T", "none"],
+                ["--engine", "threads", "--reactors", "3", "-O", "qcow2"],
         ]):
             with self.subTest(options=options):
                 platter("convert", *options, "fs.raw", "fs.qcow2")
