@@ -72,6 +72,10 @@ Result<std::optional<SnapshotTable>> parse_table(std::span<const uint8_t> bytes,
 
 io::Task<Result<SnapshotTable>> read_snapshot_table(block::Child& file, const Header& header) {
   if (header.snapshot_count == 0) co_return SnapshotTable{};
+  // A tolerantly parsed header may ask for anything.
+  if (header.snapshot_count > kMaxSnapshots) {
+    co_return std::unexpected(Error(EFBIG, "Snapshot table too large"));
+  }
   // Entries vary in length: read what is likely to be enough, and more if it is not.
   uint64_t wanted = std::max(header.snapshot_count * kFirstReadPerEntry, kMinFirstRead);
   for (;;) {
