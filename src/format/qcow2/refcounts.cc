@@ -186,6 +186,11 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
   if (first_cluster > (kMaxHostOffset >> geometry.cluster_bits) - clusters_used) {
     co_return fail(EFBIG, "qcow2: The image has no host offsets left");
   }
+  // A table that lost an entry makes what everything hangs from look free.
+  if (overlaps_metadata(offset, clusters_used << geometry.cluster_bits)) {
+    co_return std::unexpected(co_await image_.corruption(
+        fmt::format("Preventing invalid allocation of refcount block at offset {:#x}", offset)));
+  }
   file_reached(offset + (clusters_used << geometry.cluster_bits));
   io::AlignedBuffer content(geometry.cluster_size());
   for (uint64_t i = 0; i < blocks; ++i) {
