@@ -28,13 +28,22 @@ Settings& settings() {
   return instance;
 }
 
+// A sanitizer makes a run cost many times as much.
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr uint64_t kDefaultRuns = 150;
+constexpr uint64_t kDefaultFaultRuns = 6;
+#else
+constexpr uint64_t kDefaultRuns = 750;
+constexpr uint64_t kDefaultFaultRuns = 26;
+#endif
+
 // Every so many seeds qemu-img is asked for its opinion.
 constexpr uint64_t kSeedsBetweenQemu = 16;
 
 TEST(PowerCut, LeavesASoundImageWithAllThatWasFlushed) {
   const Settings& all = settings();
   uint64_t first = all.seed.value_or(0);
-  uint64_t last = all.seed ? first + 1 : all.runs.value_or(750);
+  uint64_t last = all.seed ? first + 1 : all.runs.value_or(kDefaultRuns);
   uint64_t cuts = 0;
   for (uint64_t seed = first; seed < last && !HasFailure(); ++seed) {
     CrashPlan plan = {.seed = seed, .trace = all.trace, .rounds = all.rounds, .ask_qemu = seed % kSeedsBetweenQemu == 0};
@@ -49,10 +58,10 @@ TEST(PowerCut, LeavesASoundImageWithAllThatWasFlushed) {
   std::printf("%llu crash points\n", static_cast<unsigned long long>(cuts));
 }
 
-void run_faults(Fault fault, const char* test, uint64_t runs) {
+void run_faults(Fault fault, const char* test) {
   const Settings& all = settings();
   uint64_t first = all.seed.value_or(0);
-  uint64_t last = all.seed ? first + 1 : all.runs.value_or(runs);
+  uint64_t last = all.seed ? first + 1 : all.runs.value_or(kDefaultFaultRuns);
   uint64_t faults = 0;
   for (uint64_t seed = first; seed < last; ++seed) {
     bool met = true;
@@ -71,10 +80,10 @@ void run_faults(Fault fault, const char* test, uint64_t runs) {
 }
 
 TEST(Fault, OneIoErrorNeverCorrupts) {
-  run_faults(Fault::kIoError, "OneIoErrorNeverCorrupts", 26);
+  run_faults(Fault::kIoError, "OneIoErrorNeverCorrupts");
 }
 TEST(Fault, AFullDiskNeverCorruptsAndWorkGoesOn) {
-  run_faults(Fault::kNoSpace, "AFullDiskNeverCorruptsAndWorkGoesOn", 26);
+  run_faults(Fault::kNoSpace, "AFullDiskNeverCorruptsAndWorkGoesOn");
 }
 
 bool take_option(std::string_view argument) {

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 
 namespace platter::workload {
 
@@ -55,6 +56,11 @@ inline void fill_pattern(std::span<uint8_t> bytes, uint64_t stamp, uint64_t offs
   for (size_t i = 0; i < bytes.size();) {
     uint64_t at = offset + i;
     uint64_t word = word_at(at / 8);
+    if (at % 8 == 0 && bytes.size() - i >= 8) {
+      base::store_little<uint64_t>(bytes, i, word);
+      i += 8;
+      continue;
+    }
     do {
       bytes[i++] = static_cast<uint8_t>(word >> (8 * (at % 8)));
     } while (++at % 8 != 0 && i < bytes.size());
