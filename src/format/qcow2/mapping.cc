@@ -126,7 +126,8 @@ io::Task<Result<Run>> Mapping::lookup(uint64_t offset, uint64_t max_length) {
   }
   const uint64_t key = key_of(offset);
   const uint64_t in_table = (geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
-  PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, image_.file, table + in_table));
+  const TableCache::Place place(l1_[geometry.l1_index(offset)], in_table);
+  PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, image_.file, place));
   const SliceWords words = pin.words();
   const Run run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(),
                              offset, max_length, geometry);
@@ -145,9 +146,8 @@ io::Task<Result<Run>> Mapping::lookup_table(uint64_t offset, uint64_t max_length
   std::vector<bool> present(slices);
   bool all = true;
   for (uint64_t i = 0; i < slices; ++i) {
-    present[i] = cache_.read(first_key + i, [&](SliceWords words) {
-      words.copy_to(cached.span().subspan(i * cache_.slice_bytes(), cache_.slice_bytes()));
-    });
+    present[i] = cache_.copy_if_cached(
+        first_key + i, cached.span().subspan(i * cache_.slice_bytes(), cache_.slice_bytes()));
     all = all && present[i];
   }
   if (!all) PLATTER_CO_TRY(co_await read_padded(*image_.file, table_offset, table.view()));

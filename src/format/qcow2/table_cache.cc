@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/try.h"
+#include "format/qcow2/layout.h"
 #include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
@@ -52,10 +53,10 @@ TableCache::TableCache(Config config) : slice_bytes_(config.slice_bytes) {
 
 TableCache::~TableCache() { munmap(words_, mapped_bytes_); }
 
-TableCache::Slot* TableCache::find_locked(uint64_t key) {
+TableCache::Slot* TableCache::find_locked(uint64_t key) const {
   const size_t first = set_of(key) * ways_;
   for (size_t i = first; i < first + ways_; ++i) {
-    if (slots_[i].occupied && slots_[i].key == key) return &slots_[i];
+    if (slots_[i].occupied && slots_[i].key == key) return const_cast<Slot*>(&slots_[i]);
   }
   if (overflow_.empty()) return nullptr;
   auto found = overflow_.find(key);
@@ -139,13 +140,28 @@ void TableCache::set_dirty(Slot* slot) {
   update_pressure_locked();
 }
 
-io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child* file,
-                                                      uint64_t host_offset) {
+uint64_t TableCache::Place::host_offset() const {
+  if (entry == nullptr) return offset;
+  return (entry->load(std::memory_order_acquire) & kOffsetMask) + offset;
+}
+
+bool TableCache::copy_if_cached(uint64_t key, std::span<uint8_t> bytes) const {
+  if (read(key, [bytes](SliceWords words) { words.copy_to(bytes); })) return true;
+  std::lock_guard lock(mutex_);
+  const Slot* slot = find_locked(key);
+  if (slot == nullptr) return false;
+  SliceWords(slot->words, slice_words()).copy_to(bytes);
+  return true;
+}
+
+io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child* file, Place place) {
   Slot* slot;
   if (try_pin(key, &slot)) co_return Pin(this, slot);
   auto loading = co_await loading_[key % kStripes].lock();
   if (try_pin(key, &slot)) co_return Pin(this, slot);
   io::AlignedBuffer staging(slice_bytes_);
+  // Only now: whoever changes the entry then finds the slice here, or waits for it to be.
+  const uint64_t host_offset = place.host_offset();
   if (host_offset == kReadsZero) {
     staging.view().fill_zero();
   } else {

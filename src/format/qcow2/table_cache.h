@@ -111,9 +111,22 @@ class TableCache {
     return false;
   }
 
-  // The slice, read from `host_offset` of `file` if it is not cached. Misses of one slice are merged.
+  // Where a slice is read from: an offset, or a place in the table that an entry names when it comes to reading. A
+  // reader that holds no lock gives the entry: the table may have moved while it waited for its turn.
+  struct Place {
+    Place(uint64_t host_offset) : offset(host_offset) {}
+    Place(const std::atomic<uint64_t>& table_entry, uint64_t in_table) : entry(&table_entry), offset(in_table) {}
+    uint64_t host_offset() const;
+    const std::atomic<uint64_t>* entry = nullptr;
+    uint64_t offset;
+  };
+
+  // Copies the slice if it is cached, wherever it is kept.
+  bool copy_if_cached(uint64_t key, std::span<uint8_t> bytes) const;
+
+  // The slice, read from `place` in `file` if it is not cached. Misses of one slice are merged.
   // What lies past the file's end is zero. `file` may be null with kReadsZero.
-  io::Task<Result<Pin>> acquire(uint64_t key, block::Child* file, uint64_t host_offset);
+  io::Task<Result<Pin>> acquire(uint64_t key, block::Child* file, Place place);
 
   // ---- Write-back. The caller holds the allocation mutex in take_dirty.
   struct Staged {
@@ -141,7 +154,7 @@ class TableCache {
     key *= 0x9e3779b97f4a7c15;
     return (key ^ (key >> 32)) % sets_;
   }
-  Slot* find_locked(uint64_t key);
+  Slot* find_locked(uint64_t key) const;
   Slot* choose_victim_locked(uint64_t key);
   Pin insert(uint64_t key, std::span<const uint8_t> content);
   bool try_pin(uint64_t key, Slot** slot);
