@@ -1,6 +1,9 @@
 """A program that has an image open keeps the other one out, whichever came first."""
 
 import contextlib
+import fcntl
+import os
+import struct
 import subprocess
 import time
 
@@ -28,15 +31,21 @@ def held(shop, *arguments, ready):
         process.wait()
 
 
-def wait_until_refused(shop, image):
-    """Until the holder, which says nothing when it is ready, has its locks."""
-    for _ in range(200):
-        if "lock" in shop.qemu("info", image, status=None):
-            return
-        time.sleep(0.02)
+def wait_until_written(shop, image):
+    """Until the holder, which says nothing when it is ready, has its lock as a writer. Only looks:
+    a program that opened the image would for that moment lock the holder out."""
+    with open(shop.path(image), "rb") as file:
+        for _ in range(1500):
+            probe = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, WRITER_BYTE, 1, 0)
+            answer = fcntl.fcntl(file, F_OFD_GETLK, probe)
+            if struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK:
+                return
+            time.sleep(0.02)
     raise Failure(f"nobody holds {image}")
 
 
+WRITER_BYTE = 101  # locked by whoever may write
+F_OFD_GETLK = 36
 WRITE_REFUSED = 'Failed to get "write" lock'
 SHARED_WRITE_REFUSED = 'Failed to get shared "write" lock'
 HINT = "Is another process using the image ["
@@ -74,7 +83,7 @@ def server_is_qemu(shop):
     shop.qemu("create", "-f", "qcow2", "held.qcow2", "64M")
     with held(shop, "qemu-nbd", "-t", "-k", shop.path("nbd.socket"), "-f", "qcow2", "held.qcow2",
               ready=None):
-        wait_until_refused(shop, "held.qcow2")
+        wait_until_written(shop, "held.qcow2")
         shop.platter("check", "held.qcow2", status=1, text=SHARED_WRITE_REFUSED)
         shop.platter("resize", "held.qcow2", "128M", status=1, text=WRITE_REFUSED)
     shop.remove("held.qcow2", "nbd.socket")
