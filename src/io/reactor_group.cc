@@ -14,23 +14,35 @@ unsigned usable_processors() {
   return count < 1 ? 1 : count > kMaxReactors ? kMaxReactors : count;
 }
 
+static Result<std::vector<std::unique_ptr<Engine>>> make_engines(EngineKind kind, unsigned count,
+                                                                 WorkerPool& workers) {
+  std::vector<std::unique_ptr<Engine>> engines;
+  for (unsigned index = 0; index < count; ++index) {
+    PLATTER_ASSIGN(auto engine, make_engine(kind, workers));
+    engines.push_back(std::move(engine));
+  }
+  return engines;
+}
+
 Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(Options options) {
   PLATTER_ASSERT(options.reactors >= 1 && options.reactors <= kMaxReactors);
   auto group = std::unique_ptr<ReactorGroup>(new ReactorGroup(options.max_workers));
-  EngineKind kind = options.engine;
-  if (kind == EngineKind::kAuto) {
-    auto probe = make_uring_engine(group->workers_);
-    kind = probe ? EngineKind::kUring : EngineKind::kThreads;
-    if (!probe && options.log != nullptr)
-      options.log->info(probe.error().message() + "; using threads for I/O instead");
+  // Permitted or not, a ring may also fail for want of memory, and not only the first one.
+  const bool choose = options.engine == EngineKind::kAuto;
+  auto engines = make_engines(choose ? EngineKind::kUring : options.engine, options.reactors,
+                              group->workers_);
+  if (!engines && choose) {
+    if (options.log != nullptr)
+      options.log->info(engines.error().message() + "; using threads for I/O instead");
+    engines = make_engines(EngineKind::kThreads, options.reactors, group->workers_);
   }
+  if (!engines) return std::unexpected(std::move(engines).error());
   uint64_t seed = options.random_seed;
   if (seed == 0 && getrandom(&seed, sizeof seed, 0) != sizeof seed)
     return std::unexpected(Error::from_errno(errno, "getrandom"));
   for (unsigned index = 0; index < options.reactors; ++index) {
-    PLATTER_ASSIGN(auto engine, make_engine(kind, group->workers_));
     group->reactors_.push_back(std::make_unique<Reactor>(
-        index, std::move(engine),
+        index, std::move((*engines)[index]),
         Reactor::Services{.now = {}, .random_seed = seed, .workers = &group->workers_}));
   }
   for (auto& reactor : group->reactors_)
