@@ -15,6 +15,8 @@ namespace {
 
 // More clusters than this are not checked.
 constexpr uint64_t kMaxClusters = INT32_MAX;
+// Clusters without a count are all counted as errors, and this many are named: a sparse file may have any number.
+constexpr uint64_t kMaxUnreadableLines = 65536;
 
 // As C prints it: no prefix before a zero.
 std::string in_c_hex(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
@@ -62,20 +64,19 @@ class Comparison {
         result_(result) {}
 
   void run() {
-    if (!stored_.unreadable.empty()) return run_around_unreadable();
-    ReferenceCounts::for_each_difference(stored_.counts, references_, [this](uint64_t cluster) {
-      compare(cluster);
+    report_unreadable();
+    uint64_t last_used = static_cast<uint64_t>(std::max<int64_t>(stored_.counts.last_used(), 0));
+    ReferenceCounts::for_each_difference(stored_.counts, references_, [&](uint64_t cluster) {
+      if (!is_unreadable(cluster)) {
+        last_used = std::max(last_used, cluster);
+        compare(cluster);
+      }
       return true;
     });
-    const int64_t last = std::max({stored_.counts.last_used(), references_.last_used(), int64_t{0}});
-    set_end(static_cast<uint64_t>(last));
+    result_.image_end_offset = (last_used + 1) << geometry_.cluster_bits;
   }
 
  private:
-  void set_end(uint64_t last_used_cluster) {
-    result_.image_end_offset = (last_used_cluster + 1) << geometry_.cluster_bits;
-  }
-
   void compare(uint64_t cluster) {
     const uint64_t stored = stored_.counts.get(cluster);
     const uint64_t references = references_.get(cluster);
@@ -86,24 +87,26 @@ class Comparison {
     ++(stored > references ? result_.leaks : result_.corruptions);
   }
 
-  void run_around_unreadable() {
+  bool is_unreadable(uint64_t cluster) const {
+    return std::ranges::binary_search(stored_.unreadable, geometry_.refcount_table_index(cluster), {},
+                                      &StoredCounts::Unreadable::table_index);
+  }
+
+  void report_unreadable() {
+    if (stored_.unreadable.empty()) return;
     report_unaligned_block();
-    uint64_t last_used = 0;
-    const uint64_t clusters = references_.clusters() - (references_.get(references_.clusters() - 1) == 0);
-    for (uint64_t cluster = 0; cluster < clusters; ++cluster) {
-      const uint64_t index = geometry_.refcount_table_index(cluster);
-      const auto bad = std::ranges::lower_bound(stored_.unreadable, index, {},
-                                                &StoredCounts::Unreadable::table_index);
-      if (bad != stored_.unreadable.end() && bad->table_index == index) {
+    const uint64_t last = references_.clusters() - 1;
+    const uint64_t clusters = last + (references_.get(last) != 0);
+    uint64_t lines_left = kMaxUnreadableLines;
+    for (const StoredCounts::Unreadable& bad : stored_.unreadable) {
+      const uint64_t first = bad.table_index << geometry_.refcount_block_bits();
+      const uint64_t end = std::min(first + geometry_.refcount_block_entries(), clusters);
+      for (uint64_t cluster = first; cluster < end && lines_left != 0; ++cluster, --lines_left) {
         reporter_.report(fmt::format("Can't get refcount for cluster {}: {}", cluster,
-                                     bad->error.message()));
-        ++result_.check_errors;
-        continue;
+                                     bad.error.message()));
       }
-      if (stored_.counts.get(cluster) != 0 || references_.get(cluster) != 0) last_used = cluster;
-      compare(cluster);
+      if (first < end) result_.check_errors += end - first;
     }
-    set_end(last_used);
   }
 
   void report_unaligned_block() {
