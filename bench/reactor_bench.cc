@@ -67,7 +67,8 @@ Task<int> await_often(int times) {
   co_return sum;
 }
 
-// Completes at once, through the same awaiter and queue as a real one: what is left is our own code.
+// Completes at once, through the same awaiter and queue as a real one: what is left is our own
+// code.
 class NullEngine final : public Engine {
  public:
   void submit(IoRequest& request) override {
@@ -145,9 +146,8 @@ void bench_null_io(File& file) {
   WorkerPool workers;
   Reactor reactor(0, std::make_unique<NullEngine>(), {.now = {}, .workers = &workers});
   std::thread thread([&] { reactor.run(); });
-  report("null I/O, 64 in flight, own code alone", measure(kTimes * 64, [&] {
-           run_blocking(reactor, read_in_parallel(file, 64, kTimes));
-         }));
+  report("null I/O, 64 in flight, own code alone",
+         measure(kTimes * 64, [&] { run_blocking(reactor, read_in_parallel(file, 64, kTimes)); }));
   reactor.stop();
   thread.join();
 }
@@ -157,9 +157,8 @@ void bench_reads(File& file, EngineKind kind) {
   auto group = start(1, kind);
   for (unsigned depth : {1u, 64u}) {
     report(fmt::format("read 4 KiB direct, {} in flight, {}", depth, group->engine_name()).c_str(),
-           measure(kTimes * depth, [&] {
-             run_blocking(group->at(0), read_in_parallel(file, depth, kTimes));
-           }));
+           measure(kTimes * depth,
+                   [&] { run_blocking(group->at(0), read_in_parallel(file, depth, kTimes)); }));
   }
 }
 

@@ -2,10 +2,11 @@
 //
 // usage: request_bench DIRECTORY [ROUNDS] [SLICE_MS]
 //
-// A qcow2 image is filled in DIRECTORY and read with O_DIRECT, as qcow2 and as the raw file that it is; then the
-// null and the memory protocol, where no disk hides anything. The cases take turns, slice by slice; what is
-// printed is medians over the rounds and half the range between the quartiles. Exit status 1: qcow2 is
-// below 0.95 of raw, or two reactors on one image below 1.7 of one.
+// A qcow2 image is filled in DIRECTORY and read with O_DIRECT, as qcow2 and as the raw file that it
+// is; then the null and the memory protocol, where no disk hides anything. The cases take turns,
+// slice by slice; what is printed is medians over the rounds and half the range between the
+// quartiles. Exit status 1: qcow2 is below 0.95 of raw, or two reactors on one image below 1.7 of
+// one.
 #include <fmt/format.h>
 #include <sched.h>
 #include <time.h>
@@ -100,7 +101,7 @@ double processor_seconds() {
 }
 
 Measured measure(io::ReactorGroup& group, unsigned reactors, block::Backend& backend,
-               std::chrono::milliseconds slice) {
+                 std::chrono::milliseconds slice) {
   Stop stop;
   std::thread timer([&] {
     std::this_thread::sleep_for(slice);
@@ -161,9 +162,11 @@ io::Task<Result<void>> fill(block::Backend& backend) {
 io::Task<Result<void>> make_image(block::Graph& graph, std::string path) {
   base::Options options;
   options.set("size", kImageBytes);
-  auto made = co_await graph.create({.filename = path, .format = "qcow2", .options = std::move(options)});
+  auto made =
+      co_await graph.create({.filename = path, .format = "qcow2", .options = std::move(options)});
   if (!made) co_return made;
-  auto image = co_await open_image(graph, "driver=qcow2,file.driver=file,file.filename=" + path, false, true);
+  auto image = co_await open_image(graph, "driver=qcow2,file.driver=file,file.filename=" + path,
+                                   false, true);
   if (!image) co_return std::unexpected(std::move(image).error());
   auto filled = co_await fill(**image);
   if (!filled) co_return filled;
@@ -195,13 +198,16 @@ double ratio(const Case& above, const Case& below) {
 void print_case(const Case& entry) {
   double rate = quantile(entry.rates, 0.5);
   double half_range = (quantile(entry.rates, 0.75) - quantile(entry.rates, 0.25)) / 2;
-  fmt::print("  {:<12} {:>2} reactor{} {:>9.0f} k/s ±{:>4.1f}% {:>8.0f} ns a request on each, {:>6.0f} ns of processor\n",
-             entry.name, entry.reactors, entry.reactors == 1 ? " " : "s", rate / 1000, 100 * half_range / rate,
-             1e9 * entry.reactors / rate, quantile(entry.cpu_ns, 0.5));
+  fmt::print(
+      "  {:<12} {:>2} reactor{} {:>9.0f} k/s ±{:>4.1f}% {:>8.0f} ns a request on each, {:>6.0f} ns "
+      "of processor\n",
+      entry.name, entry.reactors, entry.reactors == 1 ? " " : "s", rate / 1000,
+      100 * half_range / rate, 1e9 * entry.reactors / rate, quantile(entry.cpu_ns, 0.5));
 }
 
 bool print_ratio(const char* what, double value, double bound) {
-  fmt::print("  {:<44} {:>5.2f}  (at least {:.2f}){}\n", what, value, bound, value < bound ? "  BELOW" : "");
+  fmt::print("  {:<44} {:>5.2f}  (at least {:.2f}){}\n", what, value, bound,
+             value < bound ? "  BELOW" : "");
   return value >= bound;
 }
 
@@ -215,7 +221,8 @@ int run(const std::string& directory, int rounds, std::chrono::milliseconds slic
   must(io::run_blocking(group->at(0), make_image(graph, path)));
 
   auto open = [&](std::string text, bool direct, bool writable) {
-    return must(io::run_blocking(group->at(0), open_image(graph, std::move(text), direct, writable)));
+    return must(
+        io::run_blocking(group->at(0), open_image(graph, std::move(text), direct, writable)));
   };
   const std::string file = "file.driver=file,file.filename=" + path;
   auto raw = open("driver=raw," + file, true, false);

@@ -1,8 +1,10 @@
-// A qcow2 image of arbitrary bytes: opened as info, as a check, read-only and for writing; read, written, resized, checked.
+// A qcow2 image of arbitrary bytes: opened as info, as a check, read-only and for writing; read,
+// written, resized, checked.
 //
-// It runs in a simulated world (no clock, no files of the host, a bounded number of steps: a hang is a finding). Whatever the
-// bytes are, nothing may crash, hang or take memory beyond the budget; and an image that a check found in order before it was
-// written to is still free of corruption afterwards.
+// It runs in a simulated world (no clock, no files of the host, a bounded number of steps: a hang
+// is a finding). Whatever the bytes are, nothing may crash, hang or take memory beyond the budget;
+// and an image that a check found in order before it was written to is still free of corruption
+// afterwards.
 
 #include <algorithm>
 #include <cstdint>
@@ -62,7 +64,8 @@ class World {
     return disk;
   }
 
-  io::Task<Result<std::unique_ptr<block::Backend>>> open(block::Graph& graph, block::OpenFlags flags,
+  io::Task<Result<std::unique_ptr<block::Backend>>> open(block::Graph& graph,
+                                                         block::OpenFlags flags,
                                                          block::Permissions needed) {
     block::OpenRequest request;
     request.filename = kName;

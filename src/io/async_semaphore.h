@@ -1,4 +1,5 @@
-// AsyncSemaphore: counts units (bytes in flight, slots).   auto units = co_await semaphore.acquire(n);
+// AsyncSemaphore: counts units (bytes in flight, slots).   auto units = co_await
+// semaphore.acquire(n);
 //
 // First come, first served: a large request that waits holds back small ones behind it.
 #pragma once
@@ -32,7 +33,8 @@ class AsyncSemaphore {
     explicit operator bool() const { return semaphore_ != nullptr; }
     uint64_t count() const { return semaphore_ != nullptr ? count_ : 0; }
     void release() {
-      if (AsyncSemaphore* semaphore = std::exchange(semaphore_, nullptr)) semaphore->release(count_);
+      if (AsyncSemaphore* semaphore = std::exchange(semaphore_, nullptr))
+        semaphore->release(count_);
     }
 
    private:

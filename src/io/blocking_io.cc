@@ -25,16 +25,17 @@ int64_t perform(IoRequest& request) {
   switch (request.kind) {
     case IoRequest::Kind::kRead: {
       auto pieces = request_iovecs(request);
-      return retry([&] { return preadv(fd, pieces.data(), static_cast<int>(pieces.size()), offset); });
+      return retry(
+          [&] { return preadv(fd, pieces.data(), static_cast<int>(pieces.size()), offset); });
     }
     case IoRequest::Kind::kWrite: {
       auto pieces = request_iovecs(request);
       int flags = request.durable ? RWF_DSYNC : 0;
-      return retry(
-          [&] { return pwritev2(fd, pieces.data(), static_cast<int>(pieces.size()), offset, flags); });
+      return retry([&] {
+        return pwritev2(fd, pieces.data(), static_cast<int>(pieces.size()), offset, flags);
+      });
     }
-    case IoRequest::Kind::kSync:
-      return retry([&] { return fdatasync(fd); });
+    case IoRequest::Kind::kSync: return retry([&] { return fdatasync(fd); });
     case IoRequest::Kind::kAllocate:
       return retry([&] {
         return fallocate(fd, allocate_flags(request.mode), offset,
@@ -56,7 +57,8 @@ std::span<const iovec> request_iovecs(IoRequest& request) {
   BufferList buffers = request.buffers;
   if (buffers.size() > kMaxTransferBytes) buffers = buffers.sub(0, kMaxTransferBytes);
   size_t count = buffers.piece_count();
-  if (count <= std::size(request.scratch.iov)) return {request.scratch.iov, buffers.fill(request.scratch.iov)};
+  if (count <= std::size(request.scratch.iov))
+    return {request.scratch.iov, buffers.fill(request.scratch.iov)};
   if (count > kMaxPieces) count = kMaxPieces;
   if (auto exact = buffers.whole_pieces(); !exact.empty()) return exact.first(count);
   request.many = std::make_unique_for_overwrite<iovec[]>(count);
@@ -66,14 +68,10 @@ std::span<const iovec> request_iovecs(IoRequest& request) {
 int allocate_flags(AllocateMode mode) {
   switch (mode) {
     case AllocateMode::kPunchHole:
-    case AllocateMode::kZeroRangeUnmap:
-      return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    case AllocateMode::kZeroRange:
-      return FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-    case AllocateMode::kAllocate:
-      return 0;
-    case AllocateMode::kAllocateKeepSize:
-      return FALLOC_FL_KEEP_SIZE;
+    case AllocateMode::kZeroRangeUnmap: return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    case AllocateMode::kZeroRange: return FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    case AllocateMode::kAllocate: return 0;
+    case AllocateMode::kAllocateKeepSize: return FALLOC_FL_KEEP_SIZE;
   }
   return 0;
 }

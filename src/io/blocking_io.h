@@ -1,4 +1,5 @@
-// File operations as blocking system calls: what a worker thread does for a request. Inside io/ only.
+// File operations as blocking system calls: what a worker thread does for a request. Inside io/
+// only.
 #pragma once
 
 #include "io/reactor.h"

@@ -45,7 +45,8 @@ class BufferList {
     for (const iovec* piece = pieces_; left != 0; ++piece) {
       size_t length = piece->iov_len - skip;
       if (length > left) length = left;
-      if (length != 0) fn(std::span<uint8_t>(static_cast<uint8_t*>(piece->iov_base) + skip, length));
+      if (length != 0)
+        fn(std::span<uint8_t>(static_cast<uint8_t*>(piece->iov_base) + skip, length));
       left -= length;
       skip = 0;
     }

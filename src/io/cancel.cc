@@ -74,7 +74,7 @@ Task<bool> sleep_for(Nanoseconds duration, CancelToken token) {
   Nanoseconds deadline = duration > kNever - start ? kNever : start + duration;
   SleepOrCancel sleep{reactor, *token.source_, {.deadline = deadline, .handle = {}}, {}};
   auto [elapsed, ended] = co_await when_all(timer_side(sleep), cancel_side(sleep));
-  co_return elapsed && ended;
+  co_return elapsed&& ended;
 }
 
 namespace detail {

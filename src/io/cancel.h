@@ -59,7 +59,8 @@ inline bool CancelToken::is_cancelled() const {
   return source_ != nullptr && source_->is_cancelled();
 }
 inline Result<void> CancelToken::check() const {
-  if (is_cancelled()) [[unlikely]] return std::unexpected(Error::from_errno(ECANCELED));
+  if (is_cancelled()) [[unlikely]]
+    return std::unexpected(Error::from_errno(ECANCELED));
   return {};
 }
 
@@ -83,9 +84,8 @@ Task<bool> cancel_after(Nanoseconds limit, CancelToken watch, CancelSource& sour
 template <typename T>
 Task<Result<T>> with_timeout(Nanoseconds limit, Task<Result<T>> task, CancelSource& source) {
   CancelSource watch;
-  auto [result, timed_out] =
-      co_await when_all(detail::run_then_cancel(std::move(task), watch),
-                        detail::cancel_after(limit, watch.token(), source));
+  auto [result, timed_out] = co_await when_all(detail::run_then_cancel(std::move(task), watch),
+                                               detail::cancel_after(limit, watch.token(), source));
   if (!result && timed_out) co_return std::unexpected(Error::from_errno(ETIMEDOUT));
   co_return std::move(result);
 }

@@ -17,16 +17,16 @@ struct OpenFlags {
   bool create = false;     // create if missing
   bool exclusive = false;  // with create: fail if it exists
   bool truncate = false;
-  bool direct = false;     // O_DIRECT
+  bool direct = false;  // O_DIRECT
 };
 
 enum class FileKind { kRegular, kBlockDevice, kCharacterDevice, kOther };
 
 struct FileInfo {
   FileKind kind;
-  uint64_t size;             // bytes; of a block device too
-  uint64_t allocated;        // bytes that the file occupies on its medium
-  uint64_t device;           // identity: device and inode number
+  uint64_t size;       // bytes; of a block device too
+  uint64_t allocated;  // bytes that the file occupies on its medium
+  uint64_t device;     // identity: device and inode number
   uint64_t inode;
   uint32_t logical_block_size;  // of a block device; 1 for a regular file
 };

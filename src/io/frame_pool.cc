@@ -20,7 +20,7 @@ constexpr bool kPooled = true;
 
 constexpr size_t kClassBytes = 64;
 constexpr size_t kClasses = 64;
-constexpr uint32_t kMaxCached = 1024;           // frames a class
+constexpr uint32_t kMaxCached = 1024;                // frames a class
 constexpr size_t kMaxCachedBytes = size_t{1} << 20;  // and bytes a class
 
 struct FreeFrame {
@@ -61,7 +61,8 @@ constexpr size_t class_bytes(size_t index) { return (index + 1) * kClassBytes; }
 void* allocate_frame(size_t size) {
   if constexpr (!kPooled) return ::operator new(size);
   size_t index = class_of(size);
-  if (index >= kClasses) [[unlikely]] return ::operator new(size);
+  if (index >= kClasses) [[unlikely]]
+    return ::operator new(size);
   FreeList& list = pool.lists[index];
   if (FreeFrame* frame = list.head) [[likely]] {
     list.head = frame->next;

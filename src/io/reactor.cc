@@ -47,7 +47,9 @@ void ReadyQueue::grow() {
 }
 
 Reactor::Reactor(unsigned index, std::unique_ptr<Engine> engine, Services services)
-    : index_(index), engine_(std::move(engine)), services_(std::move(services)),
+    : index_(index),
+      engine_(std::move(engine)),
+      services_(std::move(services)),
       random_(services_.random_seed ^ (uint64_t{index} << 32)) {
   PLATTER_ASSERT(index < kMaxReactors);
 }
@@ -108,7 +110,8 @@ void Reactor::run_ready() {
 // ---- Time and chance
 
 Nanoseconds Reactor::now() const {
-  if (services_.now) [[unlikely]] return services_.now();
+  if (services_.now) [[unlikely]]
+    return services_.now();
   return std::chrono::steady_clock::now().time_since_epoch();
 }
 

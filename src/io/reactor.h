@@ -6,7 +6,8 @@
 //
 // What a task may ask for — time, sleep, randomness, file I/O, a call on a worker thread — goes
 // through the reactor, so that a test can put a simulated one in its place (io/simulation.h): the
-// same driver code then runs with virtual time, a seeded order of tasks and a disk that loses power.
+// same driver code then runs with virtual time, a seeded order of tasks and a disk that loses
+// power.
 //
 // Threads: post() and stop() may be called from anywhere; everything else only on the reactor's
 // own thread. No heap allocation in the steady state: an operation's state lives in the awaiting
@@ -57,10 +58,10 @@ struct IoRequest {
   bool use_threads = false;  // run it as a blocking call on the worker pool (aio=threads)
   AllocateMode mode{};       // kAllocate
   File* file = nullptr;
-  BufferList buffers{};      // kRead, kWrite
+  BufferList buffers{};  // kRead, kWrite
   uint64_t offset = 0;
-  uint64_t length = 0;       // kAllocate
-  int64_t result = 0;        // bytes done, or -errno
+  uint64_t length = 0;  // kAllocate
+  int64_t result = 0;   // bytes done, or -errno
 
   // The engine's own, from submit() until the waiter is made ready.
   Waiter waiter{};
@@ -105,7 +106,8 @@ class ReadyQueue {
   bool empty() const { return head_ == tail_; }
   size_t size() const { return tail_ - head_; }
   void push(std::coroutine_handle<> handle) {
-    if (size() > mask_) [[unlikely]] grow();
+    if (size() > mask_) [[unlikely]]
+      grow();
     ring_[tail_++ & mask_] = handle;
   }
   std::coroutine_handle<> pop() { return ring_[head_++ & mask_]; }
@@ -131,7 +133,7 @@ class Reactor {
   struct Services {
     std::function<Nanoseconds()> now;  // empty: the monotonic clock
     uint64_t random_seed = 0;
-    WorkerPool* workers = nullptr;     // null: call() runs on the reactor, as a turn of its own
+    WorkerPool* workers = nullptr;  // null: call() runs on the reactor, as a turn of its own
   };
   Reactor(unsigned index, std::unique_ptr<Engine> engine, Services services);
   ~Reactor();  // nothing is ready or sleeps on it (asserted)
@@ -161,8 +163,9 @@ class Reactor {
   bool remove_timer(Timer& timer);
   uint64_t random() { return random_.next(); }
 
-  // ---- File I/O. co_await gives Result<uint64_t>: bytes transferred (reads end short at the end of
-  // the file; any transfer may be short, io/file_io.h has the loops). Buffers and file outlive it.
+  // ---- File I/O. co_await gives Result<uint64_t>: bytes transferred (reads end short at the end
+  // of the file; any transfer may be short, io/file_io.h has the loops). Buffers and file outlive
+  // it.
   class IoAwaiter;
   IoAwaiter submit(IoRequest request);
 
@@ -172,15 +175,15 @@ class Reactor {
   auto call(Fn fn);
 
   // ---- The loop
-  void run();  // until stop(); makes this thread the reactor's
-  void stop(); // any thread; run() returns once no ready task is left
+  void run();   // until stop(); makes this thread the reactor's
+  void stop();  // any thread; run() returns once no ready task is left
 
   // ---- For a simulation, which is its own loop.
-  class Running;  // makes a reactor current while it lives
-  size_t collect_ready();                    // takes in what was posted; how many are ready
-  void resume_at(size_t position);           // < collect_ready()
+  class Running;                    // makes a reactor current while it lives
+  size_t collect_ready();           // takes in what was posted; how many are ready
+  void resume_at(size_t position);  // < collect_ready()
   Nanoseconds next_deadline() const { return timers_.empty() ? kNever : timers_[0]->deadline; }
-  void expire_timers();                      // makes ready those whose time has come
+  void expire_timers();  // makes ready those whose time has come
 
  private:
   void run_ready();

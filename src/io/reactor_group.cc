@@ -29,8 +29,8 @@ Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(Options options) {
   auto group = std::unique_ptr<ReactorGroup>(new ReactorGroup(options.max_workers));
   // Permitted or not, a ring may also fail for want of memory, and not only the first one.
   const bool choose = options.engine == EngineKind::kAuto;
-  auto engines = make_engines(choose ? EngineKind::kUring : options.engine, options.reactors,
-                              group->workers_);
+  auto engines =
+      make_engines(choose ? EngineKind::kUring : options.engine, options.reactors, group->workers_);
   if (!engines && choose) {
     if (options.log != nullptr)
       options.log->info(engines.error().message() + "; using threads for I/O instead");

@@ -1,8 +1,8 @@
 // ReactorGroup: the threads of one runtime. N reactors, each on a thread of its own, and the worker
 // pool that they share.
 //
-// Whoever makes a group ends it, after everything that ran on it: destruction stops the reactors, joins
-// their threads and then the workers. An embedder with threads of its own builds Reactors
+// Whoever makes a group ends it, after everything that ran on it: destruction stops the reactors,
+// joins their threads and then the workers. An embedder with threads of its own builds Reactors
 // (io/reactor.h) from engines (io/engine.h) instead and calls run() where it likes.
 #pragma once
 
@@ -23,7 +23,7 @@ class ReactorGroup {
     unsigned reactors = 1;  // 1 to kMaxReactors
     EngineKind engine = EngineKind::kAuto;
     unsigned max_workers = WorkerPool::kDefaultThreads;
-    uint64_t random_seed = 0;  // 0: from the system
+    uint64_t random_seed = 0;        // 0: from the system
     const base::Log* log = nullptr;  // hears once, at info level, that io_uring is refused
   };
 

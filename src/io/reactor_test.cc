@@ -153,8 +153,7 @@ TEST_P(ReactorTest, WhatIsWrittenIsReadWhateverThePieces) {
     for (size_t pieces : {1, 2, 4, 5, 100, 1500}) {
       TemporaryFile temporary;
       Result<void> end;
-      run_blocking(group->at(0),
-                   write_then_read(*temporary.file, {use_threads}, pieces, end));
+      run_blocking(group->at(0), write_then_read(*temporary.file, {use_threads}, pieces, end));
       EXPECT_TRUE(end.has_value()) << end.error().message();
       EXPECT_EQ(temporary.file->info()->size, 100 + pieces * 700);
     }

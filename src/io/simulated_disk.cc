@@ -97,12 +97,8 @@ SimulatedMedium::Change SimulatedMedium::write_change(uint64_t offset, const Buf
 
 void SimulatedMedium::perform(SimulatedContent& content, const Change& change) {
   switch (change.kind) {
-    case Change::Kind::kWrite:
-      content.bytes.write(change.offset, change.data);
-      break;
-    case Change::Kind::kZero:
-      content.bytes.zero(change.offset, change.length);
-      break;
+    case Change::Kind::kWrite: content.bytes.write(change.offset, change.data); break;
+    case Change::Kind::kZero: content.bytes.zero(change.offset, change.length); break;
     case Change::Kind::kSize:
       if (change.offset < content.size)
         content.bytes.zero(change.offset, UINT64_MAX - change.offset);
@@ -160,7 +156,9 @@ void SimulatedMedium::make_range_durable(uint64_t offset, uint64_t length) {
       continue;
     }
     auto keep_part = [&](uint64_t start, uint64_t stop) {
-      Change part{.kind = change.kind, .offset = start, .length = stop - start,
+      Change part{.kind = change.kind,
+                  .offset = start,
+                  .length = stop - start,
                   .sequence = change.sequence};
       if (change.kind == Change::Kind::kWrite) {
         auto first = change.data.begin() + static_cast<ptrdiff_t>(start - change.offset);

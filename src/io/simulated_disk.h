@@ -5,10 +5,10 @@
 // completes. A sync makes durable every change to its file that had completed when the sync was
 // issued; a durable write makes durable the sectors that it wrote, and the size. When the power
 // goes, each 512-byte sector independently keeps its durable content or that after any of the later
-// changes to it, those in flight included; so does the size. What lies past the surviving size is gone; a growth that
-// survives without its data reads as zeroes. A cut draws one of several tempers: nothing volatile
-// survives, all of it does, each sector for itself, or the changes up to a moment, in order.
-// Names (creation, removal) are durable at once.
+// changes to it, those in flight included; so does the size. What lies past the surviving size is
+// gone; a growth that survives without its data reads as zeroes. A cut draws one of several
+// tempers: nothing volatile survives, all of it does, each sector for itself, or the changes up to
+// a moment, in order. Names (creation, removal) are durable at once.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,8 @@ class SimulatedDisk {
   void put(const std::string& name, std::span<const uint8_t> bytes);
   // The file's bytes; it exists (asserted).
   std::vector<uint8_t> get(const std::string& name) const;
-  // Between this disk and a file of the host, holes kept: for looking at a disk with other programs.
+  // Between this disk and a file of the host, holes kept: for looking at a disk with other
+  // programs.
   Result<void> export_file(const std::string& name, const std::string& host_path) const;
   Result<void> import_file(const std::string& host_path, const std::string& name);
 

@@ -77,8 +77,7 @@ Result<void> SimulatedFile::lock(uint64_t offset, uint64_t length, LockKind kind
     if (lock.offset < offset) kept.push_back({this, lock.offset, offset, lock.exclusive});
     if (lock.end > end) kept.push_back({this, end, lock.end, lock.exclusive});
   }
-  if (kind != LockKind::kNone)
-    kept.push_back({this, offset, end, kind == LockKind::kExclusive});
+  if (kind != LockKind::kNone) kept.push_back({this, offset, end, kind == LockKind::kExclusive});
   inode_->locks = std::move(kept);
   return {};
 }

@@ -105,13 +105,10 @@ int Simulation::draw_error(IoRequest::Kind kind) {
   auto planned = planned_.find(operations_++);
   if (planned != planned_.end()) return planned->second;
   switch (kind) {
-    case IoRequest::Kind::kRead:
-      return chance(options_.read_errors_ppm) ? EIO : 0;
+    case IoRequest::Kind::kRead: return chance(options_.read_errors_ppm) ? EIO : 0;
     case IoRequest::Kind::kWrite:
-    case IoRequest::Kind::kAllocate:
-      return chance(options_.write_errors_ppm) ? EIO : 0;
-    case IoRequest::Kind::kSync:
-      return chance(options_.sync_errors_ppm) ? EIO : 0;
+    case IoRequest::Kind::kAllocate: return chance(options_.write_errors_ppm) ? EIO : 0;
+    case IoRequest::Kind::kSync: return chance(options_.sync_errors_ppm) ? EIO : 0;
   }
   return 0;
 }
@@ -165,13 +162,9 @@ bool Simulation::has_room(const SimulatedMedium& medium, uint64_t offset, uint64
 int64_t Simulation::perform(Pending& pending) {
   switch (pending.request->kind) {
     case IoRequest::Kind::kRead:
-    case IoRequest::Kind::kWrite:
-      return perform_transfer(pending);
-    case IoRequest::Kind::kSync:
-      pending.medium->make_durable(pending.completed_before);
-      return 0;
-    case IoRequest::Kind::kAllocate:
-      return perform_allocate(pending);
+    case IoRequest::Kind::kWrite: return perform_transfer(pending);
+    case IoRequest::Kind::kSync: pending.medium->make_durable(pending.completed_before); return 0;
+    case IoRequest::Kind::kAllocate: return perform_allocate(pending);
   }
   return -EINVAL;
 }
@@ -189,8 +182,7 @@ int64_t Simulation::perform_transfer(Pending& pending) {
   if (request.kind == IoRequest::Kind::kWrite) {
     if (!static_cast<SimulatedFile*>(request.file)->writable()) return -EBADF;
     if (!has_room(medium, request.offset, length)) return -ENOSPC;
-    medium.apply(
-        SimulatedMedium::write_change(request.offset, request.buffers.sub(0, length)));
+    medium.apply(SimulatedMedium::write_change(request.offset, request.buffers.sub(0, length)));
     if (request.durable) medium.make_range_durable(request.offset, length);
     return static_cast<int64_t>(length);
   }
@@ -215,7 +207,8 @@ int64_t Simulation::perform_allocate(Pending& pending) {
     case AllocateMode::kZeroRange:
     case AllocateMode::kZeroRangeUnmap:
       if (!options_.can_punch) return -EOPNOTSUPP;
-      medium.apply({.kind = SimulatedMedium::Change::Kind::kZero, .offset = request.offset,
+      medium.apply({.kind = SimulatedMedium::Change::Kind::kZero,
+                    .offset = request.offset,
                     .length = request.length});
       return 0;
     case AllocateMode::kAllocate:
@@ -241,9 +234,9 @@ void Simulation::cut_power() {
           SimulatedMedium::write_change(request.offset, request.buffers));
     } else if (pending.error == 0 && request.kind == IoRequest::Kind::kAllocate &&
                request.mode <= AllocateMode::kZeroRangeUnmap) {
-      in_flight[pending.medium.get()].push_back(
-          {.kind = SimulatedMedium::Change::Kind::kZero, .offset = request.offset,
-           .length = request.length});
+      in_flight[pending.medium.get()].push_back({.kind = SimulatedMedium::Change::Kind::kZero,
+                                                 .offset = request.offset,
+                                                 .length = request.length});
     }
     pending.error = EIO;
   }

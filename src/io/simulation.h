@@ -12,15 +12,15 @@
 // timer. The same seed and the same workload give the same steps. A step is about 100 ns.
 //
 // Power. When the power is cut, the surviving disk is drawn and frozen at that instant
-// (io/simulated_disk.h says what survives). The old world then runs on only so that its tasks can unwind: every operation, those
-// in flight and all later ones, fails with EIO and completes, timers still fire, nothing
-// reaches the disk. So run() returns as ever, nothing leaks, and disk() is what the next world starts
-// from. A task must therefore end when its I/O fails: one that retries for ever is caught by
-// max_steps.
+// (io/simulated_disk.h says what survives). The old world then runs on only so that its tasks can
+// unwind: every operation, those in flight and all later ones, fails with EIO and completes, timers
+// still fire, nothing reaches the disk. So run() returns as ever, nothing leaks, and disk() is what
+// the next world starts from. A task must therefore end when its I/O fails: one that retries for
+// ever is caught by max_steps.
 //
-// Faults. Operations may fail or fall short at random (Options) or by their number (fail_operation).
-// A failed write has changed any of its sectors or none; a failed sync has made nothing
-// durable, and a later one that succeeds does.
+// Faults. Operations may fail or fall short at random (Options) or by their number
+// (fail_operation). A failed write has changed any of its sectors or none; a failed sync has made
+// nothing durable, and a later one that succeeds does.
 //
 // Single-threaded; several simulations may live at the same time (one run() within another is not
 // possible). Reactor::call runs its function on the reactor, in a step of its own.
@@ -44,14 +44,14 @@ class Simulation {
  public:
   struct Options {
     unsigned reactors = 1;
-    uint64_t capacity = UINT64_MAX;     // bytes of all files' pages; past it ENOSPC
-    uint32_t direct_alignment = 512;    // of files opened direct; else EINVAL
+    uint64_t capacity = UINT64_MAX;   // bytes of all files' pages; past it ENOSPC
+    uint32_t direct_alignment = 512;  // of files opened direct; else EINVAL
     // How many operations of a million fail with EIO, or transfer less than was asked.
     uint32_t read_errors_ppm = 0;
-    uint32_t write_errors_ppm = 0;      // and allocations
+    uint32_t write_errors_ppm = 0;  // and allocations
     uint32_t sync_errors_ppm = 0;
     uint32_t short_transfers_ppm = 0;
-    bool can_punch = true;              // false: kPunchHole and kZeroRange are ENOTSUP
+    bool can_punch = true;  // false: kPunchHole and kZeroRange are ENOTSUP
     // A run() that takes more steps than this does not end: the process is stopped, seed told.
     uint64_t max_steps = 200'000'000;
   };
@@ -67,8 +67,8 @@ class Simulation {
   unsigned reactor_count() const { return static_cast<unsigned>(reactors_.size()); }
   Random& random() { return random_; }
 
-  // Runs `task` on a reactor until it has ended, and whatever else is going on beside it. A deadlock
-  // (nothing ready, nothing in flight, no timer) stops the process, seed told.
+  // Runs `task` on a reactor until it has ended, and whatever else is going on beside it. A
+  // deadlock (nothing ready, nothing in flight, no timer) stops the process, seed told.
   template <typename T>
   T run(Task<T> task, unsigned reactor_index = 0);
   // Until nothing is ready or in flight and no timer is set.
@@ -81,7 +81,8 @@ class Simulation {
   void cut_power_after(uint64_t steps) { cut_at_ = steps_ + steps; }
   void cut_power();
   bool power_is_cut() const { return power_is_cut_; }
-  // The power was cut: what survived. Else: every file as it is now (the machine stays up, its users end).
+  // The power was cut: what survived. Else: every file as it is now (the machine stays up, its
+  // users end).
   SimulatedDisk disk() const;
 
   // The operation with this number, counted from 0 over all files as they are submitted, fails with

@@ -133,8 +133,7 @@ Task<Result<void>> run_workload(File& file, Workload& work, int rounds) {
     bool durable = random.one_in(4);
     for (uint64_t sector = first; sector < first + count; ++sector)
       work.possible[sector].insert(value);
-    PLATTER_CO_TRY(
-        co_await fill(file, first * kSector, count * kSector, value, durable));
+    PLATTER_CO_TRY(co_await fill(file, first * kSector, count * kSector, value, durable));
     for (uint64_t sector = first; sector < first + count; ++sector) {
       work.latest[sector] = value;
       if (durable) work.possible[sector] = {value};

@@ -33,22 +33,22 @@ SparseBytes::Page& SparseBytes::writable_page(uint64_t index) {
 }
 
 void SparseBytes::read(uint64_t offset, std::span<uint8_t> out) const {
-  split_by_page(offset, out.size(), [&](uint64_t index, uint64_t within, uint64_t count,
-                                        uint64_t position) {
-    auto page = pages_.find(index);
-    if (page == pages_.end()) {
-      std::memset(out.data() + position, 0, count);
-    } else {
-      std::memcpy(out.data() + position, page->second->data() + within, count);
-    }
-  });
+  split_by_page(offset, out.size(),
+                [&](uint64_t index, uint64_t within, uint64_t count, uint64_t position) {
+                  auto page = pages_.find(index);
+                  if (page == pages_.end()) {
+                    std::memset(out.data() + position, 0, count);
+                  } else {
+                    std::memcpy(out.data() + position, page->second->data() + within, count);
+                  }
+                });
 }
 
 void SparseBytes::write(uint64_t offset, std::span<const uint8_t> bytes) {
-  split_by_page(offset, bytes.size(), [&](uint64_t index, uint64_t within, uint64_t count,
-                                          uint64_t position) {
-    std::memcpy(writable_page(index).data() + within, bytes.data() + position, count);
-  });
+  split_by_page(offset, bytes.size(),
+                [&](uint64_t index, uint64_t within, uint64_t count, uint64_t position) {
+                  std::memcpy(writable_page(index).data() + within, bytes.data() + position, count);
+                });
 }
 
 void SparseBytes::zero(uint64_t offset, uint64_t length) {

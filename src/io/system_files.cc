@@ -128,8 +128,10 @@ class SystemFile final : public File {
   }
 
   static struct flock lock_range(uint64_t offset, uint64_t length, LockKind kind) {
-    struct flock range {};
-    range.l_type = kind == LockKind::kNone ? F_UNLCK : kind == LockKind::kShared ? F_RDLCK : F_WRLCK;
+    struct flock range{};
+    range.l_type = kind == LockKind::kNone     ? F_UNLCK
+                   : kind == LockKind::kShared ? F_RDLCK
+                                               : F_WRLCK;
     range.l_whence = SEEK_SET;
     range.l_start = static_cast<off_t>(offset);
     range.l_len = static_cast<off_t>(length);
@@ -156,7 +158,8 @@ class SystemFiles final : public FileSystem {
     if (fd < 0) return fail_errno(errno);
     auto file = std::make_unique<SystemFile>(fd);
     const int status_flags = fcntl(fd, F_GETFL);
-    if (status_flags < 0 || fcntl(fd, F_SETFL, status_flags & ~O_NONBLOCK) != 0) return fail_errno(errno);
+    if (status_flags < 0 || fcntl(fd, F_SETFL, status_flags & ~O_NONBLOCK) != 0)
+      return fail_errno(errno);
     if (flags.direct) {
       PLATTER_ASSIGN(FileInfo info, file->info());
       file->set_alignment(probe_alignment(fd, info));

@@ -61,8 +61,8 @@ TEST_F(SystemFiles, FindsDataAndHoles) {
   auto group = ReactorGroup::start({.reactors = 1});
   ASSERT_TRUE(group);
   std::vector<uint8_t> bytes(65536, 1);
-  ASSERT_TRUE(run_blocking((*group)->at(0),
-                           write_full(*file, 1 << 20, {bytes.data(), bytes.size()})));
+  ASSERT_TRUE(
+      run_blocking((*group)->at(0), write_full(*file, 1 << 20, {bytes.data(), bytes.size()})));
   ASSERT_TRUE(file->truncate(4 << 20));
   EXPECT_EQ(**file->seek_data(0), uint64_t{1} << 20);
   EXPECT_EQ(**file->seek_hole(1 << 20), (uint64_t{1} << 20) + 65536);

@@ -39,7 +39,8 @@ extern constinit thread_local int transfers_left;
 std::coroutine_handle<> defer_transfer(std::coroutine_handle<> next) noexcept;
 
 inline std::coroutine_handle<> bounded_transfer(std::coroutine_handle<> next) noexcept {
-  if (--transfers_left > 0) [[likely]] return next;
+  if (--transfers_left > 0) [[likely]]
+    return next;
   return defer_transfer(next);
 }
 

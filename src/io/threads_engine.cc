@@ -42,7 +42,8 @@ class ThreadsEngine final : public Engine {
       timeout = {.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
     }
     epoll_event event;
-    int count = epoll_pwait2(epoll_fd_, &event, 1, deadline == kNever ? nullptr : &timeout, nullptr);
+    int count =
+        epoll_pwait2(epoll_fd_, &event, 1, deadline == kNever ? nullptr : &timeout, nullptr);
     if (count < 0 && errno == ENOSYS) {
       int64_t milliseconds =
           deadline == kNever ? -1 : timeout.tv_sec * 1000 + (timeout.tv_nsec + 999'999) / 1'000'000;

@@ -90,8 +90,8 @@ Result<void> UringEngine::open() {
 void UringEngine::attach() {
   if (ring_.flags & IORING_SETUP_R_DISABLED) {
     // liburing 2.3 declares io_uring_enable_rings and does not export it.
-    long status = syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS,
-                          nullptr, 0);
+    long status =
+        syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     PLATTER_ASSERT(status == 0);
     ring_.flags &= ~unsigned{IORING_SETUP_R_DISABLED};
   }
@@ -119,7 +119,8 @@ void UringEngine::arm_wake() {
 
 io_uring_sqe* UringEngine::next_entry() {
   for (;;) {
-    if (io_uring_sqe* entry = io_uring_get_sqe(&ring_)) [[likely]] return entry;
+    if (io_uring_sqe* entry = io_uring_get_sqe(&ring_)) [[likely]]
+      return entry;
     // EBUSY: the kernel wants room for completions first.
     int status = io_uring_submit(&ring_);
     if (status < 0) {
@@ -150,9 +151,7 @@ void UringEngine::prepare(io_uring_sqe* entry, IoRequest& request) {
       if (write && request.durable) entry->rw_flags = RWF_DSYNC;
       break;
     }
-    case IoRequest::Kind::kSync:
-      io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC);
-      break;
+    case IoRequest::Kind::kSync: io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC); break;
     case IoRequest::Kind::kAllocate:
       io_uring_prep_fallocate(entry, fd, allocate_flags(request.mode),
                               static_cast<off_t>(request.offset),

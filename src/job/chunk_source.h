@@ -1,9 +1,11 @@
-// ChunkSource: what there is to copy, cut into chunks and handed out in guest order to workers on any reactor.
+// ChunkSource: what there is to copy, cut into chunks and handed out in guest order to workers on
+// any reactor.
 //
 // It asks for block status ahead of the workers, in runs as long as the image gives them, so that
 // what need not be touched costs one step however long it is. Zero runs that are shorter than
 // the target's granularity, and short gaps between data, are handed out as data: reading a few zero
-// bytes costs less than a step of its own, and a cluster that is written whole needs no copy-on-write.
+// bytes costs less than a step of its own, and a cluster that is written whole needs no
+// copy-on-write.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +21,10 @@
 namespace platter::job {
 
 struct Chunk {
-  uint64_t offset;         // in the target
-  uint64_t length;         // bytes; of data at most the buffer size
-  bool zero;               // to be zeroed; else to be read and written
-  uint64_t sequence;       // 0, 1, 2 ... in guest order
+  uint64_t offset;    // in the target
+  uint64_t length;    // bytes; of data at most the buffer size
+  bool zero;          // to be zeroed; else to be read and written
+  uint64_t sequence;  // 0, 1, 2 ... in guest order
   block::Backend* source;
   uint64_t source_offset;  // of the chunk's first byte in `source`
 };
@@ -32,7 +34,8 @@ class ChunkSource {
   struct Settings {
     // The end of a chunk of data is a multiple of this; power of two.
     uint64_t buffer_size;
-    // Runs of zeroes are handed out in multiples of this (but for the ends of sources); power of two.
+    // Runs of zeroes are handed out in multiples of this (but for the ends of sources); power of
+    // two.
     uint64_t granularity;
   };
   // `options` outlives it.
@@ -72,8 +75,8 @@ class ChunkSource {
 
   io::AsyncMutex mutex_;  // what follows
   uint64_t position_ = 0;
-  Run run_{Kind::kSkip, 0};     // the one that position_ is in, or ends at position_
-  std::optional<Run> ahead_;    // the run at run_.end, where it is known
+  Run run_{Kind::kSkip, 0};   // the one that position_ is in, or ends at position_
+  std::optional<Run> ahead_;  // the run at run_.end, where it is known
   uint64_t sequence_ = 0;
   uint64_t skipped_ = 0;
   std::atomic<bool> stopped_ = false;

@@ -63,7 +63,8 @@ class Comparison {
   CompareOutcome outcome_;
 };
 
-// Chunks are handed out in order and every one that was is looked at: the lowest offset is the answer.
+// Chunks are handed out in order and every one that was is looked at: the lowest offset is the
+// answer.
 void Comparison::settle(Kind kind, uint64_t offset, unsigned image, std::optional<Error> error) {
   std::lock_guard lock(outcome_mutex_);
   settled_.store(true, std::memory_order_relaxed);

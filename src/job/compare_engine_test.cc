@@ -88,7 +88,9 @@ TEST_P(CompareTest, a_failed_read_is_told_unless_an_earlier_difference_is) {
   TestImage second(16 * kMiB);
   first.fill(0, first.bytes.size(), 1);
   second.fill(0, second.bytes.size(), 1);
-  second.fault = [](char kind, uint64_t offset) { return kind == 'r' && offset >= 4 * kMiB ? EIO : 0; };
+  second.fault = [](char kind, uint64_t offset) {
+    return kind == 'r' && offset >= 4 * kMiB ? EIO : 0;
+  };
   auto result = outcome(first, second);
   EXPECT_EQ(result.kind, Kind::kReadFailed);
   EXPECT_EQ(result.offset, 4 * kMiB);

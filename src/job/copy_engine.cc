@@ -85,7 +85,8 @@ void Copy::fail(Error error) {
 }
 
 void Copy::fail_at(Step step, uint64_t offset, Error error) {
-  const char* doing = step == Step::kRead ? "error while reading at byte " : "error while writing at byte ";
+  const char* doing =
+      step == Step::kRead ? "error while reading at byte " : "error while writing at byte ";
   fail(std::move(error).with_context(doing + std::to_string(offset)));
 }
 
@@ -95,7 +96,8 @@ void Copy::advance(uint64_t bytes) {
   options_.progress(std::min(done, total_), total_);
 }
 
-// How many of the `left` bytes at `data`, which belong at `offset`, are all zero blocks, or are all blocks that are not zero.
+// How many of the `left` bytes at `data`, which belong at `offset`, are all zero blocks, or are all
+// blocks that are not zero.
 uint64_t Copy::run_length(const uint8_t* data, uint64_t offset, uint64_t left, bool& zero) const {
   uint64_t length = 0;
   while (length < left) {

@@ -1,9 +1,10 @@
-// The copy engine: the content of one or more images, one after the other, into a target, over all reactors that
-// it is given. What convert, mirror and backup stand on.
+// The copy engine: the content of one or more images, one after the other, into a target, over all
+// reactors that it is given. What convert, mirror and backup stand on.
 //
-// Workers on every reactor take chunks in guest order (ChunkSource), read them into buffers of their own and
-// write what is not zero. The bytes in flight are bounded by workers x buffer size, whatever the image, and
-// small enough to stay in the processor's caches between the read and the write.
+// Workers on every reactor take chunks in guest order (ChunkSource), read them into buffers of
+// their own and write what is not zero. The bytes in flight are bounded by workers x buffer size,
+// whatever the image, and small enough to stay in the processor's caches between the read and the
+// write.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +23,18 @@ namespace platter::job {
 
 struct CopySource {
   block::Backend* backend;
-  // Where the target has a backing file of its own: the node below which nothing is copied. What the layers
-  // above it do not allocate is left alone in the target.
+  // Where the target has a backing file of its own: the node below which nothing is copied. What
+  // the layers above it do not allocate is left alone in the target.
   block::Node* base = nullptr;
 };
 
 struct CopyOptions {
-  std::vector<CopySource> sources;  // concatenated in the target
-  block::Backend* target = nullptr; // at least as large as the sources together
+  std::vector<CopySource> sources;   // concatenated in the target
+  block::Backend* target = nullptr;  // at least as large as the sources together
   std::span<io::Reactor* const> reactors;
 
-  // The target is known to read as zeroes, past target_backing_size at any rate: zeroes are not written.
+  // The target is known to read as zeroes, past target_backing_size at any rate: zeroes are not
+  // written.
   bool target_reads_zero = false;
   // How much of the target its backing file shows through; 0 where it has none.
   uint64_t target_backing_size = 0;
@@ -47,10 +49,11 @@ struct CopyOptions {
 
   // Once it is cancelled, the copy ends soon, with ECANCELED.
   io::CancelToken cancel;
-  // Bytes of data done, of how many. From any of the reactors' threads, also from several at once. May be empty.
+  // Bytes of data done, of how many. From any of the reactors' threads, also from several at once.
+  // May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress;
-  // The total is counted exactly, by reading the block status of the sources beforehand; else it is a guess
-  // that holes are counted in.
+  // The total is counted exactly, by reading the block status of the sources beforehand; else it is
+  // a guess that holes are counted in.
   bool count_beforehand = false;
 };
 
@@ -62,8 +65,9 @@ struct CopyStatistics {
   uint64_t skipped_bytes = 0;  // never looked at
 };
 
-// Runs on one of the reactors, or on another one. The target is not flushed. The first error ends the copy: "error while
-// reading at byte 65536: ...", "error while writing at byte 0: ..."; offsets are the target's.
+// Runs on one of the reactors, or on another one. The target is not flushed. The first error ends
+// the copy: "error while reading at byte 65536: ...", "error while writing at byte 0: ..."; offsets
+// are the target's.
 io::Task<Result<CopyStatistics>> copy(CopyOptions options);
 
 }  // namespace platter::job

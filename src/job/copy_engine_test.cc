@@ -28,12 +28,8 @@ void scatter(TestImage& image, uint64_t seed) {
   while (offset < image.bytes.size()) {
     uint64_t length = std::min(uint64_t{512} << random() % 13, image.bytes.size() - offset);
     switch (random() % 3) {
-      case 0:
-        image.fill(offset, length, static_cast<uint8_t>(random() | 1));
-        break;
-      case 1:
-        image.mark(offset, length);
-        break;
+      case 0: image.fill(offset, length, static_cast<uint8_t>(random() | 1)); break;
+      case 1: image.mark(offset, length); break;
     }
     offset += length;
   }
@@ -106,7 +102,8 @@ TEST_P(CopyTest, clusters_of_the_target_are_written_whole) {
   TestImage source(16 * kMiB);
   TestImage target(source.bytes.size());
   target.limits.zero_alignment = kCluster;
-  for (uint64_t offset = kBlock; offset < source.bytes.size(); offset += 200 << 10) source.fill(offset, kBlock, 1);
+  for (uint64_t offset = kBlock; offset < source.bytes.size(); offset += 200 << 10)
+    source.fill(offset, kBlock, 1);
   CopyOptions copy_options = options(source, target);
   copy_options.target_reads_zero = true;
   ASSERT_TRUE(run(copy(copy_options)).has_value());
@@ -137,7 +134,9 @@ TEST_P(CopyTest, a_failed_read_says_where_and_ends_the_copy) {
   TestImage source(64 * kMiB);
   TestImage target(source.bytes.size());
   source.fill(0, source.bytes.size(), 1);
-  source.fault = [](char kind, uint64_t offset) { return kind == 'r' && offset == 5 * kMiB ? EIO : 0; };
+  source.fault = [](char kind, uint64_t offset) {
+    return kind == 'r' && offset == 5 * kMiB ? EIO : 0;
+  };
   auto copied = run(copy(options(source, target)));
   ASSERT_FALSE(copied.has_value());
   EXPECT_EQ(copied.error().message(), "error while reading at byte 5242880: Input/output error");
@@ -150,11 +149,14 @@ TEST_P(CopyTest, a_failed_write_says_where_and_ends_the_copy) {
   TestImage target(source.bytes.size());
   source.fill(0, source.bytes.size(), 1);
   target.max_yields = 5;
-  target.fault = [](char kind, uint64_t offset) { return kind == 'w' && offset >= 7 * kMiB ? ENOSPC : 0; };
+  target.fault = [](char kind, uint64_t offset) {
+    return kind == 'w' && offset >= 7 * kMiB ? ENOSPC : 0;
+  };
   auto copied = run(copy(options(source, target)));
   ASSERT_FALSE(copied.has_value());
   EXPECT_EQ(copied.error().code(), ENOSPC);
-  EXPECT_TRUE(copied.error().message().starts_with("error while writing at byte ")) << copied.error().message();
+  EXPECT_TRUE(copied.error().message().starts_with("error while writing at byte "))
+      << copied.error().message();
   EXPECT_LT(target.bytes_of('w'), 32 * kMiB);
 }
 
@@ -211,7 +213,9 @@ TEST_P(CopyTest, a_failed_status_says_where) {
   TestImage source(32 * kMiB);
   TestImage target(source.bytes.size());
   source.fill(0, 2 * kMiB, 1);
-  source.fault = [](char kind, uint64_t offset) { return kind == 's' && offset >= 2 * kMiB ? EIO : 0; };
+  source.fault = [](char kind, uint64_t offset) {
+    return kind == 's' && offset >= 2 * kMiB ? EIO : 0;
+  };
   auto copied = run(copy(options(source, target)));
   ASSERT_FALSE(copied.has_value());
   EXPECT_EQ(copied.error().message(),

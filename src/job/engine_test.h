@@ -1,5 +1,5 @@
-// What the tests of the engines stand on: images in memory that remember what was asked of them, and fail or
-// dawdle where a test wants it.
+// What the tests of the engines stand on: images in memory that remember what was asked of them,
+// and fail or dawdle where a test wants it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -48,7 +48,8 @@ struct TestImage {
     put(offset, std::vector<uint8_t>(length, value));
   }
   void mark(uint64_t offset, uint64_t length) {
-    for (uint64_t block = offset / kBlock; block * kBlock < offset + length; ++block) allocated[block] = true;
+    for (uint64_t block = offset / kBlock; block * kBlock < offset + length; ++block)
+      allocated[block] = true;
   }
   std::vector<Access> accesses(char kind) {
     std::lock_guard lock(mutex);
@@ -77,7 +78,8 @@ class TestDriver : public block::Driver {
     buffers.copy_from({image_.bytes.data() + offset, buffers.size()});
     co_return Result<void>{};
   }
-  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, block::WriteFlags) override {
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers,
+                               block::WriteFlags) override {
     PLATTER_CO_TRY(co_await begin('w', offset, buffers.size()));
     std::lock_guard lock(image_.mutex);
     buffers.copy_to({image_.bytes.data() + offset, buffers.size()});
@@ -132,7 +134,8 @@ class TestDriver : public block::Driver {
 inline constexpr base::OptionDef kTestOptions[] = {
     {.name = "address", .type = base::OptionType::kNumber, .help = "of the TestImage"}};
 
-inline io::Task<Result<std::unique_ptr<block::Driver>>> open_test_image(block::OpenContext& context) {
+inline io::Task<Result<std::unique_ptr<block::Driver>>> open_test_image(
+    block::OpenContext& context) {
   auto* image = reinterpret_cast<TestImage*>(context.options().get_number("address"));
   co_return std::make_unique<TestDriver>(*image);
 }
@@ -167,7 +170,8 @@ class EngineTest : public testing::TestWithParam<unsigned> {
     request.flags.read_only = !writable;
     block::Permissions needed = block::Permission::kConsistentRead;
     if (writable) needed |= block::Permission::kWrite;
-    auto backend = io::run_blocking(group_->at(0), graph_.open(std::move(request), needed, block::kAllPermissions));
+    auto backend = io::run_blocking(
+        group_->at(0), graph_.open(std::move(request), needed, block::kAllPermissions));
     EXPECT_TRUE(backend.has_value()) << backend.error().message();
     backends_.push_back(std::move(*backend));
     return *backends_.back();

@@ -1,8 +1,8 @@
 // RequestBatch: requests that one task starts at once and awaits together.
 //
-// start() runs a request as far as it gets without waiting, so that the order of the calls is the order in which
-// the target sees them. The batch owns what it started: finish() returns when all have ended. All of it happens
-// on the reactor of the task that owns the batch.
+// start() runs a request as far as it gets without waiting, so that the order of the calls is the
+// order in which the target sees them. The batch owns what it started: finish() returns when all
+// have ended. All of it happens on the reactor of the task that owns the batch.
 #pragma once
 
 #include <coroutine>
@@ -54,7 +54,9 @@ class RequestBatch {
   struct Running {
     struct promise_type {
       static void* operator new(size_t size) { return io::allocate_frame(size); }
-      static void operator delete(void* frame, size_t size) noexcept { io::free_frame(frame, size); }
+      static void operator delete(void* frame, size_t size) noexcept {
+        io::free_frame(frame, size);
+      }
       Running get_return_object() noexcept { return {}; }
       std::suspend_never initial_suspend() noexcept { return {}; }
       std::suspend_never final_suspend() noexcept { return {}; }

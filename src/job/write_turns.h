@@ -1,6 +1,7 @@
 // WriteTurns: chunks that are read in any order on any reactor start their writes in the order of
-// their sequence numbers. Writes of different chunks may still overlap in time: a turn ends when a chunk's
-// writes have been started. That is what gives a growing image the layout of a sequential writer.
+// their sequence numbers. Writes of different chunks may still overlap in time: a turn ends when a
+// chunk's writes have been started. That is what gives a growing image the layout of a sequential
+// writer.
 #pragma once
 
 #include <array>
@@ -21,8 +22,8 @@ class WriteTurns {
   // co_await turns.wait(sequence): resumes when every earlier sequence number is done.
   auto wait(uint64_t sequence) { return Awaiter{*this, sequence, {}}; }
 
-  // Ends the turn of the sequence number whose turn it is. Every number that was handed out must come
-  // here, whatever became of its chunk.
+  // Ends the turn of the sequence number whose turn it is. Every number that was handed out must
+  // come here, whatever became of its chunk.
   void done(uint64_t sequence) {
     io::Waiter* next = nullptr;
     {

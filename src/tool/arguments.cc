@@ -8,8 +8,8 @@
 namespace platter::tool {
 namespace {
 
-// Lists are joined by commas: one that starts with a comma, or ends in an odd number of them (an even
-// number is escaped ones), would run into its neighbour.
+// Lists are joined by commas: one that starts with a comma, or ends in an odd number of them (an
+// even number is escaped ones), would run into its neighbour.
 bool is_joinable(std::string_view list) {
   if (list.empty() || list.front() == ',') return false;
   const size_t last = list.find_last_not_of(',');
@@ -27,7 +27,8 @@ Result<bool> json_output(const Invocation& invocation) {
 
 Result<void> check_common_options(const Invocation& invocation) {
   if (invocation.has("object")) {
-    return fail(ENOTSUP, "--object is not supported: this version has no secrets and no TLS credentials");
+    return fail(ENOTSUP,
+                "--object is not supported: this version has no secrets and no TLS credentials");
   }
   const bool has_format = invocation.has("format") || invocation.has("f");
   if (invocation.has("image-opts") && has_format) {
@@ -42,7 +43,8 @@ std::optional<uint64_t> parse_size_argument(const Invocation& invocation, std::s
   if (size) return *size;
   const std::string begin = "Invalid " + std::string(what) + " specified.";
   if (size.error().code() == ERANGE) {
-    invocation.console.error(begin + " Must be between 0 and " + std::to_string(base::kMaxSize) + ".");
+    invocation.console.error(begin + " Must be between 0 and " + std::to_string(base::kMaxSize) +
+                             ".");
   } else {
     invocation.console.error(begin + " You may use k, M, G, T, P or E suffixes for");
     invocation.console.error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");

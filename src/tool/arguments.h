@@ -18,7 +18,8 @@ Result<bool> json_output(const Invocation& invocation);
 // What --object, and --image-opts beside a format, mean to every command.
 Result<void> check_common_options(const Invocation& invocation);
 
-// A size in bytes; `what` ("image size") is for the error, which has been printed if there is no value.
+// A size in bytes; `what` ("image size") is for the error, which has been printed if there is no
+// value.
 std::optional<uint64_t> parse_size_argument(const Invocation& invocation, std::string_view what,
                                             std::string_view text);
 

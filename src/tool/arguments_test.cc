@@ -11,11 +11,14 @@ constexpr CommandOption kOptions[] = {
     {.name = "image-opts"},
     {.letter = 'f', .name = "format", .argument = "FMT"},
 };
-constexpr Command kProbe = {.name = "probe", .summary = "", .operands = "", .options = kOptions, .run = nullptr};
+constexpr Command kProbe = {
+    .name = "probe", .summary = "", .operands = "", .options = kOptions, .run = nullptr};
 
 class ArgumentReadingTest : public testing::Test {
  protected:
-  void give(size_t option, std::string value) { invocation_.options.push_back({&kOptions[option], std::move(value)}); }
+  void give(size_t option, std::string value) {
+    invocation_.options.push_back({&kOptions[option], std::move(value)});
+  }
 
   Console console_{"qemu-img"};
   Invocation invocation_{Dialect::kQemuImg, kProbe, console_};

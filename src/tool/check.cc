@@ -58,21 +58,25 @@ std::string to_text(const block::CheckResult& result) {
         result.leaks);
   }
   if (result.check_errors != 0) {
-    out += fmt::format("\n{} internal errors have occurred during the check.\n", result.check_errors);
+    out +=
+        fmt::format("\n{} internal errors have occurred during the check.\n", result.check_errors);
   }
   if (result.total_clusters != 0 && result.allocated_clusters != 0) {
-    out += fmt::format("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
-                       result.allocated_clusters, result.total_clusters,
-                       percent(result.allocated_clusters, result.total_clusters),
-                       percent(result.fragmented_clusters, result.allocated_clusters),
-                       percent(result.compressed_clusters, result.allocated_clusters));
+    out +=
+        fmt::format("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
+                    result.allocated_clusters, result.total_clusters,
+                    percent(result.allocated_clusters, result.total_clusters),
+                    percent(result.fragmented_clusters, result.allocated_clusters),
+                    percent(result.compressed_clusters, result.allocated_clusters));
   }
-  if (result.image_end_offset != 0) out += fmt::format("Image end offset: {}\n", result.image_end_offset);
+  if (result.image_end_offset != 0)
+    out += fmt::format("Image end offset: {}\n", result.image_end_offset);
   return out;
 }
 
 // The order of the members is the one that qemu-img prints; counts of nothing are left out.
-base::Json to_json(const block::CheckResult& result, const std::string& filename, std::string_view format) {
+base::Json to_json(const block::CheckResult& result, const std::string& filename,
+                   std::string_view format) {
   auto json = base::Json::object();
   auto count = [&](const char* key, uint64_t value) {
     if (value != 0) json.add(key, value);
@@ -92,7 +96,8 @@ base::Json to_json(const block::CheckResult& result, const std::string& filename
   return json;
 }
 
-io::Task<int> check_backend(const Invocation& invocation, block::Backend& backend, std::string filename, bool json) {
+io::Task<int> check_backend(const Invocation& invocation, block::Backend& backend,
+                            std::string filename, bool json) {
   auto* checkable = backend.node().driver().checkable();
   if (checkable == nullptr) {
     invocation.fail("This image format does not support checks");
@@ -106,7 +111,8 @@ io::Task<int> check_backend(const Invocation& invocation, block::Backend& backen
   }
   if (!invocation.has("q")) {
     if (json) {
-      invocation.console.print(to_json(*result, filename, backend.node().type().name).dump_pretty() + "\n");
+      invocation.console.print(
+          to_json(*result, filename, backend.node().type().name).dump_pretty() + "\n");
     } else {
       invocation.console.print(to_text(*result));
     }
@@ -118,7 +124,8 @@ io::Task<int> check_backend(const Invocation& invocation, block::Backend& backen
   co_return exit_status(*result);
 }
 
-io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image, bool json) {
+io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
+                     bool json) {
   const std::string filename = image.name;
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
@@ -132,17 +139,21 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
 int run_check(Invocation& invocation) {
   const std::string repair = invocation.value_or("repair", "all");
   if (repair != "leaks" && repair != "all") {
-    return invocation.usage_error("Unknown option value for -r (expecting 'leaks' or 'all'): " + repair);
+    return invocation.usage_error("Unknown option value for -r (expecting 'leaks' or 'all'): " +
+                                  repair);
   }
   auto json = json_output(invocation);
   if (!json) return invocation.fail(json.error());
-  if (invocation.operands.size() != 1) return invocation.usage_error("Expecting one image file name");
-  if (auto checked = check_common_options(invocation); !checked) return invocation.fail(checked.error());
+  if (invocation.operands.size() != 1)
+    return invocation.usage_error("Expecting one image file name");
+  if (auto checked = check_common_options(invocation); !checked)
+    return invocation.fail(checked.error());
   const std::string cache_name = invocation.value_or("T", "writeback");
   auto cache = block::CacheMode::parse(cache_name);
   if (!cache) return invocation.fail("Invalid source cache option: " + cache_name);
   if (invocation.has("repair")) {
-    return invocation.fail("Repairing (-r) is not supported by this version; the image has not been touched");
+    return invocation.fail(
+        "Repairing (-r) is not supported by this version; the image has not been touched");
   }
   ImageArgument image = {
       .name = invocation.operands[0],
@@ -152,18 +163,23 @@ int run_check(Invocation& invocation) {
       .flags = {.read_only = true, .check = true},
       .cache = *cache,
   };
-  return run_session(invocation, [&](Session& session) {
-    return run_in(session, invocation, image, *json);
-  });
+  return run_session(invocation,
+                     [&](Session& session) { return run_in(session, invocation, image, *json); });
 }
 
 constexpr CommandOption kOptions[] = {
     {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
     {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
     {.letter = 'q', .help = "say nothing but errors"},
-    {.letter = 'f', .name = "format", .argument = "FMT", .help = "format of the image (default: found out)"},
+    {.letter = 'f',
+     .name = "format",
+     .argument = "FMT",
+     .help = "format of the image (default: found out)"},
     {.name = "output", .argument = "FORM", .help = "human or json"},
-    {.letter = 'r', .name = "repair", .argument = "leaks|all", .help = "repair (not supported by this version)"},
+    {.letter = 'r',
+     .name = "repair",
+     .argument = "leaks|all",
+     .help = "repair (not supported by this version)"},
     {.letter = 'T', .argument = "CACHE", .help = "cache mode to read with"},
     {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},
 };

@@ -9,7 +9,9 @@ namespace {
 
 constexpr CommandOption kNativeOptions[] = {
     {.name = "engine", .argument = "io_uring|threads", .help = "how files are read and written"},
-    {.name = "reactors", .argument = "N", .help = "threads to work on (default: one a core, at most 8)"},
+    {.name = "reactors",
+     .argument = "N",
+     .help = "threads to work on (default: one a core, at most 8)"},
     {.name = "allow-backing",
      .argument = "DIR",
      .help = "let images name files in this directory too; 'any': anywhere"},
@@ -44,8 +46,8 @@ struct GetoptTables {
     }
     if (!option.name.empty()) {
       // The tables hold literals: data() ends in a null.
-      names.push_back({option.name.data(), option.argument.empty() ? no_argument : required_argument,
-                       nullptr, key});
+      names.push_back({option.name.data(),
+                       option.argument.empty() ? no_argument : required_argument, nullptr, key});
     }
   }
 
@@ -114,7 +116,8 @@ std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> argu
   const GetoptTables tables(invocation);
   std::optional<std::string> last_word;
   if (invocation.command.last_word_is_operand) {
-    if (arguments.size() == 2 && std::string_view(arguments[1]) == "--help") return show_help(invocation);
+    if (arguments.size() == 2 && std::string_view(arguments[1]) == "--help")
+      return show_help(invocation);
     if (arguments.size() < 3) return invocation.usage_error("Not enough arguments");
     last_word = arguments.back();
     arguments = arguments.first(arguments.size() - 1);
@@ -123,13 +126,14 @@ std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> argu
   optind = 0;  // makes glibc start afresh
   opterr = 0;
   for (;;) {
-    int key = getopt_long(count, arguments.data(), tables.letters.c_str(), tables.names.data(), nullptr);
+    int key =
+        getopt_long(count, arguments.data(), tables.letters.c_str(), tables.names.data(), nullptr);
     if (key == -1) break;
     if (key == kHelpKey) return show_help(invocation);
     if (key == ':' || key == '?') {
       std::string word = arguments[static_cast<size_t>(optind - 1)];
-      return invocation.usage_error((key == ':' ? "missing argument for option '" : "unrecognized option '") +
-                                    word + "'");
+      return invocation.usage_error(
+          (key == ':' ? "missing argument for option '" : "unrecognized option '") + word + "'");
     }
     invocation.options.push_back({tables.find(key), optarg != nullptr ? optarg : ""});
   }

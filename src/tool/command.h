@@ -15,17 +15,17 @@
 
 namespace platter::tool {
 
-// The tongue that the program speaks, by the name it was called with. It decides the prefix of errors, the version
-// text, which files an image may name when nothing is said (qemu-img: any; platter: those in
-// its own directory), and the form of --help.
+// The tongue that the program speaks, by the name it was called with. It decides the prefix of
+// errors, the version text, which files an image may name when nothing is said (qemu-img: any;
+// platter: those in its own directory), and the form of --help.
 enum class Dialect { kPlatter, kQemuImg };
 
 struct CommandOption {
-  char letter = 0;             // 0: long form only
-  std::string_view name = {};  // long form; empty: letter only
+  char letter = 0;                 // 0: long form only
+  std::string_view name = {};      // long form; empty: letter only
   std::string_view argument = {};  // what its value is called in the usage line; empty: a flag
   std::string_view help = {};
-  bool required = false;       // only for the usage line
+  bool required = false;  // only for the usage line
 };
 
 class Invocation;
@@ -33,7 +33,7 @@ class Invocation;
 struct Command {
   std::string_view name;
   std::string_view summary;
-  std::string_view operands;   // as the usage line has them: "FILE [SIZE]"
+  std::string_view operands;  // as the usage line has them: "FILE [SIZE]"
   std::span<const CommandOption> options;
   // Returns the exit status.
   int (*run)(Invocation& invocation);
@@ -41,7 +41,8 @@ struct Command {
   bool last_word_is_operand = false;
 };
 
-// One option as it was given. `option` is named by its long form, or by its letter where it has none.
+// One option as it was given. `option` is named by its long form, or by its letter where it has
+// none.
 struct GivenOption {
   const CommandOption* option;
   std::string value;
@@ -60,7 +61,7 @@ class Invocation {
   Dialect dialect;
   const Command& command;
   Console& console;
-  std::vector<GivenOption> options;    // in the order given
+  std::vector<GivenOption> options;  // in the order given
   std::vector<std::string> operands;
 
   // `name` is the long form, or the letter of an option that has none.
@@ -80,7 +81,8 @@ class Invocation {
   const GivenOption* find(std::string_view name) const;
 };
 
-// Options that every command has where the program speaks as itself: --engine, --reactors, --allow-backing.
+// Options that every command has where the program speaks as itself: --engine, --reactors,
+// --allow-backing.
 std::span<const CommandOption> native_options();
 
 // Fills options and operands from `arguments` (argv of the command: its own name first). An exit

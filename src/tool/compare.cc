@@ -70,9 +70,7 @@ int Comparing::tell(job::CompareOutcome outcome) {
   }
   const std::string& name = arguments_.names[outcome.image];
   switch (outcome.kind) {
-    case Kind::kIdentical:
-      say("Images are identical.\n");
-      return kIdentical;
+    case Kind::kIdentical: say("Images are identical.\n"); return kIdentical;
     case Kind::kContentDiffers:
       say(fmt::format("Content mismatch at offset {}!\n", outcome.offset));
       return kDifferent;
@@ -80,15 +78,15 @@ int Comparing::tell(job::CompareOutcome outcome) {
       say(fmt::format("Strict mode: Offset {} block status mismatch!\n", outcome.offset));
       return kDifferent;
     case Kind::kStatusFailed:
-      invocation_.console.error(std::move(*outcome.error).with_context(
-          "Sector allocation test failed for " + name));
+      invocation_.console.error(
+          std::move(*outcome.error).with_context("Sector allocation test failed for " + name));
       return kStatusFailed;
     case Kind::kReadFailed:
-      invocation_.console.error(std::move(*outcome.error).with_context(
-          fmt::format("Error while reading offset {} of {}", outcome.offset, name)));
+      invocation_.console.error(std::move(*outcome.error)
+                                    .with_context(fmt::format("Error while reading offset {} of {}",
+                                                              outcome.offset, name)));
       return kReadFailed;
-    case Kind::kCancelled:
-      break;
+    case Kind::kCancelled: break;
   }
   return kReadFailed;
 }
@@ -100,7 +98,8 @@ io::Task<int> Comparing::compare() {
     co_return kDifferent;
   }
   std::vector<io::Reactor*> reactors;
-  for (unsigned i = 0; i < session_.reactors().size(); ++i) reactors.push_back(&session_.reactors().at(i));
+  for (unsigned i = 0; i < session_.reactors().size(); ++i)
+    reactors.push_back(&session_.reactors().at(i));
   job::CompareOptions options;
   options.images[0] = images_[0].get();
   options.images[1] = images_[1].get();
@@ -149,7 +148,8 @@ io::Task<int> run_comparing(Session& session, const Invocation& invocation,
 
 int run_compare(Invocation& invocation) {
   CompareArguments arguments;
-  if (invocation.operands.size() != 2) return invocation.usage_error("Expecting two image file names");
+  if (invocation.operands.size() != 2)
+    return invocation.usage_error("Expecting two image file names");
   arguments.names[0] = invocation.operands[0];
   arguments.names[1] = invocation.operands[1];
   arguments.formats[0] = invocation.value_or("f", "");
@@ -168,9 +168,8 @@ int run_compare(Invocation& invocation) {
     return kCannotOpen;
   }
   arguments.cache = *cache;
-  return run_session(invocation, [&](Session& session) {
-    return run_comparing(session, invocation, arguments);
-  });
+  return run_session(
+      invocation, [&](Session& session) { return run_comparing(session, invocation, arguments); });
 }
 
 constexpr CommandOption kOptions[] = {

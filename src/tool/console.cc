@@ -67,9 +67,7 @@ void Console::error(const Error& failure) {
   write_error_locked(text);
 }
 
-void Console::warning(std::string_view message) {
-  error("warning: " + std::string(message));
-}
+void Console::warning(std::string_view message) { error("warning: " + std::string(message)); }
 
 void Console::note(std::string_view text) {
   std::lock_guard lock(mutex_);

@@ -1,10 +1,11 @@
 // Console: what a command says to the person or script that ran it.
 //
-// Results go to standard output through a buffer (flushed by finish(), and before anything is written to
-// standard error, so that a terminal shows both in order). Errors go to standard error, one line
-// each, behind the program's name: "qemu-img: Could not open 'a': ...".
+// Results go to standard output through a buffer (flushed by finish(), and before anything is
+// written to standard error, so that a terminal shows both in order). Errors go to standard error,
+// one line each, behind the program's name: "qemu-img: Could not open 'a': ...".
 //
-// Thread-safety: error(), warning() and note() may be called from any thread; print() only by one at a time.
+// Thread-safety: error(), warning() and note() may be called from any thread; print() only by one
+// at a time.
 #pragma once
 
 #include <mutex>
@@ -26,8 +27,8 @@ class Console {
   void print(std::string_view text);
   // Writes what is buffered.
   void flush();
-  // Flushes; false, and an error has been printed, if standard output did not take everything (a full
-  // disk). A reader that went away (EPIPE) is reported in the same way.
+  // Flushes; false, and an error has been printed, if standard output did not take everything (a
+  // full disk). A reader that went away (EPIPE) is reported in the same way.
   bool finish();
 
   void error(std::string_view message);

@@ -26,7 +26,8 @@ constexpr unsigned kDirectWorkers = 8;
 constexpr unsigned kMinWorkers = 2;
 constexpr unsigned kMaxBufferedWorkers = 4;
 
-// What else is in a file of the same name does not matter to a block device, which is not ours to remove.
+// What else is in a file of the same name does not matter to a block device, which is not ours to
+// remove.
 bool is_regular_file(const std::string& path) {
   struct stat status;
   return lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
@@ -77,17 +78,18 @@ class Conversion {
 
 io::Task<Result<void>> Conversion::open_sources() {
   // Nobody may write to a source meanwhile, this program to its target included, unless -U says so.
-  const block::Permissions shared =
-      arguments_.force_share ? block::kAllPermissions
-                             : block::Permission::kConsistentRead | block::Permission::kWriteUnchanged;
+  const block::Permissions shared = arguments_.force_share ? block::kAllPermissions
+                                                           : block::Permission::kConsistentRead |
+                                                                 block::Permission::kWriteUnchanged;
   for (const std::string& name : arguments_.sources) {
-    PLATTER_CO_ASSIGN(auto source, co_await open_image(session_, {.name = name,
-                                                                  .image_opts = arguments_.image_opts,
-                                                                  .format = arguments_.format,
-                                                                  .force_share = arguments_.force_share,
-                                                                  .flags = {.read_only = true},
-                                                                  .cache = arguments_.source_cache,
-                                                                  .shared = shared}));
+    PLATTER_CO_ASSIGN(auto source,
+                      co_await open_image(session_, {.name = name,
+                                                     .image_opts = arguments_.image_opts,
+                                                     .format = arguments_.format,
+                                                     .force_share = arguments_.force_share,
+                                                     .flags = {.read_only = true},
+                                                     .cache = arguments_.source_cache,
+                                                     .shared = shared}));
     auto size = base::checked_add(size_, source->size());
     sources_.push_back(std::move(source));
     if (!size || *size > block::kMaxLength) {
@@ -104,10 +106,12 @@ Result<base::Options> Conversion::creation_options() const {
                                                    arguments_.target));
   const bool takes_backing = drivers.format->create_options.find("backing_file") != nullptr;
   if (!takes_backing && !arguments_.backing && arguments_.backing_format) {
-    return fail(ENOTSUP, "Backing file format not supported for file format '" + arguments_.target_format + "'");
+    return fail(ENOTSUP, "Backing file format not supported for file format '" +
+                             arguments_.target_format + "'");
   }
   if (!takes_backing && arguments_.backing) {
-    return fail(ENOTSUP, "Backing file not supported for file format '" + arguments_.target_format + "'");
+    return fail(ENOTSUP,
+                "Backing file not supported for file format '" + arguments_.target_format + "'");
   }
   PLATTER_ASSIGN(auto options, base::Options::from_key_values(arguments_.creation_options));
   if (arguments_.backing) options.set("backing_file", *arguments_.backing);
@@ -145,15 +149,15 @@ io::Task<Result<void>> Conversion::create_target() {
 io::Task<Result<void>> Conversion::open_target() {
   const bool as_options = arguments_.target_image_opts;
   PLATTER_CO_ASSIGN(
-      target_, co_await open_image(session_, {.name = arguments_.target,
-                                              .image_opts = as_options,
-                                              .format = as_options ? "" : arguments_.target_format,
-                                              .flags = {.read_only = false},
-                                              .cache = arguments_.target_cache,
-                                              .discard_unmap = arguments_.sparse_size != 0,
-                                              .needed = block::Permission::kConsistentRead |
-                                                        block::Permission::kWrite |
-                                                        block::Permission::kResize}));
+      target_, co_await open_image(
+                   session_, {.name = arguments_.target,
+                              .image_opts = as_options,
+                              .format = as_options ? "" : arguments_.target_format,
+                              .flags = {.read_only = false},
+                              .cache = arguments_.target_cache,
+                              .discard_unmap = arguments_.sparse_size != 0,
+                              .needed = block::Permission::kConsistentRead |
+                                        block::Permission::kWrite | block::Permission::kResize}));
   co_return Result<void>{};
 }
 
@@ -161,7 +165,8 @@ Result<void> Conversion::check_target() const {
   if (target_->size() < size_) return fail(EINVAL, "output file is smaller than input file");
   const bool backed = target_->node().backing() != nullptr;
   if (backed && arguments_.target_is_zero) {
-    return fail(EINVAL, "Cannot use --target-is-zero when the destination image has a backing file");
+    return fail(EINVAL,
+                "Cannot use --target-is-zero when the destination image has a backing file");
   }
   if (backed && sources_.size() > 1) {
     return fail(EINVAL,
@@ -171,8 +176,8 @@ Result<void> Conversion::check_target() const {
   return {};
 }
 
-// Direct I/O wants many chunks in flight. Through the page cache a file has one writer at a time, and more
-// than a few workers only wait for each other, spinning.
+// Direct I/O wants many chunks in flight. Through the page cache a file has one writer at a time,
+// and more than a few workers only wait for each other, spinning.
 unsigned Conversion::choose_workers() const {
   if (arguments_.workers != 0) return arguments_.workers;
   if (arguments_.target_cache.direct || arguments_.source_cache.direct) return kDirectWorkers;
@@ -194,10 +199,12 @@ io::Task<Result<void>> Conversion::copy_content() {
   if (target_backing != nullptr) {
     options.target_backing_size = target_backing->size();
   } else if (backed) {
-    options.target_backing_size = target_->size();  // what it will show is not known: zeroes are written
+    options.target_backing_size =
+        target_->size();  // what it will show is not known: zeroes are written
   }
   std::vector<io::Reactor*> reactors;
-  for (unsigned i = 0; i < session_.reactors().size(); ++i) reactors.push_back(&session_.reactors().at(i));
+  for (unsigned i = 0; i < session_.reactors().size(); ++i)
+    reactors.push_back(&session_.reactors().at(i));
   options.reactors = reactors;
   options.target_reads_zero =
       created_ ? target_->node().driver().zero_initialised() : arguments_.target_is_zero;
@@ -223,7 +230,9 @@ io::Task<Result<void>> Conversion::close_all() {
   Result<void> first;
   if (target_) {
     auto closed = co_await target_->close();
-    if (!closed) first = std::unexpected(std::move(closed).error().with_context("error while closing the target"));
+    if (!closed)
+      first =
+          std::unexpected(std::move(closed).error().with_context("error while closing the target"));
   }
   for (auto& source : sources_) {
     auto closed = co_await source->close();
@@ -236,8 +245,8 @@ void Conversion::remove_target() {
   if (!created_ || !is_regular_file(arguments_.target)) return;
   auto removed = session_.graph().environment().files.remove(arguments_.target);
   if (!removed) {
-    invocation_.console.error(std::move(removed).error().with_context("Could not remove the half-made '" +
-                                                           arguments_.target + "'"));
+    invocation_.console.error(std::move(removed).error().with_context(
+        "Could not remove the half-made '" + arguments_.target + "'"));
   } else if (invocation_.dialect == Dialect::kPlatter || interrupted_.is_cancelled()) {
     invocation_.console.error("Removed the half-made '" + arguments_.target + "'");
   }
@@ -264,9 +273,8 @@ io::Task<int> run_conversion(Session& session, const Invocation& invocation,
 int run_convert(Invocation& invocation) {
   ConvertArguments arguments;
   if (auto status = parse_convert_arguments(invocation, arguments)) return *status;
-  return run_session(invocation, [&](Session& session) {
-    return run_conversion(session, invocation, arguments);
-  });
+  return run_session(
+      invocation, [&](Session& session) { return run_conversion(session, invocation, arguments); });
 }
 
 constexpr CommandOption kOptions[] = {
@@ -290,7 +298,9 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'F', .argument = "FMT", .help = "format of the backing file"},
     {.letter = 'o', .argument = "OPTIONS", .help = "creation options of TARGET; 'help' lists them"},
     {.letter = 'l', .argument = "SNAPSHOT", .help = "the snapshot of SOURCE to convert"},
-    {.letter = 'S', .argument = "SIZE", .help = "zeroes to leave sparse, at least this many (default: 4k; 0: none)"},
+    {.letter = 'S',
+     .argument = "SIZE",
+     .help = "zeroes to leave sparse, at least this many (default: 4k; 0: none)"},
     {.letter = 'r', .argument = "RATE", .help = "write at most this many bytes a second"},
     {.letter = 'm', .argument = "N", .help = "chunks in flight, 1 to 16 (default: chosen)"},
     {.letter = 'W', .help = "write out of order"},

@@ -14,7 +14,7 @@ namespace platter::tool {
 struct ConvertArguments {
   std::vector<std::string> sources;
   std::string target;
-  std::string format;         // of the sources; empty: probe
+  std::string format;  // of the sources; empty: probe
   std::string target_format;
   std::optional<std::string> backing;
   std::optional<std::string> backing_format;
@@ -22,7 +22,7 @@ struct ConvertArguments {
   block::CacheMode target_cache;
   block::CacheMode source_cache;
   uint64_t sparse_size = 4096;
-  unsigned workers = 0;       // 0: chosen
+  unsigned workers = 0;  // 0: chosen
   bool image_opts = false;
   bool target_image_opts = false;
   bool force_share = false;
@@ -32,6 +32,7 @@ struct ConvertArguments {
 };
 
 // An exit status if that is the end: an error, which has been printed, or help.
-std::optional<int> parse_convert_arguments(const Invocation& invocation, ConvertArguments& arguments);
+std::optional<int> parse_convert_arguments(const Invocation& invocation,
+                                           ConvertArguments& arguments);
 
 }  // namespace platter::tool

@@ -29,7 +29,8 @@ std::optional<int> parse_numbers(const Invocation& invocation, ConvertArguments&
   if (auto text = invocation.value("m")) {
     unsigned number = 0;
     auto [end, code] = std::from_chars(text->data(), text->data() + text->size(), number);
-    if (code != std::errc() || end != text->data() + text->size() || number < 1 || number > kMaxWorkers) {
+    if (code != std::errc() || end != text->data() + text->size() || number < 1 ||
+        number > kMaxWorkers) {
       return invocation.fail(
           "Invalid number of coroutines. Allowed number of coroutines is between 1 and 16");
     }
@@ -45,7 +46,8 @@ std::optional<int> parse_numbers(const Invocation& invocation, ConvertArguments&
     }
     arguments.sparse_size = *size;
   }
-  if (auto text = invocation.value("r"); text && !parse_size_argument(invocation, "rate limit", *text)) {
+  if (auto text = invocation.value("r");
+      text && !parse_size_argument(invocation, "rate limit", *text)) {
     return 1;
   }
   return std::nullopt;
@@ -82,7 +84,8 @@ std::optional<std::string_view> conflict(const Invocation& invocation) {
   return std::nullopt;
 }
 
-int print_option_help(const Invocation& invocation, const std::string& format, const std::string& filename) {
+int print_option_help(const Invocation& invocation, const std::string& format,
+                      const std::string& filename) {
   auto text = create_option_help(block::DriverRegistry::builtin(), format, filename);
   if (!text) return invocation.fail(text.error());
   invocation.console.print(*text);
@@ -91,18 +94,21 @@ int print_option_help(const Invocation& invocation, const std::string& format, c
 
 }  // namespace
 
-std::optional<int> parse_convert_arguments(const Invocation& invocation, ConvertArguments& arguments) {
+std::optional<int> parse_convert_arguments(const Invocation& invocation,
+                                           ConvertArguments& arguments) {
   if (auto status = parse_numbers(invocation, arguments)) return status;
   auto list = join_option_lists(invocation);
   if (!list) return invocation.fail(list.error());
   arguments.creation_options = *list;
   if (auto text = conflict(invocation)) return invocation.fail(*text);
-  if (auto common = check_common_options(invocation); !common) return invocation.fail(common.error());
+  if (auto common = check_common_options(invocation); !common)
+    return invocation.fail(common.error());
 
   arguments.target_format = invocation.value_or("O", "raw");
   const std::vector<std::string>& names = invocation.operands;
   if (asks_for_help(arguments.creation_options)) {
-    return print_option_help(invocation, arguments.target_format, names.size() > 1 ? names.back() : "");
+    return print_option_help(invocation, arguments.target_format,
+                             names.size() > 1 ? names.back() : "");
   }
   if (names.size() < 2) return invocation.fail("Must specify image file name");
   for (const Missing& missing : kMissing) {
@@ -111,7 +117,8 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation, Convert
   auto target_cache = block::CacheMode::parse(invocation.value_or("t", "unsafe"));
   if (!target_cache) return invocation.fail("Invalid cache option: " + *invocation.value("t"));
   auto source_cache = block::CacheMode::parse(invocation.value_or("T", "writeback"));
-  if (!source_cache) return invocation.fail("Invalid source cache option: " + *invocation.value("T"));
+  if (!source_cache)
+    return invocation.fail("Invalid source cache option: " + *invocation.value("T"));
 
   arguments.target_cache = *target_cache;
   arguments.source_cache = *source_cache;

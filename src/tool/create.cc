@@ -40,8 +40,10 @@ int run_create(Invocation& invocation) {
   if (invocation.operands.size() > 2) {
     return invocation.usage_error("Unexpected argument: " + invocation.operands[2]);
   }
-  if (auto checked = check_common_options(invocation); !checked) return invocation.fail(checked.error());
-  return run_session(invocation, [&](Session& session) { return run_in(session, invocation, image); });
+  if (auto checked = check_common_options(invocation); !checked)
+    return invocation.fail(checked.error());
+  return run_session(invocation,
+                     [&](Session& session) { return run_in(session, invocation, image); });
 }
 
 constexpr CommandOption kOptions[] = {

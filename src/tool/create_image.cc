@@ -9,7 +9,8 @@
 namespace platter::tool {
 namespace {
 
-// Where a backing file named in `filename` lies: what is relative starts from the new image's directory.
+// Where a backing file named in `filename` lies: what is relative starts from the new image's
+// directory.
 std::string full_backing_name(std::string_view filename, const std::string& backing) {
   if (backing.starts_with('/') || !block::protocol_prefix(backing).empty()) return backing;
   size_t end = filename.rfind('/');
@@ -31,20 +32,18 @@ std::string with_commas_doubled(std::string_view text) {
 
 std::string option_text(const base::OptionSet& values, const base::OptionDef& def) {
   switch (def.type) {
-    case base::OptionType::kBool:
-      return values.get_bool(def.name) ? "on" : "off";
+    case base::OptionType::kBool: return values.get_bool(def.name) ? "on" : "off";
     case base::OptionType::kNumber:
-    case base::OptionType::kSize:
-      return std::to_string(values.get_number(def.name));
-    case base::OptionType::kString:
-      break;
+    case base::OptionType::kSize: return std::to_string(values.get_number(def.name));
+    case base::OptionType::kString: break;
   }
   return with_commas_doubled(values.get_string(def.name));
 }
 
-// " cluster_size=65536 size=1048576": what was given and, where `with_defaults`, what else will hold.
-void append_values(std::string& line, const base::OptionSchema& schema, const base::OptionSet& values,
-                   bool with_defaults) {
+// " cluster_size=65536 size=1048576": what was given and, where `with_defaults`, what else will
+// hold.
+void append_values(std::string& line, const base::OptionSchema& schema,
+                   const base::OptionSet& values, bool with_defaults) {
   for (const auto& def : schema.defs()) {
     if (!values.given(def.name) && !(with_defaults && values.has(def.name))) continue;
     line += " " + std::string(def.name) + "=" + option_text(values, def);
@@ -69,7 +68,8 @@ Result<void> set_backing(Plan& plan, const NewImage& image) {
   }
   if (image.backing_format) {
     if (known.find("backing_fmt") == nullptr) {
-      return fail(ENOTSUP, "Backing file format not supported for file format '" + format_name + "'");
+      return fail(ENOTSUP,
+                  "Backing file format not supported for file format '" + format_name + "'");
     }
     plan.options.set("backing_fmt", *image.backing_format);
   }
@@ -77,9 +77,11 @@ Result<void> set_backing(Plan& plan, const NewImage& image) {
   plan.backing_file = plan.options.find_string("backing_file").value_or("");
   plan.backing_format = plan.options.find_string("backing_fmt").value_or("");
   if (plan.backing_file == image.filename) {
-    return fail(EINVAL, "Error: Trying to create an image with the same filename as the backing file");
+    return fail(EINVAL,
+                "Error: Trying to create an image with the same filename as the backing file");
   }
-  if (plan.backing_file.empty()) return fail(EINVAL, "Expected backing file name, got empty string");
+  if (plan.backing_file.empty())
+    return fail(EINVAL, "Expected backing file name, got empty string");
   return {};
 }
 
@@ -97,7 +99,8 @@ Result<Plan> make_plan(const block::DriverRegistry& registry, const NewImage& im
   PLATTER_ASSIGN(plan.options, base::Options::from_key_values(image.option_list));
   PLATTER_TRY(check_options(plan));
   if (image.size) {
-    if (plan.options.find("size") != nullptr) return fail(EINVAL, "The image size must be specified only once");
+    if (plan.options.find("size") != nullptr)
+      return fail(EINVAL, "The image size must be specified only once");
     plan.options.set("size", *image.size);
   }
   PLATTER_TRY(set_backing(plan, image));
@@ -117,7 +120,8 @@ struct BackingFacts {
   std::string format;
 };
 
-io::Task<Result<BackingFacts>> look_at_backing(Session& session, const Plan& plan, const NewImage& image) {
+io::Task<Result<BackingFacts>> look_at_backing(Session& session, const Plan& plan,
+                                               const NewImage& image) {
   const std::string name = full_backing_name(image.filename, plan.backing_file);
   ImageArgument argument = {
       .name = name,
@@ -129,7 +133,8 @@ io::Task<Result<BackingFacts>> look_at_backing(Session& session, const Plan& pla
   };
   auto backend = co_await open_image(session, std::move(argument));
   if (!backend) co_return std::unexpected(backing_error(backend.error(), name));
-  BackingFacts facts{.size = (*backend)->size(), .format = std::string((*backend)->node().type().name)};
+  BackingFacts facts{.size = (*backend)->size(),
+                     .format = std::string((*backend)->node().type().name)};
   PLATTER_CO_TRY(co_await (*backend)->close());
   co_return facts;
 }
@@ -156,7 +161,8 @@ Result<std::string> describe(const Plan& plan, const NewImage& image) {
   PLATTER_ASSIGN(auto format_values, format_schema.take(rest));
   PLATTER_ASSIGN(auto protocol_values, protocol_schema.parse(rest));
   std::string line = "Formatting '" + image.filename + "', fmt=" + image.format;
-  append_values(line, format_schema, format_values, plan.drivers.format->kind == block::DriverKind::kFormat);
+  append_values(line, format_schema, format_values,
+                plan.drivers.format->kind == block::DriverKind::kFormat);
   append_values(line, protocol_schema, protocol_values, false);
   return line + "\n";
 }
@@ -188,17 +194,19 @@ io::Task<Result<void>> create_unprefixed(Session& session, const NewImage& image
 
 }  // namespace
 
-Result<CreateDrivers> find_create_drivers(const block::DriverRegistry& registry, std::string_view format,
-                                          std::string_view filename) {
+Result<CreateDrivers> find_create_drivers(const block::DriverRegistry& registry,
+                                          std::string_view format, std::string_view filename) {
   const auto* format_type = registry.find(format);
-  if (format_type == nullptr) return fail(EINVAL, "Unknown file format '" + std::string(format) + "'");
+  if (format_type == nullptr)
+    return fail(EINVAL, "Unknown file format '" + std::string(format) + "'");
   PLATTER_ASSIGN(const auto* protocol_type, block::protocol_of(registry, filename));
   if (format_type->create == nullptr) {
-    return fail(ENOTSUP, "Format driver '" + std::string(format) + "' does not support image creation");
+    return fail(ENOTSUP,
+                "Format driver '" + std::string(format) + "' does not support image creation");
   }
   if (protocol_type->create == nullptr) {
-    return fail(ENOTSUP,
-                "Protocol driver '" + std::string(protocol_type->name) + "' does not support image creation");
+    return fail(ENOTSUP, "Protocol driver '" + std::string(protocol_type->name) +
+                             "' does not support image creation");
   }
   return CreateDrivers{format_type, protocol_type};
 }
@@ -209,11 +217,12 @@ io::Task<Result<void>> create_image(Session& session, NewImage image) {
   co_return created;
 }
 
-Result<std::string> create_option_help(const block::DriverRegistry& registry, std::string_view format,
-                                       std::string_view filename) {
+Result<std::string> create_option_help(const block::DriverRegistry& registry,
+                                       std::string_view format, std::string_view filename) {
   PLATTER_ASSIGN(auto drivers, find_create_drivers(registry, format, filename));
   if (filename.empty()) {
-    return "Supported " + std::string(format) + " options:\n" + drivers.format->create_options.help_text() +
+    return "Supported " + std::string(format) + " options:\n" +
+           drivers.format->create_options.help_text() +
            "\nThe protocol level may support further options.\n"
            "Specify the target filename to include those options.\n";
   }

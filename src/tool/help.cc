@@ -15,8 +15,8 @@ constexpr size_t kHelpColumn = 32;
 
 // "[-f FMT]", "[--output FMT]": the letter where there is one.
 std::string synopsis(const CommandOption& option) {
-  std::string text = option.letter != 0 ? std::string("-") + option.letter
-                                        : "--" + std::string(option.name);
+  std::string text =
+      option.letter != 0 ? std::string("-") + option.letter : "--" + std::string(option.name);
   if (!option.argument.empty()) {
     text += option.letter != 0 ? " " : "=";
     text += option.argument;
@@ -36,7 +36,8 @@ std::string option_line(const CommandOption& option) {
     line += option.letter != 0 ? ", --" : " --";
     line += option.name;
   }
-  if (!option.argument.empty()) line += (option.name.empty() ? " " : "=") + std::string(option.argument);
+  if (!option.argument.empty())
+    line += (option.name.empty() ? " " : "=") + std::string(option.argument);
   if (line.size() + 2 > kHelpColumn) {
     line += "\n" + std::string(kHelpColumn, ' ');
   } else {
@@ -59,24 +60,28 @@ std::string formats_line() {
 
 std::string version_text(Dialect dialect) {
   std::string text = dialect == Dialect::kQemuImg
-                         ? "qemu-img version " + std::string(kQemuVersion) + " (Platter " + std::string(kVersion) + ")"
+                         ? "qemu-img version " + std::string(kQemuVersion) + " (Platter " +
+                               std::string(kVersion) + ")"
                          : "platter version " + std::string(kVersion);
   return text + "\nLicensed under the Apache License, Version 2.0\n";
 }
 
 std::string program_help(Dialect dialect) {
   if (dialect == Dialect::kQemuImg) {
-    std::string text = version_text(dialect) +
-                       "usage: qemu-img [standard options] command [command options]\n\n"
-                       "Standard options:\n"
-                       "  -h, --help                    show this help, also after a command\n"
-                       "  -V, --version                 show the version\n"
-                       "  -T, --trace=SPEC              accepted for compatibility; there are no trace events\n\n"
-                       "Command syntax:\n";
+    std::string text =
+        version_text(dialect) +
+        "usage: qemu-img [standard options] command [command options]\n\n"
+        "Standard options:\n"
+        "  -h, --help                    show this help, also after a command\n"
+        "  -V, --version                 show the version\n"
+        "  -T, --trace=SPEC              accepted for compatibility; there are no trace events\n\n"
+        "Command syntax:\n";
     for (const auto* command : all_commands()) text += "  " + usage_line(*command) + "\n";
     return text + "\n" + formats_line();
   }
-  std::string text = "Usage: platter COMMAND [OPTIONS]\n\nVirtual disk images: make, look into, convert and check them.\n\nCommands:\n";
+  std::string text =
+      "Usage: platter COMMAND [OPTIONS]\n\nVirtual disk images: make, look into, convert and check "
+      "them.\n\nCommands:\n";
   for (const auto* command : all_commands()) {
     std::string line = "  " + std::string(command->name);
     line.resize(std::max<size_t>(line.size() + 1, 12), ' ');
@@ -88,7 +93,8 @@ std::string program_help(Dialect dialect) {
 std::string command_help(Dialect dialect, const Command& command) {
   if (dialect == Dialect::kQemuImg) return program_help(dialect);
   std::string text = "Usage: platter " + std::string(command.name) + " [OPTIONS] " +
-                     std::string(command.operands) + "\n\n" + std::string(command.summary) + "\n\nOptions:\n";
+                     std::string(command.operands) + "\n\n" + std::string(command.summary) +
+                     "\n\nOptions:\n";
   for (const auto& option : command.options) text += option_line(option);
   text += "  -h, --help                    show this help\n\nOptions of every command:\n";
   for (const auto& option : native_options()) text += option_line(option);

@@ -40,7 +40,8 @@ Result<block::OpenRequest> make_request(const Session& session, const ImageArgum
 
 }  // namespace
 
-io::Task<Result<std::unique_ptr<block::Backend>>> open_image(Session& session, ImageArgument image) {
+io::Task<Result<std::unique_ptr<block::Backend>>> open_image(Session& session,
+                                                             ImageArgument image) {
   PLATTER_CO_ASSIGN(auto request, make_request(session, image));
   co_return co_await session.graph().open(std::move(request), image.needed, image.shared);
 }

@@ -12,9 +12,9 @@
 namespace platter::tool {
 
 struct ImageArgument {
-  std::string name;         // a file name, or with image_opts an option string
+  std::string name;  // a file name, or with image_opts an option string
   bool image_opts = false;
-  std::string format;       // empty: probe
+  std::string format;  // empty: probe
   bool force_share = false;
   block::OpenFlags flags;
   block::CacheMode cache;

@@ -73,7 +73,8 @@ base::Json to_json(const ImageInfo& info) {
   json.add("format", info.format);
   if (info.actual_size) json.add("actual-size", *info.actual_size);
   if (info.driver.specific.is_object()) json.add("format-specific", info.driver.specific);
-  if (!info.full_backing_filename.empty()) json.add("full-backing-filename", info.full_backing_filename);
+  if (!info.full_backing_filename.empty())
+    json.add("full-backing-filename", info.full_backing_filename);
   if (info.backing) json.add("backing-filename", info.backing->filename);
   if (info.driver.compressed) json.add("compressed", true);
   if (info.driver.encrypted) json.add("encrypted", true);
@@ -132,7 +133,8 @@ std::string local_date(uint64_t seconds) {
 std::string clock_text(uint64_t nanoseconds) {
   const uint64_t milliseconds = nanoseconds / 1'000'000;
   const uint64_t seconds = milliseconds / 1000;
-  return fmt::format("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60, milliseconds % 1000);
+  return fmt::format("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60,
+                     milliseconds % 1000);
 }
 
 void print_snapshots(std::string& out, const std::vector<block::SnapshotInfo>& snapshots) {
@@ -160,11 +162,14 @@ void print_backing(std::string& out, const ImageInfo& info) {
 }
 
 std::string to_text(const ImageInfo& info) {
-  std::string out = fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\n", info.filename,
-                                info.format, base::format_size(info.virtual_size), info.virtual_size);
-  out += "disk size: " + (info.actual_size ? base::format_size(*info.actual_size) : "unavailable") + "\n";
+  std::string out =
+      fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\n", info.filename,
+                  info.format, base::format_size(info.virtual_size), info.virtual_size);
+  out += "disk size: " + (info.actual_size ? base::format_size(*info.actual_size) : "unavailable") +
+         "\n";
   if (info.driver.encrypted) out += "encrypted: yes\n";
-  if (info.driver.cluster_size != 0) out += fmt::format("cluster_size: {}\n", info.driver.cluster_size);
+  if (info.driver.cluster_size != 0)
+    out += fmt::format("cluster_size: {}\n", info.driver.cluster_size);
   if (info.driver.dirty) out += "cleanly shut down: no\n";
   print_backing(out, info);
   print_snapshots(out, info.driver.snapshots);
@@ -186,7 +191,8 @@ io::Task<Result<ImageInfo>> collect_one(Session& session, ImageArgument argument
   co_return info;
 }
 
-io::Task<Result<std::vector<ImageInfo>>> collect_images(Session& session, ImageArgument first, bool chain) {
+io::Task<Result<std::vector<ImageInfo>>> collect_images(Session& session, ImageArgument first,
+                                                        bool chain) {
   std::vector<ImageInfo> images;
   std::set<std::string> seen;
   ImageArgument next = std::move(first);
@@ -201,9 +207,11 @@ io::Task<Result<std::vector<ImageInfo>>> collect_images(Session& session, ImageA
     images.push_back(std::move(info));
     if (!chain || !backing) break;
     if (full.empty()) {
-      co_return fail(ENOTSUP, "Could not determine the backing file name of '" + images.back().filename + "'");
+      co_return fail(
+          ENOTSUP, "Could not determine the backing file name of '" + images.back().filename + "'");
     }
-    PLATTER_CO_TRY(block::check_reach(session.policy(), images.back().filename, full, backing->filename));
+    PLATTER_CO_TRY(
+        block::check_reach(session.policy(), images.back().filename, full, backing->filename));
     following.name = full;
     following.image_opts = false;
     following.format = backing->format;
@@ -212,7 +220,8 @@ io::Task<Result<std::vector<ImageInfo>>> collect_images(Session& session, ImageA
   co_return images;
 }
 
-io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image, bool json) {
+io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
+                     bool json) {
   const bool chain = invocation.has("backing-chain");
   auto images = co_await collect_images(session, std::move(image), chain);
   if (!images) co_return invocation.fail(images.error());
@@ -234,8 +243,10 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
 int run_info(Invocation& invocation) {
   auto json = json_output(invocation);
   if (!json) return invocation.fail(json.error());
-  if (invocation.operands.size() != 1) return invocation.usage_error("Expecting one image file name");
-  if (auto checked = check_common_options(invocation); !checked) return invocation.fail(checked.error());
+  if (invocation.operands.size() != 1)
+    return invocation.usage_error("Expecting one image file name");
+  if (auto checked = check_common_options(invocation); !checked)
+    return invocation.fail(checked.error());
   ImageArgument image = {
       .name = invocation.operands[0],
       .image_opts = invocation.has("image-opts"),
@@ -244,15 +255,17 @@ int run_info(Invocation& invocation) {
       .flags = {.read_only = true, .no_io = true, .no_backing = true},
       .cache = {},
   };
-  return run_session(invocation, [&](Session& session) {
-    return run_in(session, invocation, image, *json);
-  });
+  return run_session(invocation,
+                     [&](Session& session) { return run_in(session, invocation, image, *json); });
 }
 
 constexpr CommandOption kOptions[] = {
     {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
     {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
-    {.letter = 'f', .name = "format", .argument = "FMT", .help = "format of the image (default: found out)"},
+    {.letter = 'f',
+     .name = "format",
+     .argument = "FMT",
+     .help = "format of the image (default: found out)"},
     {.name = "output", .argument = "FORM", .help = "human or json"},
     {.name = "backing-chain", .help = "also show the images it is based on"},
     {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},

@@ -26,7 +26,8 @@ Interrupts::Interrupts() {
   for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
     struct sigaction action;
     // What the parent has us ignore (nohup) stays ignored.
-    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&watched_, signal);
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)
+      sigaddset(&watched_, signal);
   }
   pthread_sigmask(SIG_BLOCK, &watched_, &before_);
   stop_event_ = eventfd(0, EFD_CLOEXEC);
@@ -60,7 +61,8 @@ void Interrupts::watch() {
     if (poll(events, 2, -1) < 0) continue;
     if ((events[0].revents & POLLIN) != 0) {
       signalfd_siginfo info;
-      if (read(signals, &info, sizeof info) == sizeof info) handle(static_cast<int>(info.ssi_signo));
+      if (read(signals, &info, sizeof info) == sizeof info)
+        handle(static_cast<int>(info.ssi_signo));
       continue;
     }
     if ((events[1].revents & POLLIN) != 0) break;

@@ -1,9 +1,9 @@
 // Interrupts: signals as calls on a thread of their own.
 //
-// SIGINT, SIGTERM and SIGHUP end the program at once unless a handler is set; a handler is called once, and a second signal ends
-// the program after all. SIGUSR1 asks for progress. While an object lives these
-// signals are blocked in the thread that made it and in the threads that it starts later, so it is made before
-// any other thread.
+// SIGINT, SIGTERM and SIGHUP end the program at once unless a handler is set; a handler is called
+// once, and a second signal ends the program after all. SIGUSR1 asks for progress. While an object
+// lives these signals are blocked in the thread that made it and in the threads that it starts
+// later, so it is made before any other thread.
 #pragma once
 
 #include <atomic>
@@ -21,8 +21,8 @@ class Interrupts {
   Interrupts(const Interrupts&) = delete;
   Interrupts& operator=(const Interrupts&) = delete;
 
-  // Called on the watching thread; empty: the signal has its usual effect. When set() has returned, the old handler
-  // is not running and will not be called.
+  // Called on the watching thread; empty: the signal has its usual effect. When set() has returned,
+  // the old handler is not running and will not be called.
   void set_handler(std::function<void()> handler);
   void set_progress_handler(std::function<void()> handler);
 

@@ -25,7 +25,8 @@ struct Extent {
   const block::Node* host = nullptr;
 
   bool continues_as(const Extent& next) const {
-    if (present != next.present || zero != next.zero || data != next.data || depth != next.depth) return false;
+    if (present != next.present || zero != next.zero || data != next.data || depth != next.depth)
+      return false;
     if (host != next.host || host_offset.has_value() != next.host_offset.has_value()) return false;
     return !host_offset || *host_offset + length == *next.host_offset;
   }
@@ -50,13 +51,16 @@ class HumanPrinter : public Printer {
       return fail(ENOTSUP, "File contains external, encrypted or compressed clusters.");
     }
     fmt::format_to(std::back_inserter(out), "{:<16}{:<16}{:<16}{}\n", hexadecimal(extent.start),
-                   hexadecimal(extent.length), hexadecimal(*extent.host_offset), extent.host->filename());
+                   hexadecimal(extent.length), hexadecimal(*extent.host_offset),
+                   extent.host->filename());
     return {};
   }
   void end(std::string&) override {}
 
  private:
-  static std::string hexadecimal(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
+  static std::string hexadecimal(uint64_t value) {
+    return value == 0 ? "0" : fmt::format("{:#x}", value);
+  }
 };
 
 class JsonPrinter : public Printer {
@@ -66,9 +70,12 @@ class JsonPrinter : public Printer {
     if (!first_) out += ",\n";
     first_ = false;
     fmt::format_to(std::back_inserter(out),
-                   "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}",
-                   extent.start, extent.length, extent.depth, extent.present, extent.zero, extent.data);
-    if (extent.host_offset) fmt::format_to(std::back_inserter(out), ", \"offset\": {}", *extent.host_offset);
+                   "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": "
+                   "{}, \"data\": {}",
+                   extent.start, extent.length, extent.depth, extent.present, extent.zero,
+                   extent.data);
+    if (extent.host_offset)
+      fmt::format_to(std::back_inserter(out), ", \"offset\": {}", *extent.host_offset);
     out += "}";
     return {};
   }
@@ -83,8 +90,8 @@ struct MapRange {
   uint64_t max_length = base::kMaxSize;
 };
 
-// The first layer that knows what the bytes are answers for them, where it shows the zeroes that lie
-// past the end of its backing file too.
+// The first layer that knows what the bytes are answers for them, where it shows the zeroes that
+// lie past the end of its backing file too.
 io::Task<Result<Extent>> next_extent(block::Backend& backend, uint64_t offset, uint64_t length) {
   Extent extent{.start = offset};
   block::BlockStatus status;
@@ -105,9 +112,11 @@ io::Task<Result<Extent>> next_extent(block::Backend& backend, uint64_t offset, u
   co_return extent;
 }
 
-io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapRange range, Printer& printer) {
+io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapRange range,
+                                 Printer& printer) {
   constexpr size_t kChunk = size_t{1} << 16;
-  const uint64_t end = std::min(backend.size(), range.start + std::min(range.max_length, base::kMaxSize - range.start));
+  const uint64_t end = std::min(
+      backend.size(), range.start + std::min(range.max_length, base::kMaxSize - range.start));
   std::string out;
   out.reserve(2 * kChunk);
   printer.begin(out);
@@ -119,7 +128,8 @@ io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapR
     auto next = co_await next_extent(backend, offset, end - offset);
     if (!next) {
       console.print(out);
-      co_return std::unexpected(std::move(next).error().with_context("Could not read file metadata"));
+      co_return std::unexpected(
+          std::move(next).error().with_context("Could not read file metadata"));
     }
     offset += next->length;
     if (current.length != 0 && current.continues_as(*next)) {
@@ -144,13 +154,15 @@ io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapR
   co_return printed;
 }
 
-io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image, MapRange range, bool json) {
+io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
+                     MapRange range, bool json) {
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
   HumanPrinter human;
   JsonPrinter machine;
-  auto printed = co_await print_map(invocation.console, **backend, range,
-                                    json ? static_cast<Printer&>(machine) : static_cast<Printer&>(human));
+  auto printed =
+      co_await print_map(invocation.console, **backend, range,
+                         json ? static_cast<Printer&>(machine) : static_cast<Printer&>(human));
   auto closed = co_await (*backend)->close();
   if (!printed) co_return invocation.fail(printed.error());
   if (!closed) co_return invocation.fail(closed.error());
@@ -169,10 +181,12 @@ int run_map(Invocation& invocation) {
     if (!length) return 1;
     range.max_length = *length;
   }
-  if (invocation.operands.size() != 1) return invocation.usage_error("Expecting one image file name");
+  if (invocation.operands.size() != 1)
+    return invocation.usage_error("Expecting one image file name");
   auto json = json_output(invocation);
   if (!json) return invocation.fail(json.error());
-  if (auto checked = check_common_options(invocation); !checked) return invocation.fail(checked.error());
+  if (auto checked = check_common_options(invocation); !checked)
+    return invocation.fail(checked.error());
   ImageArgument image = {
       .name = invocation.operands[0],
       .image_opts = invocation.has("image-opts"),
@@ -189,7 +203,10 @@ int run_map(Invocation& invocation) {
 constexpr CommandOption kOptions[] = {
     {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
     {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
-    {.letter = 'f', .name = "format", .argument = "FMT", .help = "format of the image (default: found out)"},
+    {.letter = 'f',
+     .name = "format",
+     .argument = "FMT",
+     .help = "format of the image (default: found out)"},
     {.letter = 's', .name = "start-offset", .argument = "OFFSET", .help = "where to begin"},
     {.letter = 'l', .name = "max-length", .argument = "LENGTH", .help = "how much to show"},
     {.name = "output", .argument = "FORM", .help = "human or json"},

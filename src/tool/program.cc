@@ -31,7 +31,8 @@ int show(Console& console, std::string_view text) {
 }  // namespace
 
 Dialect dialect_of(std::string_view program_path) {
-  if (auto slash = program_path.rfind('/'); slash != program_path.npos) program_path.remove_prefix(slash + 1);
+  if (auto slash = program_path.rfind('/'); slash != program_path.npos)
+    program_path.remove_prefix(slash + 1);
   return program_path == "qemu-img" ? Dialect::kQemuImg : Dialect::kPlatter;
 }
 
@@ -49,17 +50,11 @@ int run_program(std::span<char*> arguments) {
   while ((key = getopt_long(count, arguments.data(), "+:hVT:", kStandardOptions, nullptr)) != -1) {
     const std::string word = arguments[static_cast<size_t>(optind - 1)];
     switch (key) {
-      case 'h':
-        return show(console, program_help(dialect));
-      case 'V':
-        return show(console, version_text(dialect));
-      case 'T':
-        console.warning("trace event '" + std::string(optarg) + "' does not exist");
-        break;
-      case ':':
-        return usage_error(console, "missing argument for option '" + word + "'");
-      default:
-        return usage_error(console, "unrecognized option '" + word + "'");
+      case 'h': return show(console, program_help(dialect));
+      case 'V': return show(console, version_text(dialect));
+      case 'T': console.warning("trace event '" + std::string(optarg) + "' does not exist"); break;
+      case ':': return usage_error(console, "missing argument for option '" + word + "'");
+      default: return usage_error(console, "unrecognized option '" + word + "'");
     }
   }
   auto rest = arguments.subspan(static_cast<size_t>(optind));

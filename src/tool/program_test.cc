@@ -15,7 +15,8 @@ constexpr CommandOption kOptions[] = {
     {.name = "output", .argument = "FORM"},
     {.letter = 'o', .argument = "OPTIONS"},
 };
-constexpr Command kProbe = {.name = "probe", .summary = "", .operands = "FILE", .options = kOptions, .run = nullptr};
+constexpr Command kProbe = {
+    .name = "probe", .summary = "", .operands = "FILE", .options = kOptions, .run = nullptr};
 
 class ArgumentsTest : public testing::Test {
  protected:
@@ -56,12 +57,15 @@ TEST_F(ArgumentsTest, LongNamesMayBeAbbreviated) {
 
 TEST_F(ArgumentsTest, UnknownOptionIsNamed) {
   EXPECT_EQ(parse({"--frob"}), 1);
-  EXPECT_EQ(said_, "qemu-img: unrecognized option '--frob'\nTry 'qemu-img --help' for more information\n");
+  EXPECT_EQ(said_,
+            "qemu-img: unrecognized option '--frob'\nTry 'qemu-img --help' for more information\n");
 }
 
 TEST_F(ArgumentsTest, MissingValueIsNamed) {
   EXPECT_EQ(parse({"-f"}), 1);
-  EXPECT_EQ(said_, "qemu-img: missing argument for option '-f'\nTry 'qemu-img --help' for more information\n");
+  EXPECT_EQ(
+      said_,
+      "qemu-img: missing argument for option '-f'\nTry 'qemu-img --help' for more information\n");
 }
 
 TEST_F(ArgumentsTest, NativeOptionsAreUnknownUnderACompatName) {

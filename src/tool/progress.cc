@@ -29,7 +29,8 @@ double percent_of(uint64_t done, uint64_t total) {
 
 std::string duration_text(double seconds) {
   auto whole = static_cast<uint64_t>(seconds + 0.5);
-  if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+  if (whole >= 3600)
+    return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
 }
 
@@ -51,8 +52,9 @@ std::string progress_bar_line(uint64_t done, uint64_t total, double seconds, uns
   if (seconds > 0 && done != 0) {
     double rate = static_cast<double>(done) / seconds;
     tail += fmt::format(", {}/s", base::format_size(static_cast<uint64_t>(rate)));
-    tail += done == total ? ", took " + duration_text(seconds)
-                          : ", " + duration_text(static_cast<double>(total - done) / rate) + " left";
+    tail += done == total
+                ? ", took " + duration_text(seconds)
+                : ", " + duration_text(static_cast<double>(total - done) / rate) + " left";
   }
   // The last column stays free: a terminal may wrap when it is written to.
   const size_t text = head.size() + tail.size() + 3;
@@ -61,8 +63,10 @@ std::string progress_bar_line(uint64_t done, uint64_t total, double seconds, uns
     return line.substr(0, columns > 1 ? columns - 1 : 0);
   }
   const size_t width = columns - text;
-  auto filled = total == 0 ? width
-                           : static_cast<size_t>(static_cast<double>(width) * percent_of(done, total) / 100.0);
+  auto filled =
+      total == 0
+          ? width
+          : static_cast<size_t>(static_cast<double>(width) * percent_of(done, total) / 100.0);
   filled = std::min(filled, width);
   std::string bar(filled, '=');
   if (filled != 0 && filled < width) bar.back() = '>';
@@ -126,7 +130,8 @@ void Progress::finish() {
 }
 
 void Progress::print_percent(double percent) {
-  if (percent < 100.0 && printed_percent_ >= 0 && percent < printed_percent_ + step_percent_) return;
+  if (percent < 100.0 && printed_percent_ >= 0 && percent < printed_percent_ + step_percent_)
+    return;
   printed_percent_ = percent;
   console_.print(fmt::format("    ({:3.2f}/100%)\r", percent));
   console_.flush();

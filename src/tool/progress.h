@@ -1,9 +1,9 @@
 // Progress of long work, as the person or the script that ran the command sees it.
 //
-// With -p into a pipe or file: exactly what qemu-img prints, "    (12.34/100%)" and a carriage return each time
-// that the percentage has grown by a step. On a terminal: one line with a bar, bytes, rate and the time
-// left, redrawn at most ten times a second. report() prints the percentage to standard error, for a signal that
-// asks, whether progress was asked for or not.
+// With -p into a pipe or file: exactly what qemu-img prints, "    (12.34/100%)" and a carriage
+// return each time that the percentage has grown by a step. On a terminal: one line with a bar,
+// bytes, rate and the time left, redrawn at most ten times a second. report() prints the percentage
+// to standard error, for a signal that asks, whether progress was asked for or not.
 #pragma once
 
 #include <atomic>
@@ -19,8 +19,8 @@ namespace platter::tool {
 
 enum class ProgressStyle { kNone, kPercent, kBar };
 
-// By -p and -q as given and by what the output is. The program under its own name draws the bar on a
-// terminal unasked.
+// By -p and -q as given and by what the output is. The program under its own name draws the bar on
+// a terminal unasked.
 ProgressStyle choose_progress_style(const Invocation& invocation);
 
 class Progress {
@@ -37,7 +37,8 @@ class Progress {
   void report();
   // The work has succeeded: 100 %.
   void complete();
-  // Takes the bar off the screen, so that something else can be printed. It comes back with the next update.
+  // Takes the bar off the screen, so that something else can be printed. It comes back with the
+  // next update.
   void hide();
   // Ends the line; nothing is drawn after it.
   void finish();
@@ -57,13 +58,14 @@ class Progress {
   std::atomic<uint64_t> done_ = 0;
   std::atomic<uint64_t> total_ = 0;
 
-  std::mutex mutex_;  // what follows
+  std::mutex mutex_;             // what follows
   double printed_percent_ = -1;  // less than 0: nothing was
   bool drawn_ = false;
   bool finished_ = false;
 };
 
-// The bar's line, less than `columns` wide: " 45% [=====>     ] 1.2 GiB of 2.7 GiB, 512 MiB/s, 0:03 left".
+// The bar's line, less than `columns` wide: " 45% [=====>     ] 1.2 GiB of 2.7 GiB, 512 MiB/s, 0:03
+// left".
 std::string progress_bar_line(uint64_t done, uint64_t total, double seconds, unsigned columns);
 
 }  // namespace platter::tool

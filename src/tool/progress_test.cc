@@ -43,9 +43,9 @@ TEST(Progress, percent_text_is_printed_a_step_apart_and_always_at_the_ends) {
     Console console("platter");
     Progress progress(console, ProgressStyle::kPercent, 1.0);
     progress.update(0, 1000);
-    progress.update(5, 1000);     // less than a step
+    progress.update(5, 1000);  // less than a step
     progress.update(250, 1000);
-    progress.update(255, 1000);   // less than a step
+    progress.update(255, 1000);  // less than a step
     progress.update(1000, 1000);
     progress.complete();
     progress.finish();

@@ -35,8 +35,9 @@ Result<SizeChange> parse_change(std::string_view text) {
   if (!amount) {
     return std::unexpected(
         Error(amount.error().code(), "Parameter 'size' expects a non-negative number below 2^64")
-            .with_hint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-                       "and exabytes, respectively."));
+            .with_hint(
+                "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+                "and exabytes, respectively."));
   }
   change.amount = *amount;
   return change;
@@ -67,7 +68,8 @@ struct ResizeRequest {
   bool quiet = false;
 };
 
-io::Task<int> resize_backend(const Invocation& invocation, block::Backend& backend, ResizeRequest request) {
+io::Task<int> resize_backend(const Invocation& invocation, block::Backend& backend,
+                             ResizeRequest request) {
   const uint64_t current = backend.size();
   auto size = changed_size(current, request.change);
   if (!size) co_return invocation.fail(size.error());
@@ -81,13 +83,15 @@ io::Task<int> resize_backend(const Invocation& invocation, block::Backend& backe
         "Before performing such an operation, make sure there is no important data there.");
     co_return 1;
   }
-  if (auto resized = co_await backend.resize(*size, request.preallocation, /*exact=*/true); !resized) {
+  if (auto resized = co_await backend.resize(*size, request.preallocation, /*exact=*/true);
+      !resized) {
     co_return invocation.fail(resized.error());
   }
   co_return 0;
 }
 
-io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image, ResizeRequest request) {
+io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
+                     ResizeRequest request) {
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
   int status = co_await resize_backend(invocation, **backend, request);
@@ -106,11 +110,13 @@ int run_resize(Invocation& invocation) {
   auto preallocation = parse_preallocation(invocation.value_or("preallocation", "off"));
   if (!preallocation) return invocation.fail(preallocation.error());
   request.preallocation = *preallocation;
-  if (invocation.operands.size() != 2) return invocation.usage_error("Expecting image file name and size");
+  if (invocation.operands.size() != 2)
+    return invocation.usage_error("Expecting image file name and size");
   auto change = parse_change(invocation.operands[1]);
   if (!change) return invocation.fail(change.error());
   request.change = *change;
-  if (auto checked = check_common_options(invocation); !checked) return invocation.fail(checked.error());
+  if (auto checked = check_common_options(invocation); !checked)
+    return invocation.fail(checked.error());
   ImageArgument image = {
       .name = invocation.operands[0],
       .image_opts = invocation.has("image-opts"),
@@ -118,16 +124,20 @@ int run_resize(Invocation& invocation) {
       .force_share = false,
       .flags = {.read_only = false},
       .cache = {},
-      .needed = block::Permission::kConsistentRead | block::Permission::kWrite | block::Permission::kResize,
+      .needed = block::Permission::kConsistentRead | block::Permission::kWrite |
+                block::Permission::kResize,
   };
-  return run_session(invocation, [&](Session& session) { return run_in(session, invocation, image, request); });
+  return run_session(invocation,
+                     [&](Session& session) { return run_in(session, invocation, image, request); });
 }
 
 constexpr CommandOption kOptions[] = {
     {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
     {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
     {.letter = 'f', .argument = "FMT", .help = "format of the image (default: found out)"},
-    {.name = "preallocation", .argument = "MODE", .help = "what growing reserves: off, metadata, falloc or full"},
+    {.name = "preallocation",
+     .argument = "MODE",
+     .help = "what growing reserves: off, metadata, falloc or full"},
     {.letter = 'q', .help = "say nothing but errors"},
     {.name = "shrink", .help = "allow the image to become smaller: what lies beyond is lost"},
 };

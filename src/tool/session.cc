@@ -23,15 +23,16 @@ Result<io::EngineKind> parse_engine(std::string_view name) {
 Result<unsigned> parse_reactors(std::string_view text) {
   unsigned count = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count < 1 || count > io::kMaxReactors) {
-    return fail(EINVAL, "--reactors is a number from 1 to " + std::to_string(io::kMaxReactors) + ", not '" +
-                            std::string(text) + "'");
+  if (error != std::errc() || end != text.data() + text.size() || count < 1 ||
+      count > io::kMaxReactors) {
+    return fail(EINVAL, "--reactors is a number from 1 to " + std::to_string(io::kMaxReactors) +
+                            ", not '" + std::string(text) + "'");
   }
   return count;
 }
 
-// A name in an image is followed anywhere under the compat name, as its users expect; as ourselves only
-// within the image's own directory, unless --allow-backing says more.
+// A name in an image is followed anywhere under the compat name, as its users expect; as ourselves
+// only within the image's own directory, unless --allow-backing says more.
 OpenPolicy make_policy(const Invocation& invocation) {
   if (invocation.dialect == Dialect::kQemuImg) return OpenPolicy::anything();
   OpenPolicy policy = OpenPolicy::own_directory();
@@ -51,9 +52,8 @@ bool is_regular_file(const std::string& path) {
 
 Session::Session(const Invocation& invocation)
     : console_(invocation.console),
-      log_([this](base::LogLevel, std::string_view line) {
-        console_.note("WARNING: " + std::string(line) + "\n");
-      },
+      log_([this](base::LogLevel,
+                  std::string_view line) { console_.note("WARNING: " + std::string(line) + "\n"); },
            base::LogLevel::kWarning),
       policy_(make_policy(invocation)),
       registry_(block::DriverRegistry::builtin()) {}
@@ -91,7 +91,8 @@ int run_session(Invocation& invocation, const std::function<io::Task<int>(Sessio
 HalfMadeFile::HalfMadeFile(Session& session, std::string path) : session_(session) {
   session_.interrupts().set_handler([this, path = std::move(path)] {
     const bool removed = is_regular_file(path) && unlink(path.c_str()) == 0;
-    session_.console().error("interrupted" + (removed ? "; removed the unfinished '" + path + "'" : std::string()));
+    session_.console().error("interrupted" +
+                             (removed ? "; removed the unfinished '" + path + "'" : std::string()));
     die_of(session_.interrupts().caught());
   });
 }

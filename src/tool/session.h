@@ -46,8 +46,8 @@ class Session {
 // exit status. Where a signal was caught the process then ends as of that signal.
 int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work);
 
-// While it lives, an interrupt removes the file, says so, and ends the program: for work that cannot
-// be stopped halfway in any better way.
+// While it lives, an interrupt removes the file, says so, and ends the program: for work that
+// cannot be stopped halfway in any better way.
 class HalfMadeFile {
  public:
   HalfMadeFile(Session& session, std::string path);

@@ -56,7 +56,8 @@ int hold(std::string_view how, const char* format, const char* image) {
   std::puts("holding");
   std::fflush(stdout);
   char byte;
-  while (read(0, &byte, 1) > 0) {}
+  while (read(0, &byte, 1) > 0) {
+  }
   auto closed = io::run_blocking((*group)->at(0), backend->close());
   return closed ? 0 : 1;
 }

@@ -12,12 +12,12 @@ platter::Result<void> greet(const char* filename) {
   auto runtime = platter::Runtime::create();
   if (!runtime) return std::unexpected(runtime.error());
 
-  auto made = platter::Image::create(
-      **runtime, {.filename = filename, .format = "qcow2", .size = 1 << 30});
+  auto made =
+      platter::Image::create(**runtime, {.filename = filename, .format = "qcow2", .size = 1 << 30});
   if (!made) return made;
 
-  auto image = platter::Image::open(
-      **runtime, {.filename = filename, .format = "qcow2", .writable = true});
+  auto image =
+      platter::Image::open(**runtime, {.filename = filename, .format = "qcow2", .writable = true});
   if (!image) return std::unexpected(image.error());
 
   std::vector<uint8_t> greeting = {'h', 'e', 'l', 'l', 'o'};

@@ -111,10 +111,12 @@ Result<void> rounds(Run& run) {
     Result<void> survived = simulation->run(run.session.guarded(survey(run, dirty)));
     if (survived && run.plan.ask_qemu && !dirty) survived = ask_qemu(*simulation);
     if (!survived) {
-      return std::unexpected(std::move(survived).error().with_context(fmt::format("round {}", round)));
+      return std::unexpected(
+          std::move(survived).error().with_context(fmt::format("round {}", round)));
     }
   }
-  auto last = simulation->run(run.session.guarded(last_life(run, !run.session.setup().lazy_refcounts)));
+  auto last =
+      simulation->run(run.session.guarded(last_life(run, !run.session.setup().lazy_refcounts)));
   if (last && run.plan.ask_qemu) last = ask_qemu(*simulation);
   run.session.leave();
   return last;

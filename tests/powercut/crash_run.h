@@ -1,8 +1,9 @@
 // A crash run: one image, several power cuts one after another, all from a seed.
 //
-// Each round cuts the power at a random step of random work (opening and closing included); a new world starts
-// over what survived on the disk; the image must be sound there (leaks aside) and hold what flushes promised.
-// The last round closes the image in good order and it must be as good as new.
+// Each round cuts the power at a random step of random work (opening and closing included); a new
+// world starts over what survived on the disk; the image must be sound there (leaks aside) and hold
+// what flushes promised. The last round closes the image in good order and it must be as good as
+// new.
 #pragma once
 
 #include <cstdint>

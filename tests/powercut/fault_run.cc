@@ -26,8 +26,8 @@ struct Run {
   bool met = false;
 };
 
-// Work during which the fault strikes: requests that fail are read back, and the work goes on. Opening
-// and closing may fail, too.
+// Work during which the fault strikes: requests that fail are read back, and the work goes on.
+// Opening and closing may fail, too.
 VoidTask work_with_fault(Run& run, uint64_t& failures) {
   auto opened = co_await run.session.open();
   if (!opened) {
@@ -58,8 +58,9 @@ VoidTask aftermath(Run& run) {
 std::unique_ptr<io::Simulation> boot(Run& run, uint64_t seed, const io::SimulatedDisk& disk,
                                      uint64_t capacity = UINT64_MAX) {
   auto simulation = std::make_unique<io::Simulation>(
-      seed, io::Simulation::Options{.reactors = 1 + static_cast<unsigned>(run.plan.seed % 2),
-                                    .capacity = capacity},
+      seed,
+      io::Simulation::Options{.reactors = 1 + static_cast<unsigned>(run.plan.seed % 2),
+                              .capacity = capacity},
       disk);
   std::vector<io::Reactor*> reactors;
   for (unsigned i = 0; i < simulation->reactor_count(); ++i) {

@@ -1,6 +1,7 @@
 // A fault run: random work from a seed in which one file operation fails, or on a disk with so many
-// pages to spare. Its caller takes the first, the second, the third... until the work passes without meeting the fault.
-// The image must stay sound, and once the fault is gone the work must go on.
+// pages to spare. Its caller takes the first, the second, the third... until the work passes
+// without meeting the fault. The image must stay sound, and once the fault is gone the work must go
+// on.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,8 @@ namespace {
 
 constexpr block::Permissions kWriter =
     Permission::kConsistentRead | Permission::kWrite | Permission::kResize;
-constexpr block::Permissions kWriterShares = Permission::kConsistentRead | Permission::kWriteUnchanged;
+constexpr block::Permissions kWriterShares =
+    Permission::kConsistentRead | Permission::kWriteUnchanged;
 constexpr Stamp kBackingSeed = 0xbac;
 
 Error in_context(Error error, const std::string& context) {
@@ -242,7 +243,8 @@ VoidTask ImageSession::zero(Random& random, Range range) {
   co_return Result<void>{};
 }
 
-// A discarded sector keeps its content, becomes zero, or shows the backing file; what it then is, it stays.
+// A discarded sector keeps its content, becomes zero, or shows the backing file; what it then is,
+// it stays.
 VoidTask ImageSession::discard(Range range) {
   if (model_.has_backing()) model_.begin_write(range.first, range.count, kBackingStamp);
   model_.begin_write(range.first, range.count, kZeroStamp);
@@ -314,8 +316,9 @@ VoidTask ImageSession::verify_content(block::Backend& backend, bool settle) {
 VoidTask ImageSession::verify_survivor() {
   block::OpenRequest request = setup_.open_request(kImagePath);
   request.flags.read_only = true;
-  PLATTER_CO_ASSIGN(auto backend, co_await graph_->open(std::move(request), Permission::kConsistentRead,
-                                                        block::kAllPermissions));
+  PLATTER_CO_ASSIGN(auto backend,
+                    co_await graph_->open(std::move(request), Permission::kConsistentRead,
+                                          block::kAllPermissions));
   Result<void> result;
   if (backend->size() % kSectorSize != 0) result = fail(EIO, "the size is no multiple of 512");
   uint64_t sectors = backend->size() / kSectorSize;
@@ -334,8 +337,9 @@ io::Task<Result<CheckOutcome>> ImageSession::check() {
   block::OpenRequest request = setup_.open_request(kImagePath);
   request.flags.read_only = true;
   request.flags.check = true;
-  PLATTER_CO_ASSIGN(auto backend, co_await graph_->open(std::move(request), Permission::kConsistentRead,
-                                                        block::kAllPermissions));
+  PLATTER_CO_ASSIGN(auto backend,
+                    co_await graph_->open(std::move(request), Permission::kConsistentRead,
+                                          block::kAllPermissions));
   CheckOutcome outcome;
   FirstLine lines;
   Result<void> result;
@@ -362,10 +366,11 @@ VoidTask ImageSession::expect_sound(bool leaks_allowed) {
   PLATTER_CO_ASSIGN(CheckOutcome outcome, co_await check());
   if (outcome.dirty) co_return Result<void>{};
   const block::CheckResult& counts = outcome.counts;
-  if (counts.corruptions != 0 || counts.check_errors != 0 || (counts.leaks != 0 && !leaks_allowed)) {
-    co_return fail(EIO, fmt::format("check: {} corruptions, {} errors, {} leaks; {}",
-                                    counts.corruptions, counts.check_errors, counts.leaks,
-                                    outcome.first_line));
+  if (counts.corruptions != 0 || counts.check_errors != 0 ||
+      (counts.leaks != 0 && !leaks_allowed)) {
+    co_return fail(EIO,
+                   fmt::format("check: {} corruptions, {} errors, {} leaks; {}", counts.corruptions,
+                               counts.check_errors, counts.leaks, outcome.first_line));
   }
   co_return Result<void>{};
 }

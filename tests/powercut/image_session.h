@@ -1,9 +1,9 @@
-// ImageSession: one image through its lives. It makes the image, opens it, runs random requests on it,
-// closes it, checks it, and knows in its SectorModel what the image must hold.
+// ImageSession: one image through its lives. It makes the image, opens it, runs random requests on
+// it, closes it, checks it, and knows in its SectorModel what the image must hold.
 //
-// It serves both suites. When power fails a request ends with an error, and the life is over (Life::kStop). When a
-// fault was injected the request has failed but the image lives on (Life::kGoOn): what the request touched is
-// read back, and the workload goes on.
+// It serves both suites. When power fails a request ends with an error, and the life is over
+// (Life::kStop). When a fault was injected the request has failed but the image lives on
+// (Life::kGoOn): what the request touched is read back, and the workload goes on.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,8 @@ using VoidTask = io::Task<Result<void>>;
 enum class AfterError { kStop, kGoOn };
 
 struct CheckOutcome {
-  bool dirty = false;  // refcounts are out of date by design, until the next writer has rebuilt them
+  bool dirty =
+      false;  // refcounts are out of date by design, until the next writer has rebuilt them
   block::CheckResult counts;
   std::string first_line;
 };
@@ -61,7 +62,8 @@ class ImageSession {
   VoidTask lives(const std::function<bool()>& over);
   // Reads everything back; all must be as last written.
   VoidTask verify();
-  // In a new world: opens read-only, finds a size and contents that the model allows, and settles on them.
+  // In a new world: opens read-only, finds a size and contents that the model allows, and settles
+  // on them.
   VoidTask verify_survivor();
   io::Task<Result<CheckOutcome>> check();
   // Fails if the image has corruptions, or leaks where they are not allowed.
@@ -108,7 +110,8 @@ class ImageSession {
   AfterError after_error_ = AfterError::kStop;
   uint64_t failed_requests_ = 0;
   bool trace_ = false;
-  std::vector<uint64_t> unsure_sizes_;  // in sectors: what a resize that failed may have left on disk
+  std::vector<uint64_t>
+      unsure_sizes_;  // in sectors: what a resize that failed may have left on disk
 };
 
 }  // namespace platter::powercut

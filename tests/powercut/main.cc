@@ -1,7 +1,7 @@
 // powercut_test [--seed=N] [--runs=N] [--rounds=N] [--number=N] [--trace] [gtest options]
 //
-// Without options: a fixed number of seeds. With --seed: that one run alone, as the line that a failure
-// prints has it. --runs=N takes N seeds: the long form of the suite.
+// Without options: a fixed number of seeds. With --seed: that one run alone, as the line that a
+// failure prints has it. --runs=N takes N seeds: the long form of the suite.
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -46,7 +46,10 @@ TEST(PowerCut, LeavesASoundImageWithAllThatWasFlushed) {
   uint64_t last = all.seed ? first + 1 : all.runs.value_or(kDefaultRuns);
   uint64_t cuts = 0;
   for (uint64_t seed = first; seed < last && !HasFailure(); ++seed) {
-    CrashPlan plan = {.seed = seed, .trace = all.trace, .rounds = all.rounds, .ask_qemu = seed % kSeedsBetweenQemu == 0};
+    CrashPlan plan = {.seed = seed,
+                      .trace = all.trace,
+                      .rounds = all.rounds,
+                      .ask_qemu = seed % kSeedsBetweenQemu == 0};
     CrashReport report = run_crashes(plan);
     cuts += report.cuts;
     EXPECT_TRUE(report.result.has_value())
@@ -66,7 +69,8 @@ void run_faults(Fault fault, const char* test) {
   for (uint64_t seed = first; seed < last; ++seed) {
     bool met = true;
     for (uint64_t at = all.number.value_or(1); met && !testing::Test::HasFailure(); ++at) {
-      FaultReport report = run_fault({.seed = seed, .trace = all.trace, .fault = fault, .number = at});
+      FaultReport report =
+          run_fault({.seed = seed, .trace = all.trace, .fault = fault, .number = at});
       met = report.met;
       faults += met;
       EXPECT_TRUE(report.result.has_value())
@@ -79,9 +83,7 @@ void run_faults(Fault fault, const char* test) {
   std::printf("%llu faults\n", static_cast<unsigned long long>(faults));
 }
 
-TEST(Fault, OneIoErrorNeverCorrupts) {
-  run_faults(Fault::kIoError, "OneIoErrorNeverCorrupts");
-}
+TEST(Fault, OneIoErrorNeverCorrupts) { run_faults(Fault::kIoError, "OneIoErrorNeverCorrupts"); }
 TEST(Fault, AFullDiskNeverCorruptsAndWorkGoesOn) {
   run_faults(Fault::kNoSpace, "AFullDiskNeverCorruptsAndWorkGoesOn");
 }

@@ -127,8 +127,9 @@ Result<void> SectorModel::settle(uint64_t first, std::span<const uint8_t> bytes)
     auto got = bytes.subspan(i * kSectorSize, kSectorSize);
     auto& writes = later_[sector];
     if (!holds(got, sector, settled_[sector])) {
-      auto found = std::find_if(writes.begin(), writes.end(),
-                                [&](const Write& write) { return holds(got, sector, write.stamp); });
+      auto found = std::find_if(writes.begin(), writes.end(), [&](const Write& write) {
+        return holds(got, sector, write.stamp);
+      });
       if (found == writes.end()) {
         return std::unexpected(unexpected_content("after the cut", sector, got));
       }
@@ -175,8 +176,8 @@ Result<void> SectorModel::settle_size(uint64_t sectors) {
                  std::any_of(writes.begin(), writes.end(),
                              [&](const Write& write) { return write.stamp == sectors; });
   if (!allowed) {
-    return fail(EIO, fmt::format("after the cut: the image has {} sectors, {} were flushed", sectors,
-                                 settled_[capacity()]));
+    return fail(EIO, fmt::format("after the cut: the image has {} sectors, {} were flushed",
+                                 sectors, settled_[capacity()]));
   }
   settled_[capacity()] = sectors;
   writes.clear();

@@ -1,9 +1,9 @@
 // SectorModel: which contents each 512-byte sector of an image may have, now and after a power cut.
 //
 // A sector has one settled content, which a completed flush promised, and the later ones that were
-// written over it since, in order. Any of those may be found after a cut; a flush settles the last write that had
-// completed when the flush was asked for. Contents are known by a stamp, so that the model holds no
-// bytes. Writers of one sector take turns (the harness keeps their ranges apart).
+// written over it since, in order. Any of those may be found after a cut; a flush settles the last
+// write that had completed when the flush was asked for. Contents are known by a stamp, so that the
+// model holds no bytes. Writers of one sector take turns (the harness keeps their ranges apart).
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ inline constexpr Stamp kFirstWriteStamp = 2;
 
 class SectorModel {
  public:
-  // An image of `sectors` that never grows beyond `capacity` of them. The first `backing_sectors` show the
-  // backing file.
+  // An image of `sectors` that never grows beyond `capacity` of them. The first `backing_sectors`
+  // show the backing file.
   SectorModel(uint64_t capacity, uint64_t sectors, uint64_t backing_sectors, Stamp backing_seed);
 
   uint64_t capacity() const { return settled_.size() - 1; }
@@ -71,7 +71,7 @@ class SectorModel {
 
   std::vector<Stamp> settled_;             // one a sector; the last one is the size
   std::vector<std::vector<Write>> later_;  // the same
-  std::vector<uint64_t> unsettled_;  // sectors with something in later_; may repeat
+  std::vector<uint64_t> unsettled_;        // sectors with something in later_; may repeat
   uint64_t backing_sectors_;
   Stamp backing_seed_;
   uint64_t clock_ = 1;

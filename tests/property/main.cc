@@ -1,8 +1,9 @@
-// property_test [--seed=N] [--ops=N] [--runs=N] [--engine=io_uring|threads|simulated] [--reactors=N]
+// property_test [--seed=N] [--ops=N] [--runs=N] [--engine=io_uring|threads|simulated]
+// [--reactors=N]
 //               [--workers=N] [--max-size=N] [--format=raw|qcow2] [gtest options]
 //
-// Without options: a fixed number of seeds on every kind of world. With --seed: that one run alone, as
-// the line that a failure prints has it.
+// Without options: a fixed number of seeds on every kind of world. With --seed: that one run alone,
+// as the line that a failure prints has it.
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -80,7 +81,8 @@ constexpr unsigned kDefaultRuns = 78;
 #endif
 
 void run_seeds(WorldKind kind, unsigned reactors) {
-  if (settings().engine.value_or(workload::world_kind_name(kind)) != workload::world_kind_name(kind) ||
+  if (settings().engine.value_or(workload::world_kind_name(kind)) !=
+          workload::world_kind_name(kind) ||
       settings().reactors.value_or(reactors) != reactors) {
     GTEST_SKIP() << "another engine or number of reactors was asked for";
   }

@@ -35,10 +35,9 @@ Runner::Runner(workload::World& world, const RunPlan& plan, std::string director
       directory_(std::move(directory)),
       random_(plan.seed),
       registry_(block::DriverRegistry::builtin()) {
-  setup_ = workload::draw_setup(random_, plan.seed,
-                                {.max_size = plan.max_size,
-                                 .raw = plan.format != "qcow2",
-                                 .qcow2 = plan.format != "raw"});
+  setup_ = workload::draw_setup(
+      random_, plan.seed,
+      {.max_size = plan.max_size, .raw = plan.format != "qcow2", .qcow2 = plan.format != "raw"});
 }
 
 Runner::~Runner() = default;
@@ -49,10 +48,12 @@ Result<void> Runner::run() {
 }
 
 Runner::VoidTask Runner::everything() {
-  graph_ = std::make_unique<block::Graph>(block::Graph::Environment{registry_, world_.files(), log_});
+  graph_ =
+      std::make_unique<block::Graph>(block::Graph::Environment{registry_, world_.files(), log_});
   PLATTER_CO_TRY(co_await make_backing());
-  auto created = co_await graph_->create(
-      {.filename = image_path(), .format = setup_.format, .options = setup_.create_options("backing")});
+  auto created = co_await graph_->create({.filename = image_path(),
+                                          .format = setup_.format,
+                                          .options = setup_.create_options("backing")});
   if (!created) co_return std::unexpected(in_context(std::move(created).error(), "create"));
   expected_.assign(setup_.size, 0);
   std::copy_n(backing_.begin(), std::min(backing_.size(), expected_.size()), expected_.begin());
@@ -101,7 +102,8 @@ Runner::VoidTask Runner::open_image() {
   if (!opened) co_return std::unexpected(std::move(opened).error());
   backend_ = std::move(*opened);
   if (backend_->size() != expected_.size()) {
-    co_return fail(EIO, fmt::format("size is {}, should be {}", backend_->size(), expected_.size()));
+    co_return fail(EIO,
+                   fmt::format("size is {}, should be {}", backend_->size(), expected_.size()));
   }
   co_return Result<void>{};
 }
@@ -135,22 +137,18 @@ Runner::VoidTask Runner::worker(Random random, unsigned operations) {
 
 Runner::VoidTask Runner::between_phases() {
   switch (random_.below(6)) {
-    case 0:
-      co_return co_await backend_->flush();
-    case 1:
-      co_return co_await resize();
+    case 0: co_return co_await backend_->flush();
+    case 1: co_return co_await resize();
     case 2: {
       PLATTER_CO_TRY(co_await close_image());
       co_return co_await open_image();
     }
-    case 3:
-      co_return co_await verify_all();
+    case 3: co_return co_await verify_all();
     case 4: {
       PLATTER_CO_TRY(co_await verify_status(StatusDetail::kFast));
       co_return co_await verify_status(StatusDetail::kPrecise);
     }
-    default:
-      co_return Result<void>{};
+    default: co_return Result<void>{};
   }
 }
 
@@ -167,8 +165,8 @@ Runner::VoidTask Runner::resize() {
   }
   auto resized = co_await backend_->resize(size, block::Preallocation::kOff, true);
   if (!resized) {
-    co_return std::unexpected(
-        in_context(std::move(resized).error(), fmt::format("resize {} to {}", expected_.size(), size)));
+    co_return std::unexpected(in_context(std::move(resized).error(),
+                                         fmt::format("resize {} to {}", expected_.size(), size)));
   }
   if (backend_->size() != size) {
     co_return fail(EIO, fmt::format("resized to {}, size says {}", size, backend_->size()));
@@ -234,8 +232,8 @@ Result<void> Runner::compare(const char* what, uint64_t offset, std::vector<uint
   size_t wrong = 0;
   for (size_t i = 0; i < got.size(); ++i) wrong += got[i] != want[i];
   return fail(EIO, fmt::format("{} [{}, +{}): {} bytes differ, the first at {}: {:#04x} instead of "
-                                  "{:#04x}",
-                                  what, offset, got.size(), wrong, offset + at, *bad, *good));
+                               "{:#04x}",
+                               what, offset, got.size(), wrong, offset + at, *bad, *good));
 }
 
 Runner::VoidTask Runner::write(Random& random, Range range) {
@@ -243,7 +241,8 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
   if (!random.one_in(8)) workload::fill_pattern(bytes, random.next(), range.offset);
   if (random.one_in(4)) {  // a run of zeroes somewhere inside
     size_t from = random.below(bytes.size());
-    std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(from), random.below(bytes.size() - from + 1), 0);
+    std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(from), random.below(bytes.size() - from + 1),
+                0);
   }
   size_t first = random.below(bytes.size() + 1);
   size_t second = random.between(first, bytes.size());
@@ -256,8 +255,8 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
   if (random.one_in(10)) flags |= block::WriteFlag::kFua;
   auto written = co_await backend_->write(range.offset, list, flags);
   if (!written) {
-    co_return std::unexpected(in_context(std::move(written).error(),
-                                         fmt::format("write [{}, +{})", range.offset, range.length)));
+    co_return std::unexpected(in_context(
+        std::move(written).error(), fmt::format("write [{}, +{})", range.offset, range.length)));
   }
   std::memcpy(expected_.data() + range.offset, bytes.data(), bytes.size());
   co_return Result<void>{};
@@ -274,8 +273,8 @@ Runner::VoidTask Runner::zero(Random& random, Range range) {
     if (no_fallback && zeroed.error().code() == ENOTSUP) {
       co_return co_await adopt(range, "refused zero", false);
     }
-    co_return std::unexpected(in_context(std::move(zeroed).error(),
-                                         fmt::format("zero [{}, +{})", range.offset, range.length)));
+    co_return std::unexpected(in_context(
+        std::move(zeroed).error(), fmt::format("zero [{}, +{})", range.offset, range.length)));
   }
   std::memset(expected_.data() + range.offset, 0, range.length);
   co_return Result<void>{};
@@ -284,8 +283,9 @@ Runner::VoidTask Runner::zero(Random& random, Range range) {
 Runner::VoidTask Runner::discard(Range range) {
   auto discarded = co_await backend_->discard(range.offset, range.length);
   if (!discarded) {
-    co_return std::unexpected(in_context(
-        std::move(discarded).error(), fmt::format("discard [{}, +{})", range.offset, range.length)));
+    co_return std::unexpected(
+        in_context(std::move(discarded).error(),
+                   fmt::format("discard [{}, +{})", range.offset, range.length)));
   }
   co_return co_await adopt(range, "discard", true);
 }
@@ -299,8 +299,8 @@ Runner::VoidTask Runner::adopt(Range range, const char* after, bool or_backing) 
   PLATTER_CO_TRY(co_await backend_->read(range.offset, io::BufferList(got.data(), got.size())));
   for (uint64_t i = 0; i < range.length; ++i) {
     uint8_t& want = expected_[range.offset + i];
-    bool allowed = got[i] == want || got[i] == 0 ||
-                   (or_backing && got[i] == backing_byte(range.offset + i));
+    bool allowed =
+        got[i] == want || got[i] == 0 || (or_backing && got[i] == backing_byte(range.offset + i));
     if (!allowed) {
       co_return fail(EIO, fmt::format("{} [{}, +{}): byte {} became {:#04x}, was {:#04x}", after,
                                       range.offset, range.length, range.offset + i, got[i], want));
@@ -332,7 +332,8 @@ Runner::VoidTask Runner::status(Random& random, Range range) {
 
 Runner::VoidTask Runner::verify_all() {
   for (uint64_t at = 0; at < expected_.size();) {
-    uint64_t length = std::min<uint64_t>(1 + random_.below(uint64_t{3} << 20), expected_.size() - at);
+    uint64_t length =
+        std::min<uint64_t>(1 + random_.below(uint64_t{3} << 20), expected_.size() - at);
     std::vector<uint8_t> got(length, 0xa5);
     PLATTER_CO_TRY(co_await backend_->read(at, io::BufferList(got.data(), got.size())));
     PLATTER_CO_TRY(compare("full read", at, std::move(got)));
@@ -373,7 +374,8 @@ Runner::VoidTask Runner::verify_host_bytes(block::BlockStatus status, uint64_t o
   if (status.host_offset >= status.host->size()) co_return Result<void>{};
   length = std::min(length, status.host->size() - status.host_offset);
   std::vector<uint8_t> got(length, 0xa5);
-  PLATTER_CO_TRY(co_await status.host->read(status.host_offset, io::BufferList(got.data(), got.size())));
+  PLATTER_CO_TRY(
+      co_await status.host->read(status.host_offset, io::BufferList(got.data(), got.size())));
   co_return compare("bytes at the host offset of", offset, std::move(got));
 }
 

@@ -1,10 +1,10 @@
-// A property run: random requests from a seed, on an image drawn from the same seed, against a plain
-// array of bytes that says what the image must read as.
+// A property run: random requests from a seed, on an image drawn from the same seed, against a
+// plain array of bytes that says what the image must read as.
 //
 // Requests run concurrently on every reactor of the world, on ranges that are disjoint to the byte
 // but often share a cluster or a sector. Between phases the image is resized, flushed, closed and
-// opened again, read back in full and compared with its own block status. At the end qemu-img must find it
-// clean and equal.
+// opened again, read back in full and compared with its own block status. At the end qemu-img must
+// find it clean and equal.
 #pragma once
 
 #include <cstdint>
@@ -69,8 +69,8 @@ class Runner {
   VoidTask zero(workload::Random& random, Range range);
   VoidTask discard(Range range);
   VoidTask status(workload::Random& random, Range range);
-  // Takes over what the range reads as now, if each byte is what it was, zero or, with `or_backing`, the
-  // backing file's.
+  // Takes over what the range reads as now, if each byte is what it was, zero or, with
+  // `or_backing`, the backing file's.
   VoidTask adopt(Range range, const char* after, bool or_backing);
 
   Result<void> compare(const char* what, uint64_t offset, std::vector<uint8_t> got) const;

@@ -1,5 +1,5 @@
-// RangeClaims: keeps the ranges of concurrent requests apart, to the byte, so that the outcome of each is
-// known while their neighbours in the same sector or cluster run beside them. Thread-safe.
+// RangeClaims: keeps the ranges of concurrent requests apart, to the byte, so that the outcome of
+// each is known while their neighbours in the same sector or cluster run beside them. Thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -57,9 +57,10 @@ ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits) 
 std::string ImageSetup::describe() const {
   std::string text = fmt::format("{} size={}", format, size);
   if (is_qcow2()) {
-    text += fmt::format(" cluster_size={} compat={} refcount_bits={} lazy_refcounts={} "
-                        "preallocation={}",
-                        cluster_size, compat, refcount_bits, lazy_refcounts, preallocation);
+    text += fmt::format(
+        " cluster_size={} compat={} refcount_bits={} lazy_refcounts={} "
+        "preallocation={}",
+        cluster_size, compat, refcount_bits, lazy_refcounts, preallocation);
     if (backing != BackingKind::kNone) {
       text += fmt::format(" backing={}:{}", backing == BackingKind::kRaw ? "raw" : "qcow2",
                           backing_size);

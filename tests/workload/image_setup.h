@@ -26,7 +26,7 @@ struct ImageSetup {
   bool small_caches = false;  // the smallest table caches that the format accepts
   bool unmap = false;         // discard=unmap
   std::string detect_zeroes = "off";
-  bool direct = false;        // O_DIRECT
+  bool direct = false;  // O_DIRECT
 
   bool is_qcow2() const { return format == "qcow2"; }
   // "qcow2 size=1048576 cluster_size=512 ...": what a person needs to make the same image.
@@ -44,7 +44,8 @@ struct DrawLimits {
   bool preallocation = true;
 };
 
-// The cluster size follows from `index` (every thirteenth run has the same one), the rest is chance.
+// The cluster size follows from `index` (every thirteenth run has the same one), the rest is
+// chance.
 ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits);
 
 }  // namespace platter::workload

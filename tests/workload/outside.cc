@@ -59,9 +59,10 @@ ProgramResult run_program(const std::vector<std::string>& arguments) {
       if (got > 0) result.output.append(buffer, static_cast<size_t>(got));
     }
     int wait_status = 0;
-    while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {}
-    result.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status)
-                                              : 128 + WTERMSIG(wait_status);
+    while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
+    }
+    result.exit_code =
+        WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
   }
   close(pipe_ends[0]);
   return result;

@@ -1,4 +1,5 @@
-// What a randomised run needs from outside: a scratch directory of its own, and other programs to ask.
+// What a randomised run needs from outside: a scratch directory of its own, and other programs to
+// ask.
 #pragma once
 
 #include <span>
@@ -29,7 +30,7 @@ class ScratchDirectory {
 };
 
 struct ProgramResult {
-  int exit_code;  // 128 + N where signal N ended it
+  int exit_code;       // 128 + N where signal N ended it
   std::string output;  // stdout and stderr
 };
 

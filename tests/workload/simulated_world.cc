@@ -21,7 +21,9 @@ class SimulatedWorld final : public World {
 
   const std::vector<io::Reactor*>& reactors() const override { return reactors_; }
   io::FileSystem& files() override { return simulation_.files(); }
-  Result<void> run(io::Task<Result<void>> task) override { return simulation_.run(std::move(task)); }
+  Result<void> run(io::Task<Result<void>> task) override {
+    return simulation_.run(std::move(task));
+  }
   Result<std::string> visible_path(const std::string& path) override {
     PLATTER_TRY(simulation_.disk().export_file(path, path));
     return path;

@@ -37,12 +37,9 @@ class RealWorld final : public World {
 
 const char* world_kind_name(WorldKind kind) {
   switch (kind) {
-    case WorldKind::kUring:
-      return "io_uring";
-    case WorldKind::kThreads:
-      return "threads";
-    case WorldKind::kSimulated:
-      break;
+    case WorldKind::kUring: return "io_uring";
+    case WorldKind::kThreads: return "threads";
+    case WorldKind::kSimulated: break;
   }
   return "simulated";
 }

@@ -24,7 +24,8 @@ std::unexpected<Error> broken() { return fail(EINVAL, "Broken bitmap directory")
 
 Result<void> check_entry(const Bitmap& bitmap, const Header& header) {
   const auto refuse = [&](std::string_view why) {
-    return fail(EINVAL, fmt::format("Bitmap '{}' doesn't satisfy the constraints: {}", bitmap.name, why));
+    return fail(EINVAL,
+                fmt::format("Bitmap '{}' doesn't satisfy the constraints: {}", bitmap.name, why));
   };
   if (bitmap.table_entries == 0 || bitmap.table_entries > kMaxBitmapTableEntries) {
     return refuse("its table has no entries or too many");
@@ -83,8 +84,8 @@ io::Task<Result<std::vector<Bitmap>>> read_bitmap_directory(block::Child& file,
   if (!header.bitmaps) co_return std::vector<Bitmap>{};
   // A buffer of no bytes is none.
   io::AlignedBuffer directory(std::max<uint64_t>(header.bitmaps->directory_size, 1));
-  PLATTER_CO_TRY(co_await read_padded(
-      file, header.bitmaps->directory_offset, directory.view(0, header.bitmaps->directory_size)));
+  PLATTER_CO_TRY(co_await read_padded(file, header.bitmaps->directory_offset,
+                                      directory.view(0, header.bitmaps->directory_size)));
   co_return parse_bitmap_directory(directory.span().first(header.bitmaps->directory_size), header);
 }
 

@@ -15,7 +15,8 @@ namespace {
 
 // More clusters than this are not checked.
 constexpr uint64_t kMaxClusters = INT32_MAX;
-// Clusters without a count are all counted as errors, and this many are named: a sparse file may have any number.
+// Clusters without a count are all counted as errors, and this many are named: a sparse file may
+// have any number.
 constexpr uint64_t kMaxUnreadableLines = 65536;
 
 // As C prints it: no prefix before a zero.
@@ -55,8 +56,9 @@ io::Task<Result<SnapshotTable>> check_snapshot_table(block::Child& file, const H
 // Stored counts against references, cluster by cluster.
 class Comparison {
  public:
-  Comparison(const Geometry& geometry, const StoredCounts& stored, const ReferenceCounts& references,
-             block::CheckReporter& reporter, block::CheckResult& result)
+  Comparison(const Geometry& geometry, const StoredCounts& stored,
+             const ReferenceCounts& references, block::CheckReporter& reporter,
+             block::CheckResult& result)
       : geometry_(geometry),
         stored_(stored),
         references_(references),
@@ -88,8 +90,8 @@ class Comparison {
   }
 
   bool is_unreadable(uint64_t cluster) const {
-    return std::ranges::binary_search(stored_.unreadable, geometry_.refcount_table_index(cluster), {},
-                                      &StoredCounts::Unreadable::table_index);
+    return std::ranges::binary_search(stored_.unreadable, geometry_.refcount_table_index(cluster),
+                                      {}, &StoredCounts::Unreadable::table_index);
   }
 
   void report_unreadable() {
@@ -102,19 +104,21 @@ class Comparison {
       const uint64_t first = bad.table_index << geometry_.refcount_block_bits();
       const uint64_t end = std::min(first + geometry_.refcount_block_entries(), clusters);
       for (uint64_t cluster = first; cluster < end && lines_left != 0; ++cluster, --lines_left) {
-        reporter_.report(fmt::format("Can't get refcount for cluster {}: {}", cluster,
-                                     bad.error.message()));
+        reporter_.report(
+            fmt::format("Can't get refcount for cluster {}: {}", cluster, bad.error.message()));
       }
       if (first < end) result_.check_errors += end - first;
     }
   }
 
   void report_unaligned_block() {
-    const auto bad = std::ranges::find(stored_.unreadable, true, &StoredCounts::Unreadable::unaligned);
+    const auto bad =
+        std::ranges::find(stored_.unreadable, true, &StoredCounts::Unreadable::unaligned);
     if (bad == stored_.unreadable.end()) return;
-    reporter_.report(fmt::format("qcow2: Image is corrupt: Refblock offset {:#x} unaligned (reftable index: "
-                                 "{}); further non-fatal corruption events will be suppressed",
-                                 bad->offset, in_c_hex(bad->table_index)));
+    reporter_.report(
+        fmt::format("qcow2: Image is corrupt: Refblock offset {:#x} unaligned (reftable index: "
+                    "{}); further non-fatal corruption events will be suppressed",
+                    bad->offset, in_c_hex(bad->table_index)));
   }
 
   const Geometry geometry_;
@@ -135,8 +139,8 @@ io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header head
   if (clusters > kMaxClusters) co_return std::unexpected(Error::from_errno(EFBIG));
   PLATTER_CO_ASSIGN(auto snapshots, co_await check_snapshot_table(file, header, reporter, result));
   PLATTER_CO_ASSIGN(const auto refcount_table, co_await read_refcount_table(file, header));
-  PLATTER_CO_ASSIGN(auto stored, co_await read_stored_counts(file, header, refcount_table, clusters,
-                                                             options));
+  PLATTER_CO_ASSIGN(auto stored,
+                    co_await read_stored_counts(file, header, refcount_table, clusters, options));
   ReferenceWalk walk(file, header, &stored.counts, reporter, result, options);
   PLATTER_CO_TRY(co_await walk.run(refcount_table, std::move(snapshots)));
 

@@ -14,19 +14,22 @@
 namespace platter::format::qcow2 {
 
 struct CheckOptions {
-  // For each of the two sets of counts, and for lists of tables; what the image asks for beyond it is an error.
+  // For each of the two sets of counts, and for lists of tables; what the image asks for beyond it
+  // is an error.
   uint64_t max_memory_bytes = uint64_t{1} << 30;
 };
 
-// Checks the image in `file`, whose header was parsed with tolerate_damage. Called with nothing in flight and
-// with caches written back: it reads `file` itself. An error means that the check could not be done.
+// Checks the image in `file`, whose header was parsed with tolerate_damage. Called with nothing in
+// flight and with caches written back: it reads `file` itself. An error means that the check could
+// not be done.
 io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header header,
                                                  block::CheckReporter& reporter,
                                                  CheckOptions options = {});
 
-// How often each cluster is referenced, whatever the image's own counts say: from the header, the active and inactive L1
-// and L2 tables, the snapshot table, the bitmaps, the refcount table and blocks. What a rebuild of the counts needs.
-// EIO if the tables are corrupt or unreadable (the reporter has the details): then nothing may be rebuilt from them.
+// How often each cluster is referenced, whatever the image's own counts say: from the header, the
+// active and inactive L1 and L2 tables, the snapshot table, the bitmaps, the refcount table and
+// blocks. What a rebuild of the counts needs. EIO if the tables are corrupt or unreadable (the
+// reporter has the details): then nothing may be rebuilt from them.
 io::Task<Result<ReferenceCounts>> count_references(block::Child& file, Header header,
                                                    block::CheckReporter& reporter,
                                                    CheckOptions options = {});

@@ -54,9 +54,9 @@ io::Task<Result<block::CheckResult>> check(World& world, Lines& lines) {
 
 TEST(Check, EveryReadMayFailAndNothingLooksDamaged) {
   World maker;
-  ASSERT_TRUE(maker.simulation
-                  .run(make_image(maker, "size=3M,cluster_size=1k,preallocation=metadata"))
-                  .has_value());
+  ASSERT_TRUE(
+      maker.simulation.run(make_image(maker, "size=3M,cluster_size=1k,preallocation=metadata"))
+          .has_value());
   const io::SimulatedDisk disk = maker.simulation.disk();
   unsigned failed = 0;
   for (uint64_t operation = 0;; ++operation) {
@@ -79,9 +79,9 @@ TEST(Check, EveryReadMayFailAndNothingLooksDamaged) {
 
 TEST(Check, CountsWhatIsMapped) {
   World world;
-  ASSERT_TRUE(world.simulation
-                  .run(make_image(world, "size=1M,cluster_size=4k,preallocation=metadata"))
-                  .has_value());
+  ASSERT_TRUE(
+      world.simulation.run(make_image(world, "size=1M,cluster_size=4k,preallocation=metadata"))
+          .has_value());
   Lines lines;
   const auto result = world.simulation.run(check(world, lines));
   ASSERT_TRUE(result.has_value()) << result.error().message();

@@ -56,8 +56,8 @@ class DecompressorPool::Decompressor {
     if (!deflate_) deflate_.reset(libdeflate_alloc_decompressor());
     if (!deflate_) throw std::bad_alloc();
     size_t consumed = 0;
-    const auto status = libdeflate_deflate_decompress_ex(deflate_.get(), in.data(), in.size(),
-                                                         out.data(), out.size(), &consumed, nullptr);
+    const auto status = libdeflate_deflate_decompress_ex(
+        deflate_.get(), in.data(), in.size(), out.data(), out.size(), &consumed, nullptr);
     if (status == LIBDEFLATE_SUCCESS) return {};
     if (status == LIBDEFLATE_SHORT_OUTPUT) return corrupt();
     return inflate_prefix(in, out);

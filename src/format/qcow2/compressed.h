@@ -1,8 +1,8 @@
 // Decompression of one cluster.
 //
 // A compressed cluster is a raw deflate stream or a zstd frame. Its length is known only to the
-// sector, so whatever follows the stream's end is ignored; a stream that holds more than a cluster is cut.
-// Specification: docs/format/qcow2.md, "Compressed clusters".
+// sector, so whatever follows the stream's end is ignored; a stream that holds more than a cluster
+// is cut. Specification: docs/format/qcow2.md, "Compressed clusters".
 #pragma once
 
 #include <cstdint>

@@ -52,7 +52,8 @@ TEST(Compressed, DeflateWithSmallAndLargeWindow) {
   const auto data = sample(kCluster);
   for (int window : {-12, -15}) {
     std::vector<uint8_t> out(kCluster);
-    const auto done = pool.decompress(CompressionType::kDeflate, padded(deflated(data, window)), out);
+    const auto done =
+        pool.decompress(CompressionType::kDeflate, padded(deflated(data, window)), out);
     ASSERT_TRUE(done.has_value());
     EXPECT_EQ(out, data);
   }
@@ -70,8 +71,7 @@ TEST(Compressed, MoreThanAClusterIsCut) {
   DecompressorPool pool;
   const auto data = sample(2 * kCluster);
   for (auto type : {CompressionType::kDeflate, CompressionType::kZstd}) {
-    const auto stream =
-        type == CompressionType::kDeflate ? deflated(data, -12) : zstandard(data);
+    const auto stream = type == CompressionType::kDeflate ? deflated(data, -12) : zstandard(data);
     std::vector<uint8_t> out(kCluster);
     ASSERT_TRUE(pool.decompress(type, padded(stream), out).has_value());
     EXPECT_TRUE(std::equal(out.begin(), out.end(), data.begin()));
@@ -92,8 +92,10 @@ TEST(Compressed, LessThanAClusterOrGarbageIsAnError) {
     }
     // The pool's state is as good as new afterwards.
     const auto whole = sample(kCluster);
-    ASSERT_TRUE(pool.decompress(type, padded(type == CompressionType::kDeflate ? deflated(whole, -12)
-                                                                               : zstandard(whole)), out)
+    ASSERT_TRUE(pool.decompress(type,
+                                padded(type == CompressionType::kDeflate ? deflated(whole, -12)
+                                                                         : zstandard(whole)),
+                                out)
                     .has_value());
     EXPECT_EQ(out, whole);
   }

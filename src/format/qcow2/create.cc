@@ -61,8 +61,9 @@ Result<Layout> plan(const Header& header, bool preallocate) {
   }
   if (layout.refcount_table_clusters > kMaxRefcountTableBytes >> header.cluster_bits ||
       layout.end > kMaxHostOffset >> header.cluster_bits) {
-    return fail(EFBIG, "The image size is too large for file format 'qcow2' (try using a larger "
-                       "cluster size)");
+    return fail(EFBIG,
+                "The image size is too large for file format 'qcow2' (try using a larger "
+                "cluster size)");
   }
   return layout;
 }
@@ -79,7 +80,8 @@ class TableWriter {
 
   io::Task<Result<void>> run() {
     PLATTER_CO_TRY(co_await write_table(layout_.refcount_table, layout_.refcount_table_clusters,
-                                        layout_.refcount_block_clusters, layout_.refcount_blocks, 0));
+                                        layout_.refcount_block_clusters, layout_.refcount_blocks,
+                                        0));
     PLATTER_CO_TRY(co_await write_refcount_blocks());
     PLATTER_CO_TRY(co_await write_l1());
     PLATTER_CO_TRY(co_await write_table(layout_.l2_tables, layout_.l2_clusters,
@@ -95,7 +97,8 @@ class TableWriter {
   }
 
  private:
-  void fill_entries(uint64_t first, uint64_t count, uint64_t used, uint64_t target, uint64_t flags) {
+  void fill_entries(uint64_t first, uint64_t count, uint64_t used, uint64_t target,
+                    uint64_t flags) {
     for (uint64_t i = 0; i < count; ++i) {
       const uint64_t index = first + i;
       const uint64_t entry =
@@ -166,8 +169,9 @@ class TableWriter {
 io::Task<Result<void>> write_image(Backend& file, const Header& header, const Layout& layout,
                                    Preallocation preallocation) {
   // A backend's user does not write past the end.
-  const uint64_t tables_end = layout.data_clusters != 0 ? layout.data << header.cluster_bits
-                                                        : header.l1_table_offset + header.l1_bytes();
+  const uint64_t tables_end = layout.data_clusters != 0
+                                  ? layout.data << header.cluster_bits
+                                  : header.l1_table_offset + header.l1_bytes();
   PLATTER_CO_TRY(co_await file.resize(tables_end, Preallocation::kOff, false));
   TableWriter writer(file, header, layout);
   PLATTER_CO_TRY(co_await writer.run());

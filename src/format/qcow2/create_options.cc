@@ -19,45 +19,68 @@ using block::Preallocation;
 namespace {
 
 constexpr OptionDef kOptions[] = {
-    {.name = "encryption", .type = OptionType::kBool,
+    {.name = "encryption",
+     .type = OptionType::kBool,
      .help = "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
-    {.name = "encrypt.format", .type = OptionType::kString,
+    {.name = "encrypt.format",
+     .type = OptionType::kString,
      .help = "Encrypt the image, format choices: 'aes', 'luks'"},
-    {.name = "encrypt.key-secret", .type = OptionType::kString,
+    {.name = "encrypt.key-secret",
+     .type = OptionType::kString,
      .help = "ID of secret providing qcow AES key or LUKS passphrase"},
-    {.name = "encrypt.cipher-alg", .type = OptionType::kString,
+    {.name = "encrypt.cipher-alg",
+     .type = OptionType::kString,
      .help = "Name of encryption cipher algorithm"},
-    {.name = "encrypt.cipher-mode", .type = OptionType::kString,
+    {.name = "encrypt.cipher-mode",
+     .type = OptionType::kString,
      .help = "Name of encryption cipher mode"},
-    {.name = "encrypt.ivgen-alg", .type = OptionType::kString,
+    {.name = "encrypt.ivgen-alg",
+     .type = OptionType::kString,
      .help = "Name of IV generator algorithm"},
-    {.name = "encrypt.ivgen-hash-alg", .type = OptionType::kString,
+    {.name = "encrypt.ivgen-hash-alg",
+     .type = OptionType::kString,
      .help = "Name of IV generator hash algorithm"},
-    {.name = "encrypt.hash-alg", .type = OptionType::kString,
+    {.name = "encrypt.hash-alg",
+     .type = OptionType::kString,
      .help = "Name of encryption hash algorithm"},
-    {.name = "encrypt.iter-time", .type = OptionType::kNumber,
+    {.name = "encrypt.iter-time",
+     .type = OptionType::kNumber,
      .help = "Time to spend in PBKDF in milliseconds"},
-    {.name = "cluster_size", .type = OptionType::kSize, .help = "qcow2 cluster size",
+    {.name = "cluster_size",
+     .type = OptionType::kSize,
+     .help = "qcow2 cluster size",
      .default_value = "65536"},
-    {.name = "extended_l2", .type = OptionType::kBool, .help = "Extended L2 tables",
+    {.name = "extended_l2",
+     .type = OptionType::kBool,
+     .help = "Extended L2 tables",
      .default_value = "off"},
-    {.name = "preallocation", .type = OptionType::kString,
+    {.name = "preallocation",
+     .type = OptionType::kString,
      .help = "Preallocation mode (allowed values: off, metadata, falloc, full)"},
-    {.name = "compression_type", .type = OptionType::kString,
-     .help = "Compression method used for image cluster compression", .default_value = "zlib"},
+    {.name = "compression_type",
+     .type = OptionType::kString,
+     .help = "Compression method used for image cluster compression",
+     .default_value = "zlib"},
     {.name = "size", .type = OptionType::kSize, .help = "Virtual disk size"},
-    {.name = "compat", .type = OptionType::kString,
+    {.name = "compat",
+     .type = OptionType::kString,
      .help = "Compatibility level (v2 [0.10] or v3 [1.1])"},
     {.name = "backing_file", .type = OptionType::kString, .help = "File name of a base image"},
     {.name = "backing_fmt", .type = OptionType::kString, .help = "Image format of the base image"},
-    {.name = "data_file", .type = OptionType::kString,
+    {.name = "data_file",
+     .type = OptionType::kString,
      .help = "File name of an external data file"},
-    {.name = "data_file_raw", .type = OptionType::kBool,
+    {.name = "data_file_raw",
+     .type = OptionType::kBool,
      .help = "The external data file must stay valid as a raw image"},
-    {.name = "lazy_refcounts", .type = OptionType::kBool, .help = "Postpone refcount updates",
+    {.name = "lazy_refcounts",
+     .type = OptionType::kBool,
+     .help = "Postpone refcount updates",
      .default_value = "off"},
-    {.name = "refcount_bits", .type = OptionType::kNumber,
-     .help = "Width of a reference count entry in bits", .default_value = "16"},
+    {.name = "refcount_bits",
+     .type = OptionType::kNumber,
+     .help = "Width of a reference count entry in bits",
+     .default_value = "16"},
 };
 
 constexpr std::string_view kNeedsVersion3 =
@@ -78,7 +101,8 @@ std::unexpected<Error> bad_value(std::string_view name, std::string_view value) 
 Result<void> refuse_unsupported(const OptionSet& options) {
   const bool format_given = options.given("encrypt.format");
   if (is_on(options, "encryption") && format_given) {
-    return fail(EINVAL, "'encrypt.format' and its alias 'encryption' can't be used at the same time");
+    return fail(EINVAL,
+                "'encrypt.format' and its alias 'encryption' can't be used at the same time");
   }
   if (format_given) {
     const std::string& format = options.get_string("encrypt.format");
@@ -109,11 +133,16 @@ Result<void> parse_version(const OptionSet& options, Header& header) {
 
 Result<void> parse_preallocation(const OptionSet& options, Preallocation& preallocation) {
   const std::string mode = text_or(options, "preallocation", "off");
-  if (mode == "off") preallocation = Preallocation::kOff;
-  else if (mode == "metadata") preallocation = Preallocation::kMetadata;
-  else if (mode == "falloc") preallocation = Preallocation::kFalloc;
-  else if (mode == "full") preallocation = Preallocation::kFull;
-  else return bad_value("preallocation", mode);
+  if (mode == "off")
+    preallocation = Preallocation::kOff;
+  else if (mode == "metadata")
+    preallocation = Preallocation::kMetadata;
+  else if (mode == "falloc")
+    preallocation = Preallocation::kFalloc;
+  else if (mode == "full")
+    preallocation = Preallocation::kFull;
+  else
+    return bad_value("preallocation", mode);
   return {};
 }
 
@@ -131,10 +160,13 @@ Result<void> parse_cluster_size(const OptionSet& options, Header& header) {
 Result<void> check_extended_l2_and_data_file(const OptionSet& options, const Header& header) {
   constexpr uint64_t kMinExtendedL2Cluster = 16384;
   if (is_on(options, "extended_l2")) {
-    if (header.version < 3) return fail(EINVAL, fmt::format(kNeedsVersion3, "Extended L2 entries are"));
+    if (header.version < 3)
+      return fail(EINVAL, fmt::format(kNeedsVersion3, "Extended L2 entries are"));
     if (header.cluster_size() < kMinExtendedL2Cluster) {
-      return fail(EINVAL, fmt::format("Extended L2 entries are only supported with cluster sizes of at "
-                                      "least {} bytes", kMinExtendedL2Cluster));
+      return fail(EINVAL,
+                  fmt::format("Extended L2 entries are only supported with cluster sizes of at "
+                              "least {} bytes",
+                              kMinExtendedL2Cluster));
     }
     return fail(ENOTSUP, "Creating qcow2 images with extended L2 entries is not supported");
   }
@@ -142,7 +174,8 @@ Result<void> check_extended_l2_and_data_file(const OptionSet& options, const Hea
     if (is_on(options, "data_file_raw")) return fail(EINVAL, "data-file-raw requires data-file");
     return {};
   }
-  if (header.version < 3) return fail(EINVAL, fmt::format(kNeedsVersion3, "External data files are"));
+  if (header.version < 3)
+    return fail(EINVAL, fmt::format(kNeedsVersion3, "External data files are"));
   return fail(ENOTSUP, "Creating qcow2 images with an external data file is not supported");
 }
 
@@ -156,8 +189,9 @@ Result<void> parse_refcounts(const OptionSet& options, Header& header) {
     return fail(EINVAL, "Refcount width must be a power of two and may not exceed 64 bits");
   }
   if (header.version < 3 && bits != 16) {
-    return fail(EINVAL, "Different refcount widths than 16 bits require compatibility level 1.1 or "
-                        "above (use version=v3 or greater)");
+    return fail(EINVAL,
+                "Different refcount widths than 16 bits require compatibility level 1.1 or "
+                "above (use version=v3 or greater)");
   }
   header.refcount_order = static_cast<uint32_t>(std::countr_zero(bits));
   return {};
@@ -188,10 +222,10 @@ Result<void> parse_backing(const OptionSet& options, Header& header) {
     return bad_value("backing-fmt", header.backing_format);
   }
   if (auto head = serialise_header(header); !head) {
-    return fail(head.error().code(),
-                fmt::format("Could not assign backing file '{}' with format '{}': {}",
-                            header.backing_file, header.backing_format,
-                            Error::from_errno(head.error().code()).message()));
+    return fail(
+        head.error().code(),
+        fmt::format("Could not assign backing file '{}' with format '{}': {}", header.backing_file,
+                    header.backing_format, Error::from_errno(head.error().code()).message()));
   }
   return {};
 }
@@ -200,14 +234,16 @@ Result<void> parse_size(const OptionSet& options, Header& header) {
   if (!options.has("size")) return fail(EINVAL, "Image creation needs a size parameter");
   const uint64_t size = options.get_size("size");
   if (size > block::kMaxLength) {
-    return fail(EFBIG, "The image size is too large for file format 'qcow2' (try using a larger "
-                       "cluster size)");
+    return fail(EFBIG,
+                "The image size is too large for file format 'qcow2' (try using a larger "
+                "cluster size)");
   }
   header.size = base::align_up(size, kSectorBytes);
   const uint64_t l1_entries = header.geometry().l1_entries_for(header.size);
   if (l1_entries > kMaxL1TableBytes / kTableEntryBytes) {
-    return fail(EFBIG, "The image size is too large for file format 'qcow2' (try using a larger "
-                       "cluster size)");
+    return fail(EFBIG,
+                "The image size is too large for file format 'qcow2' (try using a larger "
+                "cluster size)");
   }
   header.l1_entries = static_cast<uint32_t>(l1_entries);
   return {};
@@ -230,8 +266,9 @@ Result<CreateOptions> parse_create_options(const OptionSet& options) {
   PLATTER_TRY(parse_size(options, header));
   PLATTER_TRY(parse_backing(options, header));
   if (!header.backing_file.empty() && parsed.preallocation != Preallocation::kOff) {
-    return fail(EINVAL, "Backing file and preallocation can only be used at the same time if "
-                        "extended_l2 is on");
+    return fail(EINVAL,
+                "Backing file and preallocation can only be used at the same time if "
+                "extended_l2 is on");
   }
   return parsed;
 }

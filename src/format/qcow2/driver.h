@@ -1,7 +1,7 @@
 // The live qcow2 driver: one open image.
 //
-// Reads and in-place writes take no lock: a mapping lookup in a cached slice, then the file. Whatever changes a mapping
-// goes through the image's allocation mutex, for the metadata only.
+// Reads and in-place writes take no lock: a mapping lookup in a cached slice, then the file.
+// Whatever changes a mapping goes through the image's allocation mutex, for the metadata only.
 // Specification: docs/format/qcow2.md. Order of writes: order.h. Lock order: image.h.
 #pragma once
 
@@ -34,7 +34,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   uint64_t size() const override { return size_.load(std::memory_order_acquire); }
   block::Limits limits() const override;
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override;
-  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, block::WriteFlags flags) override;
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers,
+                               block::WriteFlags flags) override;
   io::Task<Result<void>> zero(uint64_t offset, uint64_t length, block::WriteFlags flags) override;
   io::Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   io::Task<Result<void>> flush() override;
@@ -48,7 +49,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
 
   block::Resizable* resizable() override { return this; }
   block::Checkable* checkable() override { return this; }
-  io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation, bool exact) override;
+  io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
+                                bool exact) override;
   io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;
 
  private:
@@ -56,8 +58,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   struct Plan;
   enum class Release { kToZero, kToZeroKeepHost, kToBacking };
 
-  Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header, const CacheSizes& caches,
-        const OpenOptions& options);
+  Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header,
+        const CacheSizes& caches, const OpenOptions& options);
 
   // open.cc
   io::Task<Result<void>> load();
@@ -86,7 +88,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   io::Task<Result<void>> write_planned(Plan& plan, io::BufferList buffers);
   io::Task<Result<void>> link(Plan& plan);
   io::Task<void> abandon(Plan& plan, uint64_t linked_clusters);
-  // Both under the allocation mutex: what has to be on disk before the first write, and before the first allocation.
+  // Both under the allocation mutex: what has to be on disk before the first write, and before the
+  // first allocation.
   io::Task<Result<void>> prepare_write();
   io::Task<Result<void>> prepare_allocation();
   Result<void> check_writable() const;
@@ -96,8 +99,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   // zero.cc
   std::optional<uint64_t> released_entry(uint64_t entry, ClusterKind kind, Release how) const;
   io::Task<Result<void>> zero_range(uint64_t offset, uint64_t end, Release how, FreeReason reason);
-  io::Task<Result<uint64_t>> zero_step(uint64_t offset, uint64_t step_end, uint64_t end, Release how,
-                                       FreeReason reason);
+  io::Task<Result<uint64_t>> zero_step(uint64_t offset, uint64_t step_end, uint64_t end,
+                                       Release how, FreeReason reason);
   io::Task<Result<bool>> zero_partial(uint64_t offset, uint64_t length, Release how);
   io::Task<Result<bool>> backing_reads_zero(uint64_t offset, uint64_t end);
 
@@ -114,7 +117,8 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
   io::Task<Result<void>> forget_beyond(uint64_t old_size, uint64_t new_size);
   io::Task<Result<void>> grow_mapping(uint64_t size);
   io::Task<Result<void>> zero_exposed(uint64_t old_size, uint64_t size);
-  io::Task<Result<void>> preallocate(uint64_t from, uint64_t to, block::Preallocation preallocation);
+  io::Task<Result<void>> preallocate(uint64_t from, uint64_t to,
+                                     block::Preallocation preallocation);
   io::Task<Result<void>> shrink(uint64_t size);
   io::Task<Result<void>> store_size(uint64_t size);
   io::Task<Result<void>> write_zeroes(uint64_t offset, uint64_t end);

@@ -1,4 +1,5 @@
-// The live driver against a plain model: random concurrent requests, qemu-img's check after each run.
+// The live driver against a plain model: random concurrent requests, qemu-img's check after each
+// run.
 
 #include "format/qcow2/driver.h"
 
@@ -21,14 +22,15 @@ namespace {
 using block::Backend;
 
 struct Shape {
-  const char* create;        // -o
-  const char* open = "";     // runtime options
+  const char* create;     // -o
+  const char* open = "";  // runtime options
   uint64_t backing_bytes = 0;
   unsigned reactors = 1;
 };
 
 constexpr uint64_t kImageBytes = uint64_t{6} << 20;
-constexpr uint64_t kStripe = uint64_t{96} << 10;  // requests of one round keep to stripes of their own
+constexpr uint64_t kStripe = uint64_t{96}
+                             << 10;  // requests of one round keep to stripes of their own
 
 std::vector<uint8_t> pattern(std::mt19937_64& random, size_t length) {
   std::vector<uint8_t> bytes(length);
@@ -46,16 +48,19 @@ class Workload {
   Workload(Backend& backend, std::vector<uint8_t>& model, uint64_t seed)
       : backend_(backend), model_(model), random_(seed) {}
 
-  // Rounds of concurrent requests, each in a stripe of its own that begins anywhere (also inside a cluster).
+  // Rounds of concurrent requests, each in a stripe of its own that begins anywhere (also inside a
+  // cluster).
   io::Task<Result<void>> run(unsigned rounds, io::ReactorGroup& reactors) {
     for (unsigned round = 0; round < rounds; ++round) {
       std::vector<io::Task<Result<void>>> requests;
       const uint64_t shift = (random_() % 200) * 512;
       for (uint64_t at = shift; at + kStripe <= model_.size(); at += kStripe) {
         if (random_() % 3 != 0) continue;
-        requests.push_back(io::run_on(reactors.at(random_() % reactors.size()), one(at, random_())));
+        requests.push_back(
+            io::run_on(reactors.at(random_() % reactors.size()), one(at, random_())));
       }
-      for (auto& result : co_await io::when_all(std::move(requests))) PLATTER_CO_TRY(std::move(result));
+      for (auto& result : co_await io::when_all(std::move(requests)))
+        PLATTER_CO_TRY(std::move(result));
       if (random_() % 4 == 0) PLATTER_CO_TRY(co_await backend_.flush());
     }
     co_return co_await verify();
@@ -77,8 +82,9 @@ class Workload {
     switch (random() % 6) {
       case 0: {
         const bool unmap = random() % 2;
-        PLATTER_CO_TRY(co_await backend_.zero(offset, length, unmap ? block::WriteFlags(block::WriteFlag::kMayUnmap)
-                                                                    : block::WriteFlags()));
+        PLATTER_CO_TRY(co_await backend_.zero(
+            offset, length,
+            unmap ? block::WriteFlags(block::WriteFlag::kMayUnmap) : block::WriteFlags()));
         std::memset(model_.data() + offset, 0, length);
         co_return Result<void>{};
       }
@@ -89,14 +95,16 @@ class Workload {
       case 2:
       case 3: {
         const auto data = pattern(random, length);
-        PLATTER_CO_TRY(co_await backend_.write(offset, io::BufferList(const_cast<uint8_t*>(data.data()), length)));
+        PLATTER_CO_TRY(co_await backend_.write(
+            offset, io::BufferList(const_cast<uint8_t*>(data.data()), length)));
         std::memcpy(model_.data() + offset, data.data(), length);
         co_return Result<void>{};
       }
       case 4: {
         length = std::min<uint64_t>(length, 4096);
         const auto data = pattern(random, length);
-        PLATTER_CO_TRY(co_await backend_.write(offset, io::BufferList(const_cast<uint8_t*>(data.data()), length)));
+        PLATTER_CO_TRY(co_await backend_.write(
+            offset, io::BufferList(const_cast<uint8_t*>(data.data()), length)));
         std::memcpy(model_.data() + offset, data.data(), length);
         co_return Result<void>{};
       }
@@ -132,7 +140,8 @@ class Qcow2Test : public testing::TestWithParam<Shape> {
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
   }
-  Result<std::unique_ptr<Backend>> open(const std::string& name, const std::string& format, bool writable) {
+  Result<std::unique_ptr<Backend>> open(const std::string& name, const std::string& format,
+                                        bool writable) {
     block::OpenRequest request;
     request.filename = path(name);
     request.format = format;
@@ -144,8 +153,10 @@ class Qcow2Test : public testing::TestWithParam<Shape> {
     return run(graph_.open(std::move(request), needed, block::kAllPermissions));
   }
   int qemu_check(const std::string& name) {
-    const std::string command = fmt::format("qemu-img check -q -f qcow2 {} 2>&1 | head -20", path(name));
-    const std::string status = fmt::format("qemu-img check -q -f qcow2 {} >/dev/null 2>&1", path(name));
+    const std::string command =
+        fmt::format("qemu-img check -q -f qcow2 {} 2>&1 | head -20", path(name));
+    const std::string status =
+        fmt::format("qemu-img check -q -f qcow2 {} >/dev/null 2>&1", path(name));
     const int code = WEXITSTATUS(std::system(status.c_str()));
     if (code != 0) EXPECT_EQ(std::system(command.c_str()), 0);
     return code;
@@ -154,7 +165,8 @@ class Qcow2Test : public testing::TestWithParam<Shape> {
   std::string directory_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_{[](base::LogLevel, std::string_view line) { fmt::print(stderr, "log: {}\n", line); }};
+  base::Log log_{
+      [](base::LogLevel, std::string_view line) { fmt::print(stderr, "log: {}\n", line); }};
   block::Graph graph_{{registry_, io::system_files(), log_}};
 };
 
@@ -164,7 +176,8 @@ TEST_P(Qcow2Test, HoldsWhatAModelHolds) {
   std::string create = fmt::format("size={},{}", kImageBytes, GetParam().create);
   if (GetParam().backing_bytes != 0) {
     ASSERT_TRUE(run(graph_.create(
-        {path("base"), "raw", *base::Options::from_key_values(fmt::format("size={}", GetParam().backing_bytes))})));
+        {path("base"), "raw",
+         *base::Options::from_key_values(fmt::format("size={}", GetParam().backing_bytes))})));
     auto base = open("base", "raw", true);
     ASSERT_TRUE(base) << base.error().message();
     auto data = pattern(random, GetParam().backing_bytes);
@@ -207,14 +220,17 @@ TEST_P(Qcow2Test, HoldsWhatAModelHolds) {
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Qcow2Test,
-    testing::Values(Shape{"cluster_size=64k"}, Shape{"cluster_size=512", "l2-cache-size=2k"},
-                    Shape{"cluster_size=512,refcount_bits=64"}, Shape{"cluster_size=4k,refcount_bits=1"},
-                    Shape{"cluster_size=2M,refcount_bits=2"}, Shape{"cluster_size=64k,compat=0.10"},
-                    Shape{"cluster_size=64k,lazy_refcounts=on"}, Shape{"cluster_size=1k,preallocation=metadata"},
-                    Shape{"cluster_size=64k", "", kImageBytes / 2 + 512}, Shape{"cluster_size=4k", "", kImageBytes * 2},
-                    Shape{"cluster_size=64k,compat=0.10", "", kImageBytes * 2},
-                    Shape{"cluster_size=64k", "pass-discard-request=on,pass-discard-other=on", kImageBytes, 2},
-                    Shape{"cluster_size=512", "l2-cache-size=1k", 0, 4}, Shape{"cluster_size=32k", "", 0, 4}),
+    testing::Values(
+        Shape{"cluster_size=64k"}, Shape{"cluster_size=512", "l2-cache-size=2k"},
+        Shape{"cluster_size=512,refcount_bits=64"}, Shape{"cluster_size=4k,refcount_bits=1"},
+        Shape{"cluster_size=2M,refcount_bits=2"}, Shape{"cluster_size=64k,compat=0.10"},
+        Shape{"cluster_size=64k,lazy_refcounts=on"},
+        Shape{"cluster_size=1k,preallocation=metadata"},
+        Shape{"cluster_size=64k", "", kImageBytes / 2 + 512},
+        Shape{"cluster_size=4k", "", kImageBytes * 2},
+        Shape{"cluster_size=64k,compat=0.10", "", kImageBytes * 2},
+        Shape{"cluster_size=64k", "pass-discard-request=on,pass-discard-other=on", kImageBytes, 2},
+        Shape{"cluster_size=512", "l2-cache-size=1k", 0, 4}, Shape{"cluster_size=32k", "", 0, 4}),
     [](const auto& info) { return fmt::format("{}", info.index); });
 
 // Images that QEMU's tools made, with what we do not make ourselves.
@@ -252,7 +268,8 @@ class ForeignImageTest : public Qcow2Test {
 TEST_P(ForeignImageTest, CompressedClustersAreReadAndReplaced) {
   for (const char* type : {"zlib", "zstd"}) {
     make_raw();
-    shell(fmt::format("qemu-img convert -c -O qcow2 -o cluster_size=64k,compression_type={} raw a", type));
+    shell(fmt::format("qemu-img convert -c -O qcow2 -o cluster_size=64k,compression_type={} raw a",
+                      type));
     work(5, 1);
   }
 }
@@ -295,7 +312,8 @@ TEST_P(ForeignImageTest, StatusTellsRunsThatCrossTables) {
 }
 
 TEST_P(ForeignImageTest, GrowsWithEveryPreallocation) {
-  for (auto preallocation : {block::Preallocation::kMetadata, block::Preallocation::kFalloc, block::Preallocation::kFull}) {
+  for (auto preallocation : {block::Preallocation::kMetadata, block::Preallocation::kFalloc,
+                             block::Preallocation::kFull}) {
     make_raw();
     shell("qemu-img convert -O qcow2 -o cluster_size=4k raw a");
     auto backend = open("a", "qcow2", true);

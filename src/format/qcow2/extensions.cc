@@ -32,10 +32,9 @@ struct FeatureName {
   std::string_view name;
 };
 constexpr FeatureName kFeatureNames[] = {
-    {0, 0, "dirty bit"},          {0, 1, "corrupt bit"},
-    {0, 2, "external data file"}, {0, 3, "compression type"},
-    {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-    {2, 0, "bitmaps"},            {2, 1, "raw external data"},
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+    {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
 struct Record {
@@ -94,7 +93,8 @@ Result<void> parse_bitmaps(std::span<const uint8_t> data, Header& header) {
   if (bitmaps.count > kMaxBitmaps) {
     return fail(EINVAL,
                 fmt::format("bitmaps_ext: Image has {} bitmaps, exceeding the QEMU supported "
-                            "maximum of {}", bitmaps.count, kMaxBitmaps));
+                            "maximum of {}",
+                            bitmaps.count, kMaxBitmaps));
   }
   if (bitmaps.count == 0) {
     return fail(EINVAL, "bitmaps_ext: found bitmaps extension with zero bitmaps");
@@ -104,9 +104,9 @@ Result<void> parse_bitmaps(std::span<const uint8_t> data, Header& header) {
     return fail(EINVAL, "bitmaps_ext: invalid bitmap directory offset");
   }
   if (bitmaps.directory_size > kMaxBitmapDirectoryBytes) {
-    return fail(EINVAL,
-                fmt::format("bitmaps_ext: bitmap directory size ({}) exceeds the maximum "
-                            "supported size ({})", bitmaps.directory_size, kMaxBitmapDirectoryBytes));
+    return fail(EINVAL, fmt::format("bitmaps_ext: bitmap directory size ({}) exceeds the maximum "
+                                    "supported size ({})",
+                                    bitmaps.directory_size, kMaxBitmapDirectoryBytes));
   }
   header.bitmaps = bitmaps;
   return {};
@@ -121,17 +121,11 @@ Result<void> parse_record(const Record& record, Header& header) {
       }
       header.backing_format = text_of(record.data);
       return {};
-    case ExtensionType::kDataFile:
-      header.data_file = text_of(record.data);
-      return {};
-    case ExtensionType::kCryptoHeader:
-      return parse_crypto_header(record.data, header);
-    case ExtensionType::kFeatureNames:
-      return {};  // written anew; read by unknown_features()
-    case ExtensionType::kBitmaps:
-      return parse_bitmaps(record.data, header);
-    case ExtensionType::kEnd:
-      break;
+    case ExtensionType::kDataFile: header.data_file = text_of(record.data); return {};
+    case ExtensionType::kCryptoHeader: return parse_crypto_header(record.data, header);
+    case ExtensionType::kFeatureNames: return {};  // written anew; read by unknown_features()
+    case ExtensionType::kBitmaps: return parse_bitmaps(record.data, header);
+    case ExtensionType::kEnd: break;
   }
   header.unknown_extensions.push_back({record.type, {record.data.begin(), record.data.end()}});
   return {};

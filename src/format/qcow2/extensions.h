@@ -12,15 +12,17 @@
 
 namespace platter::format::qcow2 {
 
-// Fills in what `bytes` (from the end of the fixed fields to the backing file name, or to the end of the first cluster)
-// says. `header` has its fixed fields. Records of unknown type are kept verbatim.
+// Fills in what `bytes` (from the end of the fixed fields to the backing file name, or to the end
+// of the first cluster) says. `header` has its fixed fields. Records of unknown type are kept
+// verbatim.
 Result<void> parse_extensions(std::span<const uint8_t> bytes, Header& header);
 
-// Appends every extension that `header` has, the end marker included. `bytes` holds the fixed fields.
+// Appends every extension that `header` has, the end marker included. `bytes` holds the fixed
+// fields.
 void append_extensions(const Header& header, std::vector<uint8_t>& bytes);
 
-// Why an image with these unknown incompatible bits is refused, with the names that the image itself
-// gives them. `extensions` may be malformed.
+// Why an image with these unknown incompatible bits is refused, with the names that the image
+// itself gives them. `extensions` may be malformed.
 Error unknown_features(uint64_t unknown_bits, std::span<const uint8_t> extensions);
 
 // The text of a field that is not terminated, cut at the first NUL.

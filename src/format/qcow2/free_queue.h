@@ -1,12 +1,14 @@
 // FreeQueue: host clusters on their way from "unlinked" to "free".
 //
-// A cluster that a mapping has let go of passes three stations before the allocator may hand it out again:
+// A cluster that a mapping has let go of passes three stations before the allocator may hand it out
+// again:
 //   1. queued    the unlinking is in memory
 //   2. unlinked  a write-back round that began later has made it durable
-//   3. quiet     every request that was in flight then has ended (it may have looked up the old mapping), and the
+//   3. quiet     every request that was in flight then has ended (it may have looked up the old
+//   mapping), and the
 //                file has been told to discard it, where that is wanted
-// then its refcount drops. A failure on the way leaves the cluster counted: a leak, never a corruption.
-// Thread-safe: a short mutex.
+// then its refcount drops. A failure on the way leaves the cluster counted: a leak, never a
+// corruption. Thread-safe: a short mutex.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +21,15 @@ namespace platter::format::qcow2 {
 enum class FreeReason : uint8_t { kDiscard, kOther, kShrink };
 
 struct FreedRange {
-  uint64_t offset;    // host
+  uint64_t offset;  // host
   uint64_t clusters;
   FreeReason reason;
 };
 
 class FreeQueue {
  public:
-  // Enough for the background task to start a round of its own, rather than wait for the guest's flush.
+  // Enough for the background task to start a round of its own, rather than wait for the guest's
+  // flush.
   static constexpr uint64_t kManyClusters = 4096;
 
   explicit FreeQueue(unsigned cluster_bits) : cluster_bits_(cluster_bits) {}

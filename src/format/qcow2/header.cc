@@ -140,9 +140,10 @@ Result<void> check_tables(const Header& header, const ParseOptions& options) {
   if (needed > INT32_MAX || header.size > kMaxFileOffset) return fail(EFBIG, "Image is too big");
   if (header.l1_entries < needed) return fail(EINVAL, "L1 table is too small");
   if (header.l1_bytes() + header.refcount_table_bytes() > options.max_metadata_bytes) {
-    return fail(EFBIG, fmt::format("The image's tables need {} bytes of memory, more than the {} allowed",
-                                   header.l1_bytes() + header.refcount_table_bytes(),
-                                   options.max_metadata_bytes));
+    return fail(
+        EFBIG,
+        fmt::format("The image's tables need {} bytes of memory, more than the {} allowed",
+                    header.l1_bytes() + header.refcount_table_bytes(), options.max_metadata_bytes));
   }
   return {};
 }
@@ -248,7 +249,8 @@ Result<std::vector<uint8_t>> serialise_header(const Header& header) {
     return fail(EINVAL, "Backing file name too long");
   }
   if (bytes.size() > header.cluster_size()) {
-    return fail(ENOSPC, "The header, its extensions and the backing file name do not fit in one cluster");
+    return fail(ENOSPC,
+                "The header, its extensions and the backing file name do not fit in one cluster");
   }
   return bytes;
 }

@@ -33,14 +33,14 @@ inline constexpr uint32_t kHeaderBytesV3 = 112;  // what we write
 
 // Byte offsets of the fields that a live image updates in place.
 namespace field {
-inline constexpr uint64_t kL1Entries = 36;         // u32, then the L1 offset: 12 bytes together
-inline constexpr uint64_t kL1TableOffset = 40;     // u64
-inline constexpr uint64_t kRefcountTableOffset = 48;    // u64, then clusters u32: 12 bytes together
+inline constexpr uint64_t kL1Entries = 36;            // u32, then the L1 offset: 12 bytes together
+inline constexpr uint64_t kL1TableOffset = 40;        // u64
+inline constexpr uint64_t kRefcountTableOffset = 48;  // u64, then clusters u32: 12 bytes together
 inline constexpr uint64_t kRefcountTableClusters = 56;  // u32
-inline constexpr uint64_t kSize = 24;              // u64
-inline constexpr uint64_t kIncompatible = 72;      // u64
-inline constexpr uint64_t kCompatible = 80;        // u64
-inline constexpr uint64_t kAutoclear = 88;         // u64
+inline constexpr uint64_t kSize = 24;                   // u64
+inline constexpr uint64_t kIncompatible = 72;           // u64
+inline constexpr uint64_t kCompatible = 80;             // u64
+inline constexpr uint64_t kAutoclear = 88;              // u64
 }  // namespace field
 
 enum Incompatible : uint64_t {
@@ -120,7 +120,9 @@ struct Header {
   // What a guest sees: whole sectors.
   uint64_t virtual_size() const { return size & ~(kSectorBytes - 1); }
   uint64_t l1_bytes() const { return uint64_t{l1_entries} * kTableEntryBytes; }
-  uint64_t refcount_table_bytes() const { return uint64_t{refcount_table_clusters} << cluster_bits; }
+  uint64_t refcount_table_bytes() const {
+    return uint64_t{refcount_table_clusters} << cluster_bits;
+  }
   uint64_t refcount_table_entries() const { return refcount_table_bytes() / kTableEntryBytes; }
   bool has(Incompatible bit) const { return incompatible & bit; }
   bool has(Compatible bit) const { return compatible & bit; }
@@ -136,23 +138,24 @@ struct ParseOptions {
   uint64_t max_metadata_bytes = UINT64_MAX;
 };
 
-// `bytes` is the first cluster; what the file lacks of it is zero. Shorter than the cluster size that it
-// declares is EINVAL.
+// `bytes` is the first cluster; what the file lacks of it is zero. Shorter than the cluster size
+// that it declares is EINVAL.
 Result<Header> parse_header(std::span<const uint8_t> bytes, const ParseOptions& options);
 
-// The cluster size that the first kMinHeaderBytesV3 bytes or more declare; the checks are those of parse_header.
+// The cluster size that the first kMinHeaderBytesV3 bytes or more declare; the checks are those of
+// parse_header.
 Result<uint64_t> declared_cluster_size(std::span<const uint8_t> bytes);
 
 // Reads and parses the header of the image in `file`. A short file reads as zeroes past its end.
 io::Task<Result<Header>> read_header(block::Child& file, ParseOptions options);
 
-// Refuses what is recognised but not supported for I/O (encryption, external data file, extended L2 entries),
-// by name. Describing such an image (info) works without.
+// Refuses what is recognised but not supported for I/O (encryption, external data file, extended L2
+// entries), by name. Describing such an image (info) works without.
 Result<void> check_supported(const Header& header);
 
-// The header and its extensions as they go to offset 0, at most one cluster; the feature name table is written for
-// version 3 with clusters above 4 KiB. ENOSPC if they do not fit.
-// What a parse has kept (unknown extensions, fields and feature bits) comes back unchanged.
+// The header and its extensions as they go to offset 0, at most one cluster; the feature name table
+// is written for version 3 with clusters above 4 KiB. ENOSPC if they do not fit. What a parse has
+// kept (unknown extensions, fields and feature bits) comes back unchanged.
 Result<std::vector<uint8_t>> serialise_header(const Header& header);
 
 // Probe score (0 or 100) of the first bytes of a file.

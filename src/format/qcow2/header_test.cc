@@ -84,8 +84,10 @@ TEST(Header, EveryFieldIsChecked) {
   EXPECT_EQ(F().set<uint32_t>(100, 100).error(), "qcow2 header too short");
   EXPECT_EQ(F().set<uint32_t>(100, 65537).error(), "qcow2 header exceeds cluster size");
   EXPECT_EQ(F().set<uint64_t>(8, 1ull << 33).error(), "Invalid backing file offset");
-  EXPECT_EQ(F().set<uint64_t>(8, 65530).set<uint32_t>(16, 100).error(), "Backing file name too long");
-  EXPECT_EQ(F().set<uint64_t>(8, 600).set<uint32_t>(16, 1024).error(), "Backing file name too long");
+  EXPECT_EQ(F().set<uint64_t>(8, 65530).set<uint32_t>(16, 100).error(),
+            "Backing file name too long");
+  EXPECT_EQ(F().set<uint64_t>(8, 600).set<uint32_t>(16, 1024).error(),
+            "Backing file name too long");
   EXPECT_EQ(F().set<uint8_t>(104, 1).error(),
             "qcow2: Compression type incompatible feature bit must be set");
   EXPECT_EQ(F().set<uint64_t>(72, 8).error(),
@@ -122,7 +124,8 @@ TEST(Header, TablesMustFitTheBudget) {
 TEST(Header, UnknownIncompatibleFeaturesAreNamed) {
   FirstCluster image;
   image.set<uint64_t>(72, 32 | 64 | 128).extension(0x6803f857, 96).set<uint64_t>(216, 0);
-  image.set<uint64_t>(168, 0).set<uint16_t>(120, 5).text(122, std::string("quux feature").append(34, '\0'));
+  image.set<uint64_t>(168, 0).set<uint16_t>(120, 5).text(
+      122, std::string("quux feature").append(34, '\0'));
   EXPECT_EQ(image.error(),
             "Unsupported qcow2 feature(s): quux feature, Unknown incompatible feature: c0");
 }
@@ -137,7 +140,10 @@ TEST(Header, ExtensionsAreChecked) {
   EXPECT_EQ(F().set<uint32_t>(32, 2).extension(0x0537be77, 8).error(),
             "CRYPTO header extension size 8, but expected size 16");
   FirstCluster bitmaps;
-  bitmaps.set<uint64_t>(88, 1).extension(0x23852875, 24).set<uint32_t>(120, 1).set<uint32_t>(124, 0);
+  bitmaps.set<uint64_t>(88, 1)
+      .extension(0x23852875, 24)
+      .set<uint32_t>(120, 1)
+      .set<uint32_t>(124, 0);
   bitmaps.set<uint64_t>(128, 100).set<uint64_t>(136, 7);
   EXPECT_EQ(bitmaps.error(), "bitmaps_ext: invalid bitmap directory offset");
   bitmaps.set<uint64_t>(88, 0);  // out of step with the data: not looked at

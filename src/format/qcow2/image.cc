@@ -11,12 +11,17 @@
 namespace platter::format::qcow2 {
 
 Image::Image(block::Node& node_, block::Child& file_, const base::Log& log_, Header header_)
-    : node(&node_), file(&file_), log(&log_), header(std::move(header_)), geometry(header.geometry()),
+    : node(&node_),
+      file(&file_),
+      log(&log_),
+      header(std::move(header_)),
+      geometry(header.geometry()),
       metadata_unit(std::clamp<uint64_t>(file->node().limits().request_alignment, kSectorBytes,
                                          geometry.cluster_size())) {}
 
 Error Image::corrupt_error() const {
-  return Error(EIO, fmt::format("qcow2: Image '{}' is corrupt; further writes are refused", node->filename()));
+  return Error(EIO, fmt::format("qcow2: Image '{}' is corrupt; further writes are refused",
+                                node->filename()));
 }
 
 io::Task<Error> Image::corruption(std::string message) {
@@ -42,7 +47,8 @@ io::Task<Result<void>> Image::change_incompatible(uint64_t set, uint64_t clear) 
   co_return Result<void>{};
 }
 
-io::Task<Result<void>> Image::replace_header_fields(uint64_t offset, std::span<const uint8_t> before,
+io::Task<Result<void>> Image::replace_header_fields(uint64_t offset,
+                                                    std::span<const uint8_t> before,
                                                     std::span<const uint8_t> after) {
   auto written = co_await write_file(offset, after);
   if (written) written = co_await file->flush();
@@ -50,8 +56,8 @@ io::Task<Result<void>> Image::replace_header_fields(uint64_t offset, std::span<c
   auto restored = co_await write_file(offset, before);
   if (restored) restored = co_await file->flush();
   if (!restored && !corrupt.exchange(true)) {
-    log->error(fmt::format("{}: qcow2: Could not replace a table, nor keep the old one: {}", node->filename(),
-                           restored.error().message()));
+    log->error(fmt::format("{}: qcow2: Could not replace a table, nor keep the old one: {}",
+                           node->filename(), restored.error().message()));
   }
   co_return written;
 }

@@ -1,7 +1,7 @@
 // What the parts of one open qcow2 image share.
 //
-// Lock order: writeback (WriteBack) before allocation (here) before `features` (here), the mutexes inside TableCache and FreeQueue. Data I/O
-// happens under none of them.
+// Lock order: writeback (WriteBack) before allocation (here) before `features` (here), the mutexes
+// inside TableCache and FreeQueue. Data I/O happens under none of them.
 #pragma once
 
 #include <atomic>
@@ -44,15 +44,15 @@ struct Image {
     changes.fetch_add(1, std::memory_order_release);
   }
 
-  // The image contradicts itself: says so, remembers it in the header (once, if it may write) and returns
-  // the error. No write succeeds from here on.
+  // The image contradicts itself: says so, remembers it in the header (once, if it may write) and
+  // returns the error. No write succeeds from here on.
   io::Task<Error> corruption(std::string message);
   Error corrupt_error() const;
 
   // Sets and clears incompatible feature bits, in the file first. Not flushed.
   io::Task<Result<void>> change_incompatible(uint64_t set, uint64_t clear);
-  // Writes header fields, durably. If that fails and `before` cannot be put back either, which of the two counts after
-  // a power cut is not known: the image is then no longer written to.
+  // Writes header fields, durably. If that fails and `before` cannot be put back either, which of
+  // the two counts after a power cut is not known: the image is then no longer written to.
   io::Task<Result<void>> replace_header_fields(uint64_t offset, std::span<const uint8_t> before,
                                                std::span<const uint8_t> after);
   io::Task<Result<void>> write_header_u64(uint64_t offset, uint64_t value);

@@ -1,5 +1,6 @@
-// InFlightAllocations: guest clusters whose new host clusters are being filled and are not linked yet. Whoever wants
-// to change the mapping of one of them waits for that allocation, and for no other.
+// InFlightAllocations: guest clusters whose new host clusters are being filled and are not linked
+// yet. Whoever wants to change the mapping of one of them waits for that allocation, and for no
+// other.
 //
 // Under the image's allocation mutex, all of it.
 #pragma once
@@ -54,7 +55,8 @@ class InFlightAllocations {
   Allocation* find(uint64_t first, uint64_t end) const {
     Allocation* found = nullptr;
     for (Allocation* at = head_; at != nullptr; at = at->next) {
-      if (at->first < end && first < at->end && (found == nullptr || at->first < found->first)) found = at;
+      if (at->first < end && first < at->end && (found == nullptr || at->first < found->first))
+        found = at;
     }
     return found;
   }

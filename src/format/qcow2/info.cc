@@ -46,8 +46,7 @@ block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps
   const bool version3 = header.version >= 3;
   Json data = Json::object();
   data.add("compat", version3 ? "1.1" : "0.10");
-  data.add("compression-type",
-           header.compression_type == CompressionType::kZstd ? "zstd" : "zlib");
+  data.add("compression-type", header.compression_type == CompressionType::kZstd ? "zstd" : "zlib");
   if (version3) data.add("lazy-refcounts", header.has(kLazyRefcounts));
   if (version3 && !bitmaps.empty()) data.add("bitmaps", describe_bitmaps(bitmaps));
   data.add("refcount-bits", header.refcount_bits());

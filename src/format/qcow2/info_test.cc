@@ -11,9 +11,10 @@ TEST(Info, Version3InQemusOrder) {
   header.compression_type = CompressionType::kZstd;
   header.incompatible = kCompressionTypeBit | kCorrupt | kDirty;
   const block::DriverInfo info = describe(header, {});
-  EXPECT_EQ(info.specific.dump(),
-            R"({"type": "qcow2", "data": {"compat": "1.1", "compression-type": "zstd", )"
-            R"("lazy-refcounts": true, "refcount-bits": 16, "corrupt": true, "extended-l2": false}})");
+  EXPECT_EQ(
+      info.specific.dump(),
+      R"({"type": "qcow2", "data": {"compat": "1.1", "compression-type": "zstd", )"
+      R"("lazy-refcounts": true, "refcount-bits": 16, "corrupt": true, "extended-l2": false}})");
   EXPECT_EQ(info.cluster_size, 65536u);
   EXPECT_TRUE(info.dirty);
   EXPECT_FALSE(info.encrypted);

@@ -23,7 +23,7 @@ inline constexpr uint64_t kMaxRefcountTableBytes = uint64_t{8} << 20;
 inline constexpr uint64_t kMaxSnapshotTableBytes = uint64_t{64} << 20;
 inline constexpr uint32_t kMaxSnapshots = 65536;
 inline constexpr uint32_t kMaxSnapshotExtraBytes = 1024;
-inline constexpr uint32_t kSnapshotEntryBytes = 40;      // without extra data, id and name
+inline constexpr uint32_t kSnapshotEntryBytes = 40;  // without extra data, id and name
 inline constexpr uint32_t kMaxBackingNameBytes = 1023;
 inline constexpr uint32_t kMaxFormatNameBytes = 15;
 inline constexpr uint32_t kMaxBitmaps = 65535;
@@ -33,16 +33,16 @@ inline constexpr uint64_t kMaxBitmapDirectoryBytes = uint64_t{1024} * kMaxBitmap
 inline constexpr uint64_t kSectorBytes = 512;
 // Host offsets have 56 bits in every table entry.
 inline constexpr uint64_t kMaxHostOffset = (uint64_t{1} << 56) - 1;
-inline constexpr uint64_t kTableEntryBytes = 8;          // of L1, L2, refcount and bitmap tables
+inline constexpr uint64_t kTableEntryBytes = 8;  // of L1, L2, refcount and bitmap tables
 
 // ---- Table entries
 
 inline constexpr uint64_t kCopiedFlag = uint64_t{1} << 63;
 inline constexpr uint64_t kCompressedFlag = uint64_t{1} << 62;
-inline constexpr uint64_t kZeroFlag = 1;                          // version 3, standard clusters
-inline constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;       // L1, L2 standard, bitmap tables
+inline constexpr uint64_t kZeroFlag = 1;                     // version 3, standard clusters
+inline constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;  // L1, L2 standard, bitmap tables
 inline constexpr uint64_t kL1ReservedMask = 0x7f000000000001ff;
-inline constexpr uint64_t kL2ReservedMask = 0x3f000000000001fe;   // of a standard entry
+inline constexpr uint64_t kL2ReservedMask = 0x3f000000000001fe;  // of a standard entry
 inline constexpr uint64_t kRefcountTableOffsetMask = ~uint64_t{0x1ff};
 inline constexpr uint64_t kRefcountTableReservedMask = 0x1ff;
 inline constexpr uint64_t kBitmapReservedMask = 0xff000000000001fe;
@@ -54,7 +54,9 @@ struct Geometry {
   unsigned version = 3;
 
   constexpr uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
-  constexpr uint64_t offset_in_cluster(uint64_t offset) const { return offset & (cluster_size() - 1); }
+  constexpr uint64_t offset_in_cluster(uint64_t offset) const {
+    return offset & (cluster_size() - 1);
+  }
   constexpr uint64_t align_down(uint64_t offset) const { return offset & ~(cluster_size() - 1); }
   constexpr bool is_aligned(uint64_t offset) const { return offset_in_cluster(offset) == 0; }
   // How many clusters hold `bytes`.
@@ -99,7 +101,7 @@ enum class ClusterKind : uint8_t {
   kZeroAllocated,  // reads as zeroes, keeps a host cluster
   kNormal,
   kCompressed,
-  kInvalid,        // host offset not aligned, or a zero flag in a version 2 image
+  kInvalid,  // host offset not aligned, or a zero flag in a version 2 image
 };
 
 struct Cluster {
@@ -171,7 +173,8 @@ inline void store_refcount(uint8_t* block, uint64_t index, unsigned order, uint6
     return;
   }
   const unsigned bytes = 1u << (order - 3);
-  for (unsigned i = bytes; i-- > 0; value >>= 8) block[index * bytes + i] = static_cast<uint8_t>(value);
+  for (unsigned i = bytes; i-- > 0; value >>= 8)
+    block[index * bytes + i] = static_cast<uint8_t>(value);
 }
 
 }  // namespace platter::format::qcow2

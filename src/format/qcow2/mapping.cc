@@ -8,21 +8,24 @@
 
 #include "base/try.h"
 #include "format/qcow2/free_queue.h"
-#include "format/qcow2/refcounts.h"
 #include "format/qcow2/metadata_io.h"
+#include "format/qcow2/refcounts.h"
 
 namespace platter::format::qcow2 {
 namespace {
 
 // Whether an entry is one that we can act on.
 ClusterKind checked_kind(uint64_t entry, const Cluster& cluster) {
-  if (cluster.kind != ClusterKind::kCompressed && (entry & kL2ReservedMask) != 0) return ClusterKind::kInvalid;
+  if (cluster.kind != ClusterKind::kCompressed && (entry & kL2ReservedMask) != 0)
+    return ClusterKind::kInvalid;
   return cluster.kind;
 }
 
-// How many entries from `index` on continue what `entry` begins, itself included. `get` gives entries in host order.
+// How many entries from `index` on continue what `entry` begins, itself included. `get` gives
+// entries in host order.
 template <typename Get>
-size_t run_length(Get get, size_t index, size_t limit, uint64_t entry, ClusterKind kind, uint64_t cluster_size) {
+size_t run_length(Get get, size_t index, size_t limit, uint64_t entry, ClusterKind kind,
+                  uint64_t cluster_size) {
   size_t count = 1;
   if (kind == ClusterKind::kCompressed || kind == ClusterKind::kInvalid) return count;
   const bool has_host = kind == ClusterKind::kNormal || kind == ClusterKind::kZeroAllocated;
@@ -59,7 +62,8 @@ Run decode_run(Get get, size_t index, size_t limit, uint64_t offset, uint64_t ma
 }
 
 bool continues(const Run& run, const Run& next) {
-  if (run.kind != next.kind || run.copied != next.copied || run.kind == ClusterKind::kCompressed) return false;
+  if (run.kind != next.kind || run.copied != next.copied || run.kind == ClusterKind::kCompressed)
+    return false;
   const bool has_host = run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated;
   return !has_host || run.host_offset + run.length == next.host_offset;
 }
@@ -67,8 +71,12 @@ bool continues(const Run& run, const Run& next) {
 }  // namespace
 
 Mapping::Mapping(Image& image, Refcounts& refcounts, FreeQueue& frees, TableCache::Config cache)
-    : image_(image), refcounts_(refcounts), frees_(frees), cache_(cache),
-      slice_shift_(image.geometry.cluster_bits + static_cast<unsigned>(std::countr_zero(cache_.slice_words()))) {}
+    : image_(image),
+      refcounts_(refcounts),
+      frees_(frees),
+      cache_(cache),
+      slice_shift_(image.geometry.cluster_bits +
+                   static_cast<unsigned>(std::countr_zero(cache_.slice_words()))) {}
 
 io::Task<Result<void>> Mapping::load() {
   const uint64_t bytes = image_.header.l1_bytes();
@@ -79,15 +87,16 @@ io::Task<Result<void>> Mapping::load() {
   if (bytes == 0) co_return Result<void>{};
   io::AlignedBuffer buffer(bytes);
   PLATTER_CO_TRY(co_await read_padded(*image_.file, image_.header.l1_table_offset, buffer.view()));
-  for (uint64_t i = 0; i < l1_entries_; ++i) l1_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
+  for (uint64_t i = 0; i < l1_entries_; ++i)
+    l1_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
   co_return Result<void>{};
 }
 
 std::optional<Run> Mapping::try_lookup(uint64_t offset, uint64_t max_length) const {
   Run run;
   const bool valid = cache_.read(key_of(offset), [&](SliceWords words) {
-    run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(), offset,
-                     max_length, image_.geometry);
+    run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(),
+                     offset, max_length, image_.geometry);
   });
   if (!valid) return std::nullopt;
   return run;
@@ -125,19 +134,21 @@ io::Task<Result<Run>> Mapping::lookup(uint64_t offset, uint64_t max_length) {
     co_return Run{.kind = ClusterKind::kUnallocated, .length = std::min(rest, max_length)};
   }
   const uint64_t key = key_of(offset);
-  const uint64_t in_table = (geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
+  const uint64_t in_table =
+      (geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
   const TableCache::Place place(l1_[geometry.l1_index(offset)], in_table);
   PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, image_.file, place));
   const SliceWords words = pin.words();
-  const Run run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(),
-                             offset, max_length, geometry);
+  const Run run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset),
+                             words.size(), offset, max_length, geometry);
   if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run.entry);
   co_return run;
 }
 
-// A whole table at once. Slices in the cache win over the disk, and are looked at first: one that is not cached then was as
-// it is on disk.
-io::Task<Result<Run>> Mapping::lookup_table(uint64_t offset, uint64_t max_length, uint64_t table_offset) {
+// A whole table at once. Slices in the cache win over the disk, and are looked at first: one that
+// is not cached then was as it is on disk.
+io::Task<Result<Run>> Mapping::lookup_table(uint64_t offset, uint64_t max_length,
+                                            uint64_t table_offset) {
   const Geometry& geometry = image_.geometry;
   const uint64_t table_bytes = geometry.cluster_size();
   const uint64_t slices = table_bytes / cache_.slice_bytes();
@@ -161,7 +172,8 @@ io::Task<Result<Run>> Mapping::lookup_table(uint64_t offset, uint64_t max_length
     std::memcpy(&word, table.data() + i * 8, 8);
     return base::from_big_endian(word);
   };
-  Run run = decode_run(get, geometry.l2_index(offset), geometry.l2_entries(), offset, max_length, geometry);
+  Run run = decode_run(get, geometry.l2_index(offset), geometry.l2_entries(), offset, max_length,
+                       geometry);
   if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run.entry);
   co_return run;
 }
@@ -178,7 +190,8 @@ io::Task<Result<Run>> Mapping::lookup_long(uint64_t offset, uint64_t max_length)
     if (!run || run->kind == ClusterKind::kInvalid) {
       const bool whole = wanted > slice_coverage();
       PLATTER_CO_ASSIGN(const uint64_t table, co_await check_l1(geometry.l1_index(at)));
-      auto found = whole && table != 0 ? co_await lookup_table(at, wanted, table) : co_await lookup(at, wanted);
+      auto found = whole && table != 0 ? co_await lookup_table(at, wanted, table)
+                                       : co_await lookup(at, wanted);
       if (!found) co_return std::unexpected(std::move(found).error());
       run = *found;
     }
@@ -288,15 +301,17 @@ io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
     base::store_big<uint64_t>(bytes, 4, offset);
     return bytes;
   };
-  auto adopted = co_await image_.replace_header_fields(field::kL1Entries,
-                                                       fields(l1_entries_, image_.header.l1_table_offset),
-                                                       fields(next.entries, next.host_offset));
+  auto adopted = co_await image_.replace_header_fields(
+      field::kL1Entries, fields(l1_entries_, image_.header.l1_table_offset),
+      fields(next.entries, next.host_offset));
   if (!adopted) {
-    if (!image_.corrupt) PLATTER_CO_TRY(co_await refcounts_.release(next.host_offset, next.clusters));
+    if (!image_.corrupt)
+      PLATTER_CO_TRY(co_await refcounts_.release(next.host_offset, next.clusters));
     co_return adopted;
   }
   const uint64_t old_clusters = image_.geometry.clusters_for(image_.header.l1_bytes());
-  if (old_clusters != 0) frees_.add(image_.header.l1_table_offset, old_clusters, FreeReason::kOther);
+  if (old_clusters != 0)
+    frees_.add(image_.header.l1_table_offset, old_clusters, FreeReason::kOther);
   l1_ = std::move(next.table);
   l1_entries_ = next.entries;
   image_.header.l1_entries = static_cast<uint32_t>(next.entries);

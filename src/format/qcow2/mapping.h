@@ -1,8 +1,8 @@
-// Mapping: where each guest cluster lives. The L1 table is held in memory whole, L2 tables by slices in a TableCache
-// that is keyed by guest offset: a hit needs neither the L1 nor a lock.
+// Mapping: where each guest cluster lives. The L1 table is held in memory whole, L2 tables by
+// slices in a TableCache that is keyed by guest offset: a hit needs neither the L1 nor a lock.
 //
-// Lookups may run on any reactor at any time. Changes happen under the image's allocation mutex. The L1 is
-// replaced only while no request is in flight (resize).
+// Lookups may run on any reactor at any time. Changes happen under the image's allocation mutex.
+// The L1 is replaced only while no request is in flight (resize).
 #pragma once
 
 #include <atomic>
@@ -22,9 +22,10 @@ class Refcounts;
 struct Run {
   ClusterKind kind = ClusterKind::kUnallocated;
   bool copied = false;
-  uint64_t length = 0;       // bytes from the offset asked
-  uint64_t host_offset = 0;  // kNormal, kZeroAllocated: of the first byte asked (contiguous over the run)
-  uint64_t entry = 0;        // as stored, of the first cluster
+  uint64_t length = 0;  // bytes from the offset asked
+  uint64_t host_offset =
+      0;               // kNormal, kZeroAllocated: of the first byte asked (contiguous over the run)
+  uint64_t entry = 0;  // as stored, of the first cluster
 };
 
 class Mapping {
@@ -33,13 +34,14 @@ class Mapping {
 
   io::Task<Result<void>> load();
 
-  // Without a lock and without waiting: nullopt if the slice is not cached. The run ends at the latest with the slice and never
-  // exceeds `max_length` (> 0). Its kind may be kInvalid: lookup() reports that.
+  // Without a lock and without waiting: nullopt if the slice is not cached. The run ends at the
+  // latest with the slice and never exceeds `max_length` (> 0). Its kind may be kInvalid: lookup()
+  // reports that.
   std::optional<Run> try_lookup(uint64_t offset, uint64_t max_length) const;
   // The same; reads the slice if need be.
   io::Task<Result<Run>> lookup(uint64_t offset, uint64_t max_length);
-  // As long a run as there is within `max_length`, over slices and tables; tables that are not cached are read whole and
-  // not kept. For status.
+  // As long a run as there is within `max_length`, over slices and tables; tables that are not
+  // cached are read whole and not kept. For status.
   io::Task<Result<Run>> lookup_long(uint64_t offset, uint64_t max_length);
 
   // ---- Under the allocation mutex
@@ -68,11 +70,12 @@ class Mapping {
     uint64_t host_offset = 0;
     uint64_t clusters = 0;
   };
-  // Writes a longer copy of the table to new clusters. A write-back round makes them durable; then adopt_l1 names
-  // them in the header (fields in one write, flush) and frees the old ones.
+  // Writes a longer copy of the table to new clusters. A write-back round makes them durable; then
+  // adopt_l1 names them in the header (fields in one write, flush) and frees the old ones.
   io::Task<Result<NewL1>> prepare_l1(uint64_t entries);
   io::Task<Result<void>> adopt_l1(NewL1 next);
-  // Lets go of the L2 tables from `first_entry` on, which map nothing. The cache holds nothing dirty and is empty afterwards.
+  // Lets go of the L2 tables from `first_entry` on, which map nothing. The cache holds nothing
+  // dirty and is empty afterwards.
   void drop_tables(uint64_t first_entry);
   uint64_t l1_entries() const { return l1_entries_; }
 

@@ -15,7 +15,8 @@ constexpr uint64_t kBatchBytes = uint64_t{8} << 20;  // in flight
 // No coroutine: a guest's read passes here.
 io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffer) {
   const uint64_t size = file.size();
-  if (offset <= size && buffer.size() <= size - offset) [[likely]] return file.read(offset, buffer);
+  if (offset <= size && buffer.size() <= size - offset) [[likely]]
+    return file.read(offset, buffer);
   const uint64_t present = offset < size ? size - offset : 0;
   buffer.sub(present, buffer.size() - present).fill_zero();
   if (present == 0) return io::Task<Result<void>>::ready();

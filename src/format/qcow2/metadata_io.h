@@ -15,8 +15,8 @@ namespace platter::format::qcow2 {
 // Fills `buffer` from `offset`; what lies past the end of the file is zero.
 io::Task<Result<void>> read_padded(block::Child& file, uint64_t offset, io::BufferList buffer);
 
-// Reads many equally large tables with a deep queue: tables that lie one after another in the file become one read,
-// and several reads are in flight. Tables are delivered in the order asked.
+// Reads many equally large tables with a deep queue: tables that lie one after another in the file
+// become one read, and several reads are in flight. Tables are delivered in the order asked.
 class TableReader {
  public:
   // `offsets` and `file` outlive the reader.
@@ -28,7 +28,8 @@ class TableReader {
   };
   // The next batch; the tables of the one before are gone.
   io::Task<Batch> next();
-  // A table of the current batch (index into `offsets`), or why it could not be read. Valid until next().
+  // A table of the current batch (index into `offsets`), or why it could not be read. Valid until
+  // next().
   Result<std::span<const uint8_t>> table(size_t index) const;
 
  private:

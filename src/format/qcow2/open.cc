@@ -17,7 +17,8 @@ TableCache::Config refcount_cache(const CacheSizes& sizes) {
   return {.slice_bytes = sizes.refcount_slice_bytes, .budget_bytes = sizes.refcount_bytes};
 }
 
-TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry, uint64_t virtual_size) {
+TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,
+                            uint64_t virtual_size) {
   const uint64_t coverage = (sizes.l2_slice_bytes / kTableEntryBytes) << geometry.cluster_bits;
   return {.slice_bytes = sizes.l2_slice_bytes,
           .budget_bytes = sizes.l2_bytes,
@@ -32,8 +33,8 @@ class SilentReporter final : public block::CheckReporter {
 
 }  // namespace
 
-Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header, const CacheSizes& caches,
-             const OpenOptions& options)
+Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header,
+             const CacheSizes& caches, const OpenOptions& options)
     : image_(node, file, log, std::move(header)),
       options_(options),
       size_(image_.header.virtual_size()),
@@ -45,18 +46,20 @@ Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header
 io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext& context) {
   const block::OpenFlags flags = context.flags();
   PLATTER_CO_ASSIGN(block::Child * file, co_await context.open_child("file", block::kImageRole));
-  PLATTER_CO_ASSIGN(Header header, co_await read_header(*file, {.tolerate_damage = flags.check,
-                                                               .max_metadata_bytes =
-                                                                   context.policy().max_metadata_bytes}));
+  PLATTER_CO_ASSIGN(
+      Header header,
+      co_await read_header(*file, {.tolerate_damage = flags.check,
+                                   .max_metadata_bytes = context.policy().max_metadata_bytes}));
   if (!flags.no_io) PLATTER_CO_TRY(check_supported(header));
   if (!flags.read_only && !flags.check && header.has(kCorrupt)) {
     co_return fail(EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
   }
   PLATTER_CO_ASSIGN(const CacheSizes caches, read_cache_sizes(context.options(), header));
-  PLATTER_CO_ASSIGN(const OpenOptions options, read_open_options(context.options(), header, flags.unmap));
+  PLATTER_CO_ASSIGN(const OpenOptions options,
+                    read_open_options(context.options(), header, flags.unmap));
   const bool no_io = flags.no_io || flags.check;
-  std::unique_ptr<Qcow2> driver(new Qcow2(context.node(), *file, context.graph().environment().log, std::move(header),
-                                          caches, options));
+  std::unique_ptr<Qcow2> driver(new Qcow2(context.node(), *file, context.graph().environment().log,
+                                          std::move(header), caches, options));
   driver->no_io_ = no_io;
   // A check reads the file by itself: damaged tables must not keep it from being done.
   if (!no_io) PLATTER_CO_TRY(co_await driver->load());
@@ -75,8 +78,9 @@ io::Task<Result<std::vector<Snapshot>>> Qcow2::load_snapshots(block::OpenFlags f
 
 io::Task<Result<std::vector<Bitmap>>> Qcow2::load_bitmaps(block::OpenFlags flags) {
   if (image_.header.bitmaps_out_of_step) {
-    image_.log->warning("a program lacking bitmap support modified this file, so all bitmaps are now "
-                        "considered inconsistent");
+    image_.log->warning(
+        "a program lacking bitmap support modified this file, so all bitmaps are now "
+        "considered inconsistent");
   }
   auto bitmaps = co_await read_bitmap_directory(*image_.file, image_.header);
   // Only info shows them: a bad directory spoils nothing else.
@@ -89,14 +93,16 @@ io::Task<Result<void>> Qcow2::load() {
   co_return co_await mapping_.load();
 }
 
-// Makes the image one that may be written: counts are right, features that we do not know are told so.
+// Makes the image one that may be written: counts are right, features that we do not know are told
+// so.
 io::Task<Result<void>> Qcow2::begin_writing() {
   image_.writable = true;
   if (image_.header.has(kDirty)) {
     auto rebuilt = co_await rebuild_refcounts();
     if (!rebuilt) {
       image_.writable = false;
-      co_return std::unexpected(std::move(rebuilt).error().with_context("Could not repair dirty image"));
+      co_return std::unexpected(
+          std::move(rebuilt).error().with_context("Could not repair dirty image"));
     }
   }
   const uint64_t known = image_.header.autoclear & kKnownAutoclear;
@@ -110,7 +116,8 @@ io::Task<Result<void>> Qcow2::begin_writing() {
   co_return Result<void>{};
 }
 
-// The refcounts of an image that was not closed: every reference is counted and the blocks written anew where they differ.
+// The refcounts of an image that was not closed: every reference is counted and the blocks written
+// anew where they differ.
 io::Task<Result<void>> Qcow2::rebuild_refcounts() {
   SilentReporter reporter;
   PLATTER_CO_ASSIGN(const ReferenceCounts counts,
@@ -137,7 +144,9 @@ block::Limits Qcow2::limits() const {
   return limits;
 }
 
-Result<block::DriverInfo> Qcow2::info() const { return describe(image_.header, bitmaps_, snapshots_); }
+Result<block::DriverInfo> Qcow2::info() const {
+  return describe(image_.header, bitmaps_, snapshots_);
+}
 
 io::Task<Result<uint64_t>> Qcow2::allocated_size() {
   return image_.file->node().driver().allocated_size();

@@ -25,66 +25,97 @@ constexpr std::string_view kOverlapTemplates[] = {"none", "constant", "cached", 
 
 constexpr base::OptionDef kDefs[] = {
     {.name = "lazy-refcounts", .type = OptionType::kBool, .help = "Postpone refcount updates"},
-    {.name = "pass-discard-request", .type = OptionType::kBool,
+    {.name = "pass-discard-request",
+     .type = OptionType::kBool,
      .help = "Pass guest discard requests to the layer below"},
-    {.name = "pass-discard-snapshot", .type = OptionType::kBool,
-     .help = "Generate discard requests when snapshot related space is freed", .default_value = "on"},
-    {.name = "pass-discard-other", .type = OptionType::kBool,
-     .help = "Generate discard requests when other clusters are freed", .default_value = "off"},
-    {.name = "overlap-check", .type = OptionType::kString,
-     .help = "Selects which overlap checks to perform", .choices = kOverlapTemplates},
-    {.name = "overlap-check.template", .type = OptionType::kString,
-     .help = "Selects which overlap checks to perform", .choices = kOverlapTemplates},
-    {.name = "overlap-check.main-header", .type = OptionType::kBool,
+    {.name = "pass-discard-snapshot",
+     .type = OptionType::kBool,
+     .help = "Generate discard requests when snapshot related space is freed",
+     .default_value = "on"},
+    {.name = "pass-discard-other",
+     .type = OptionType::kBool,
+     .help = "Generate discard requests when other clusters are freed",
+     .default_value = "off"},
+    {.name = "overlap-check",
+     .type = OptionType::kString,
+     .help = "Selects which overlap checks to perform",
+     .choices = kOverlapTemplates},
+    {.name = "overlap-check.template",
+     .type = OptionType::kString,
+     .help = "Selects which overlap checks to perform",
+     .choices = kOverlapTemplates},
+    {.name = "overlap-check.main-header",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into the main qcow2 header"},
-    {.name = "overlap-check.active-l1", .type = OptionType::kBool,
+    {.name = "overlap-check.active-l1",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into the active L1 table"},
-    {.name = "overlap-check.active-l2", .type = OptionType::kBool,
+    {.name = "overlap-check.active-l2",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into an active L2 table"},
-    {.name = "overlap-check.refcount-table", .type = OptionType::kBool,
+    {.name = "overlap-check.refcount-table",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into the refcount table"},
-    {.name = "overlap-check.refcount-block", .type = OptionType::kBool,
+    {.name = "overlap-check.refcount-block",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into a refcount block"},
-    {.name = "overlap-check.snapshot-table", .type = OptionType::kBool,
+    {.name = "overlap-check.snapshot-table",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into the snapshot table"},
-    {.name = "overlap-check.inactive-l1", .type = OptionType::kBool,
+    {.name = "overlap-check.inactive-l1",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into an inactive L1 table"},
-    {.name = "overlap-check.inactive-l2", .type = OptionType::kBool,
+    {.name = "overlap-check.inactive-l2",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into an inactive L2 table"},
-    {.name = "overlap-check.bitmap-directory", .type = OptionType::kBool,
+    {.name = "overlap-check.bitmap-directory",
+     .type = OptionType::kBool,
      .help = "Check for unintended writes into the bitmap directory"},
-    {.name = "cache-size", .type = OptionType::kSize,
-     .help = "Maximum combined metadata (L2 tables and refcount blocks) cache size", .max = kMaxCacheBytes},
-    {.name = "l2-cache-size", .type = OptionType::kSize, .help = "Maximum L2 table cache size",
+    {.name = "cache-size",
+     .type = OptionType::kSize,
+     .help = "Maximum combined metadata (L2 tables and refcount blocks) cache size",
      .max = kMaxCacheBytes},
-    {.name = "l2-cache-entry-size", .type = OptionType::kSize, .help = "Size of each entry in the L2 cache",
+    {.name = "l2-cache-size",
+     .type = OptionType::kSize,
+     .help = "Maximum L2 table cache size",
      .max = kMaxCacheBytes},
-    {.name = "refcount-cache-size", .type = OptionType::kSize, .help = "Maximum refcount block cache size",
+    {.name = "l2-cache-entry-size",
+     .type = OptionType::kSize,
+     .help = "Size of each entry in the L2 cache",
      .max = kMaxCacheBytes},
-    {.name = "cache-clean-interval", .type = OptionType::kNumber,
-     .help = "Clean unused cache entries after this time (in seconds)", .max = UINT32_MAX},
+    {.name = "refcount-cache-size",
+     .type = OptionType::kSize,
+     .help = "Maximum refcount block cache size",
+     .max = kMaxCacheBytes},
+    {.name = "cache-clean-interval",
+     .type = OptionType::kNumber,
+     .help = "Clean unused cache entries after this time (in seconds)",
+     .max = UINT32_MAX},
 };
 
 }  // namespace
 
 constinit const base::OptionSchema kRuntimeOptions{kDefs};
 
-Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header, bool unmap) {
+Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header,
+                                      bool unmap) {
   OpenOptions result;
   result.pass_discard_request =
       options.given("pass-discard-request") ? options.get_bool("pass-discard-request") : unmap;
   result.pass_discard_other = options.get_bool("pass-discard-other");
-  result.lazy_refcounts =
-      options.given("lazy-refcounts") ? options.get_bool("lazy-refcounts") : header.has(kLazyRefcounts);
+  result.lazy_refcounts = options.given("lazy-refcounts") ? options.get_bool("lazy-refcounts")
+                                                          : header.has(kLazyRefcounts);
   if (result.lazy_refcounts && header.version < 3) {
-    return fail(EINVAL, "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
+    return fail(EINVAL,
+                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
   }
   if (options.given("overlap-check") && options.given("overlap-check.template") &&
       options.get_string("overlap-check") != options.get_string("overlap-check.template")) {
-    return fail(EINVAL, fmt::format("Conflicting values for qcow2 options 'overlap-check' ('{}') and "
-                                    "'overlap-check.template' ('{}')",
-                                    options.get_string("overlap-check"),
-                                    options.get_string("overlap-check.template")));
+    return fail(EINVAL,
+                fmt::format("Conflicting values for qcow2 options 'overlap-check' ('{}') and "
+                            "'overlap-check.template' ('{}')",
+                            options.get_string("overlap-check"),
+                            options.get_string("overlap-check.template")));
   }
   return result;
 }
@@ -92,8 +123,8 @@ Result<OpenOptions> read_open_options(const base::OptionSet& options, const Head
 Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header& header) {
   const uint64_t cluster = header.cluster_size();
   // What covers the whole disk, and every refcount of a file of that size.
-  const uint64_t l2_needed =
-      base::align_up(header.virtual_size() / cluster * kTableEntryBytes + kTableEntryBytes, cluster);
+  const uint64_t l2_needed = base::align_up(
+      header.virtual_size() / cluster * kTableEntryBytes + kTableEntryBytes, cluster);
   const uint64_t min_refcount = kMinRefcountCacheClusters * cluster;
 
   CacheSizes sizes;
@@ -103,7 +134,9 @@ Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header
   if (total_given) {
     const uint64_t total = options.get_size("cache-size");
     if (l2_given && refcount_given) {
-      return fail(EINVAL, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+      return fail(
+          EINVAL,
+          "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
     }
     if (l2_given && options.get_size("l2-cache-size") > total) {
       return fail(EINVAL, "l2-cache-size may not exceed cache-size");
@@ -118,13 +151,15 @@ Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header
       sizes.refcount_bytes = options.get_size("refcount-cache-size");
       sizes.l2_bytes = total - sizes.refcount_bytes;
     } else {
-      sizes.refcount_bytes = total >= l2_needed + min_refcount ? total - l2_needed : std::min(total, min_refcount);
+      sizes.refcount_bytes =
+          total >= l2_needed + min_refcount ? total - l2_needed : std::min(total, min_refcount);
       sizes.l2_bytes = total - sizes.refcount_bytes;
     }
   } else {
-    sizes.l2_bytes = l2_given ? options.get_size("l2-cache-size") : std::min(kDefaultL2CacheBytes, l2_needed);
-    sizes.refcount_bytes =
-        refcount_given ? options.get_size("refcount-cache-size") : std::max(kDefaultRefcountCacheBytes, min_refcount);
+    sizes.l2_bytes =
+        l2_given ? options.get_size("l2-cache-size") : std::min(kDefaultL2CacheBytes, l2_needed);
+    sizes.refcount_bytes = refcount_given ? options.get_size("refcount-cache-size")
+                                          : std::max(kDefaultRefcountCacheBytes, min_refcount);
   }
   sizes.l2_bytes = std::min({sizes.l2_bytes, l2_needed, kMaxUsedCacheBytes});
   sizes.refcount_bytes = std::clamp(sizes.refcount_bytes, min_refcount, kMaxUsedCacheBytes);
@@ -135,8 +170,11 @@ Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header
     sizes.l2_slice_bytes = options.get_size("l2-cache-entry-size");
     if (sizes.l2_slice_bytes < kMinSliceBytes || sizes.l2_slice_bytes > cluster ||
         !base::is_power_of_two(sizes.l2_slice_bytes)) {
-      return fail(EINVAL, fmt::format("L2 cache entry size must be a power of two between {} and the cluster size ({})",
-                                      kMinSliceBytes, cluster));
+      return fail(
+          EINVAL,
+          fmt::format(
+              "L2 cache entry size must be a power of two between {} and the cluster size ({})",
+              kMinSliceBytes, cluster));
     }
   }
   return sizes;

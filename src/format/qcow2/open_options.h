@@ -25,7 +25,8 @@ struct CacheSizes {
 };
 
 // `unmap`: the node was opened with discard=unmap.
-Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header, bool unmap);
+Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header,
+                                      bool unmap);
 Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header& header);
 
 }  // namespace platter::format::qcow2

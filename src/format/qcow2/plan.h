@@ -13,7 +13,7 @@ struct Qcow2::Plan {
   uint64_t length = 0;
   bool head_zero = false;  // what is before and behind them in their clusters reads zero
   bool tail_zero = false;
-  uint64_t linked = 0;     // clusters
+  uint64_t linked = 0;  // clusters
 };
 
 }  // namespace platter::format::qcow2

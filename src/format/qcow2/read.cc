@@ -79,18 +79,12 @@ io::Task<Result<void>> Qcow2::read_slow(uint64_t offset, io::BufferList buffers)
 
 io::Task<Result<void>> Qcow2::read_run(Run run, uint64_t offset, io::BufferList buffers) {
   switch (run.kind) {
-    case ClusterKind::kNormal:
-      return read_padded(*image_.file, run.host_offset, buffers);
-    case ClusterKind::kCompressed:
-      return read_compressed(run, offset, buffers);
-    case ClusterKind::kUnallocated:
-      return read_backing(offset, buffers);
+    case ClusterKind::kNormal: return read_padded(*image_.file, run.host_offset, buffers);
+    case ClusterKind::kCompressed: return read_compressed(run, offset, buffers);
+    case ClusterKind::kUnallocated: return read_backing(offset, buffers);
     case ClusterKind::kZero:
-    case ClusterKind::kZeroAllocated:
-      buffers.fill_zero();
-      return io::Task<Result<void>>::ready();
-    case ClusterKind::kInvalid:
-      break;
+    case ClusterKind::kZeroAllocated: buffers.fill_zero(); return io::Task<Result<void>>::ready();
+    case ClusterKind::kInvalid: break;
   }
   PLATTER_ASSERT(false);
   __builtin_unreachable();
@@ -125,8 +119,8 @@ io::Task<Result<void>> Qcow2::read_compressed(Run run, uint64_t offset, io::Buff
     };
     auto result = co_await io::Reactor::current()->call(decompress);
     if (!result) {
-      co_return std::unexpected(std::move(result).error().with_context(
-          fmt::format("qcow2: Could not decompress the cluster at guest offset {:#x}", offset - in_cluster)));
+      co_return std::unexpected(std::move(result).error().with_context(fmt::format(
+          "qcow2: Could not decompress the cluster at guest offset {:#x}", offset - in_cluster)));
     }
     cluster = std::move(fresh);
     std::lock_guard lock(last_mutex_);
@@ -136,7 +130,8 @@ io::Task<Result<void>> Qcow2::read_compressed(Run run, uint64_t offset, io::Buff
   co_return Result<void>{};
 }
 
-io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t length, block::StatusDetail detail) {
+io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t length,
+                                                   block::StatusDetail detail) {
   length = std::min(length, size() - std::min(size(), offset));
   if (length == 0) co_return block::BlockStatus{.eof = true};
   PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup_long(offset, length));
@@ -161,7 +156,8 @@ io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t len
 io::Task<Result<bool>> Qcow2::is_sparse() {
   auto known = sparse_.load(std::memory_order_relaxed);
   if (known == Sparse::kUnknown) {
-    // An image whose mapping was allocated ahead of its data occupies far less than its file is long.
+    // An image whose mapping was allocated ahead of its data occupies far less than its file is
+    // long.
     auto allocated = co_await image_.file->node().driver().allocated_size();
     const uint64_t clusters = image_.file->size() >> image_.geometry.cluster_bits;
     const uint64_t on_disk = allocated ? *allocated >> image_.geometry.cluster_bits : clusters;

@@ -1,4 +1,5 @@
-// The background task that brings freed clusters back to the allocator (free_queue.h), flush and close.
+// The background task that brings freed clusters back to the allocator (free_queue.h), flush and
+// close.
 
 #include "base/try.h"
 #include "format/qcow2/driver.h"
@@ -35,7 +36,8 @@ io::Task<void> Qcow2::reclaim() {
   reclaiming_.store(false);
 }
 
-// Nobody uses the clusters any more. The file is told first: a discard that came late would erase what the next owner writes.
+// Nobody uses the clusters any more. The file is told first: a discard that came late would erase
+// what the next owner writes.
 io::Task<Result<void>> Qcow2::reclaim_ranges(std::vector<FreedRange> ranges) {
   const unsigned bits = image_.geometry.cluster_bits;
   for (const FreedRange& range : ranges) {

@@ -53,9 +53,11 @@ uint64_t Refcounts::slice_entries() const {
 io::Task<Result<void>> Refcounts::load() {
   const uint64_t bytes = image_.header.refcount_table_bytes();
   io::AlignedBuffer buffer(bytes);
-  PLATTER_CO_TRY(co_await read_padded(*image_.file, image_.header.refcount_table_offset, buffer.view()));
+  PLATTER_CO_TRY(
+      co_await read_padded(*image_.file, image_.header.refcount_table_offset, buffer.view()));
   table_.resize(bytes / kTableEntryBytes);
-  for (size_t i = 0; i < table_.size(); ++i) table_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
+  for (size_t i = 0; i < table_.size(); ++i)
+    table_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
   dirty_.reset(bytes, image_.metadata_unit);
   fresh_from_ = 0;
   file_reached(image_.file->size());
@@ -79,7 +81,8 @@ Result<uint64_t> Refcounts::check_block_entry(uint64_t block) const {
   const uint64_t offset = entry & kRefcountTableOffsetMask;
   if ((entry & kRefcountTableReservedMask) != 0 || !image_.geometry.is_aligned(offset) ||
       offset > kMaxHostOffset) {
-    return fail(EIO, fmt::format("Refblock offset {:#x} unaligned (reftable index: {:#x})", entry, block));
+    return fail(
+        EIO, fmt::format("Refblock offset {:#x} unaligned (reftable index: {:#x})", entry, block));
   }
   return offset;
 }
@@ -147,7 +150,8 @@ io::Task<Result<HostRun>> Refcounts::allocate(uint64_t max_clusters) {
   }
 }
 
-// What every allocation passes: limits, and that no structure which everything hangs from is handed out.
+// What every allocation passes: limits, and that no structure which everything hangs from is handed
+// out.
 io::Task<Result<HostRun>> Refcounts::finish_allocation(uint64_t cluster, uint64_t clusters) {
   const unsigned bits = image_.geometry.cluster_bits;
   const uint64_t offset = cluster << bits;
@@ -176,9 +180,10 @@ bool Refcounts::overlaps_metadata(uint64_t host_offset, uint64_t bytes) const {
          overlaps(header.snapshots_offset, header.snapshot_count);
 }
 
-// Makes refcount blocks `first_block`... that lie at the start of the range they describe, followed by clusters that are
-// in use already: `clusters_used` in all, blocks included.
-io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t blocks, uint64_t clusters_used) {
+// Makes refcount blocks `first_block`... that lie at the start of the range they describe, followed
+// by clusters that are in use already: `clusters_used` in all, blocks included.
+io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t blocks,
+                                             uint64_t clusters_used) {
   const Geometry& geometry = image_.geometry;
   const uint64_t per_block = geometry.refcount_block_entries();
   const uint64_t first_cluster = first_block << geometry.refcount_block_bits();
@@ -196,11 +201,13 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
   for (uint64_t i = 0; i < blocks; ++i) {
     PLATTER_ASSERT(table_[first_block + i] == 0);
     content.view().fill_zero();
-    const uint64_t used = std::min(per_block, clusters_used - std::min(clusters_used, i * per_block));
+    const uint64_t used =
+        std::min(per_block, clusters_used - std::min(clusters_used, i * per_block));
     for (uint64_t entry = 0; entry < used; ++entry) {
       qcow2::store_refcount(content.data(), entry, geometry.refcount_order, 1);
     }
-    PLATTER_CO_TRY(co_await image_.file->write(offset + (i << geometry.cluster_bits), content.view()));
+    PLATTER_CO_TRY(
+        co_await image_.file->write(offset + (i << geometry.cluster_bits), content.view()));
   }
   for (uint64_t i = 0; i < blocks; ++i) {
     table_[first_block + i] = offset + (i << geometry.cluster_bits);
@@ -260,7 +267,8 @@ io::Task<Result<HostRun>> Refcounts::allocate_contiguous(uint64_t clusters) {
   co_return co_await allocate_beyond(clusters);
 }
 
-// Order: the new blocks and the whole new table, a flush, the header's fields in one write, a flush.
+// Order: the new blocks and the whole new table, a flush, the header's fields in one write, a
+// flush.
 io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   const Geometry& geometry = image_.geometry;
   const uint64_t per_block = geometry.refcount_block_entries();
@@ -283,10 +291,12 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   table_.resize(table_clusters * per_cluster);
   dirty_.reset(table_.size() * kTableEntryBytes, image_.metadata_unit);
   auto grown = co_await add_blocks(first, blocks, blocks + table_clusters);
-  const uint64_t new_offset = ((first << geometry.refcount_block_bits()) + blocks) << geometry.cluster_bits;
+  const uint64_t new_offset = ((first << geometry.refcount_block_bits()) + blocks)
+                              << geometry.cluster_bits;
   if (grown) {
     io::AlignedBuffer content(table_.size() * kTableEntryBytes);
-    for (size_t i = 0; i < table_.size(); ++i) base::store_big<uint64_t>(content.span(), i * 8, table_[i]);
+    for (size_t i = 0; i < table_.size(); ++i)
+      base::store_big<uint64_t>(content.span(), i * 8, table_[i]);
     grown = co_await image_.file->write(new_offset, content.view());
   }
   if (grown) grown = co_await image_.file->flush();
@@ -301,7 +311,8 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
     for (uint64_t block = first; block < old_entries; ++block) table_[block] = 0;
     dirty_.reset(old_entries * kTableEntryBytes, image_.metadata_unit);
     for (uint64_t block = 0; block < old_entries; ++block) dirty_.mark(block * kTableEntryBytes);
-    co_return std::unexpected(std::move(grown).error().with_context("Could not grow the refcount table"));
+    co_return std::unexpected(
+        std::move(grown).error().with_context("Could not grow the refcount table"));
   }
   image_.header.refcount_table_offset = new_offset;
   image_.header.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
@@ -317,8 +328,8 @@ io::Task<Result<void>> Refcounts::release(uint64_t host_offset, uint64_t cluster
   while (clusters > 0) {
     const uint64_t block = block_of(cluster);
     if (block >= table_.size() || table_[block] == 0) {
-      co_return std::unexpected(co_await image_.corruption(fmt::format(
-          "Refcount block missing for cluster {} that is being freed", cluster)));
+      co_return std::unexpected(co_await image_.corruption(
+          fmt::format("Refcount block missing for cluster {} that is being freed", cluster)));
     }
     PLATTER_CO_ASSIGN(auto pin, co_await slice(cluster));
     const SliceWords words = pin.words();
@@ -382,21 +393,25 @@ void Refcounts::table_write_failed(const std::vector<StagedWrite>& writes) {
   const uint64_t end = start + image_.header.refcount_table_bytes();
   for (const StagedWrite& write : writes) {
     // A table that has grown since was written whole.
-    if (write.host_offset >= start && write.host_offset < end) dirty_.mark(write.host_offset - start);
+    if (write.host_offset >= start && write.host_offset < end)
+      dirty_.mark(write.host_offset - start);
   }
 }
 
 io::Task<Result<void>> Refcounts::overwrite(const ReferenceCounts& counts) {
   const uint64_t per_block = image_.geometry.refcount_block_entries();
-  const uint64_t blocks = std::max<uint64_t>(base::divide_round_up(counts.clusters(), per_block), table_.size());
+  const uint64_t blocks =
+      std::max<uint64_t>(base::divide_round_up(counts.clusters(), per_block), table_.size());
   for (uint64_t block = 0; block < blocks; ++block) {
     const uint64_t first = block * per_block;
     if (block < table_.size() && table_[block] != 0) {
       PLATTER_CO_TRY(co_await overwrite_block(first, counts));
       continue;
     }
-    for (uint64_t cluster = first; cluster < std::min(first + per_block, counts.clusters()); ++cluster) {
-      if (counts.get(cluster) != 0) co_return fail(EIO, fmt::format("Cluster {} has no refcount block", cluster));
+    for (uint64_t cluster = first; cluster < std::min(first + per_block, counts.clusters());
+         ++cluster) {
+      if (counts.get(cluster) != 0)
+        co_return fail(EIO, fmt::format("Cluster {} has no refcount block", cluster));
     }
   }
   free_hint_ = 0;
@@ -408,12 +423,15 @@ io::Task<Result<void>> Refcounts::overwrite_block(uint64_t first, const Referenc
   const unsigned order = image_.geometry.refcount_order;
   const uint64_t end = first + image_.geometry.refcount_block_entries();
   for (; first < end; first += entries) {
-    const auto wanted = [&](uint64_t i) { return first + i < counts.clusters() ? counts.get(first + i) : 0; };
+    const auto wanted = [&](uint64_t i) {
+      return first + i < counts.clusters() ? counts.get(first + i) : 0;
+    };
     PLATTER_CO_ASSIGN(auto pin, co_await slice(first));
     bool changed = false;
     for (uint64_t i = 0; i < entries; ++i) {
       if (load_refcount(pin.words(), i, order) == wanted(i)) continue;
-      if (wanted(i) > image_.geometry.max_refcount()) co_return fail(EIO, "A refcount would overflow");
+      if (wanted(i) > image_.geometry.max_refcount())
+        co_return fail(EIO, "A refcount would overflow");
       store_refcount(pin.words(), i, order, wanted(i));
       changed = true;
     }
@@ -433,7 +451,7 @@ io::Task<Result<uint64_t>> Refcounts::end_of_used() {
     for (uint64_t part = image_.geometry.refcount_block_entries() / entries; part-- > 0;) {
       PLATTER_CO_ASSIGN(auto pin, co_await slice(first + part * entries));
       for (uint64_t i = entries; i-- > 0;) {
-        if (load_refcount(pin.words(), i, order) != 0) co_return first + part * entries + i + 1;
+        if (load_refcount(pin.words(), i, order) != 0) co_return first + part* entries + i + 1;
       }
     }
   }

@@ -1,7 +1,7 @@
 // Refcounts: how many references every host cluster has, and where free ones are.
 //
-// The refcount table is held in memory whole, refcount blocks by slices in a TableCache. Everything here happens under
-// the image's allocation mutex (const table walks included), except load().
+// The refcount table is held in memory whole, refcount blocks by slices in a TableCache. Everything
+// here happens under the image's allocation mutex (const table walks included), except load().
 #pragma once
 
 #include <cstdint>
@@ -47,16 +47,19 @@ class Refcounts {
   io::Task<Result<void>> overwrite(const ReferenceCounts& counts);
   // The cluster after the last one that has a reference.
   io::Task<Result<uint64_t>> end_of_used();
-  // Takes the last refcount blocks out of the table while they count nothing but themselves. The cache holds nothing dirty
-  // and is empty afterwards.
+  // Takes the last refcount blocks out of the table while they count nothing but themselves. The
+  // cache holds nothing dirty and is empty afterwards.
   io::Task<Result<void>> drop_empty_blocks();
   // Tells that the file holds (or held) bytes up to `end`: nothing below is fresh.
   void file_reached(uint64_t end);
-  // The file was truncated to (or not far beyond) end_of_used(): what it grows by now is fresh again.
+  // The file was truncated to (or not far beyond) end_of_used(): what it grows by now is fresh
+  // again.
   void file_was_cut();
 
  private:
-  uint64_t block_of(uint64_t cluster) const { return image_.geometry.refcount_table_index(cluster); }
+  uint64_t block_of(uint64_t cluster) const {
+    return image_.geometry.refcount_table_index(cluster);
+  }
   uint64_t slice_entries() const;
   uint64_t slice_of(uint64_t cluster) const { return cluster / slice_entries(); }
   Result<uint64_t> check_block_entry(uint64_t block) const;

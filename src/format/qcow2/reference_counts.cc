@@ -31,7 +31,9 @@ uint8_t width_for(uint64_t value) {
 }  // namespace
 
 ReferenceCounts::ReferenceCounts(uint64_t clusters, uint64_t budget)
-    : clusters_(clusters), budget_(budget), chunks_((clusters + kChunkClusters - 1) >> kChunkBits) {}
+    : clusters_(clusters),
+      budget_(budget),
+      chunks_((clusters + kChunkClusters - 1) >> kChunkBits) {}
 
 Result<ReferenceCounts> ReferenceCounts::create(uint64_t clusters, uint64_t max_memory_bytes) {
   const uint64_t chunks = base::divide_round_up(clusters, kChunkClusters);

@@ -1,8 +1,8 @@
 // ReferenceCounts: one count for each cluster of a file, in as little memory as the counts need.
 //
-// Counts lie in chunks of kChunkClusters. A chunk takes no memory while its counts are zero and widens from one byte a
-// count to 2, 4 and 8 as they grow. The whole is limited by a budget. Chunks are small, so that few references
-// scattered over a large sparse file cost little.
+// Counts lie in chunks of kChunkClusters. A chunk takes no memory while its counts are zero and
+// widens from one byte a count to 2, 4 and 8 as they grow. The whole is limited by a budget. Chunks
+// are small, so that few references scattered over a large sparse file cost little.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,8 @@ class ReferenceCounts {
   uint64_t get(uint64_t cluster) const {
     const Chunk& chunk = chunks_[cluster >> kChunkBits];
     const uint64_t index = cluster & (kChunkClusters - 1);
-    if (chunk.width == 1) [[likely]] return chunk.data[index];
+    if (chunk.width == 1) [[likely]]
+      return chunk.data[index];
     return get_wide(chunk, index);
   }
   // False: the budget does not allow the memory that this needs; nothing is changed.
@@ -44,8 +45,8 @@ class ReferenceCounts {
     return set_wide(chunk, cluster & (kChunkClusters - 1), value);
   }
 
-  // Calls fn(cluster) for every cluster whose count differs between `a` and `b` (of equal size), in order. As
-  // fast as memory where they are equal. Stops when fn returns false.
+  // Calls fn(cluster) for every cluster whose count differs between `a` and `b` (of equal size), in
+  // order. As fast as memory where they are equal. Stops when fn returns false.
   template <typename Fn>
   static void for_each_difference(const ReferenceCounts& a, const ReferenceCounts& b, Fn fn) {
     for (uint64_t chunk = 0; chunk < a.chunks_.size(); ++chunk) {

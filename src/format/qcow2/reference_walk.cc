@@ -73,8 +73,10 @@ void ReferenceWalk::count(uint64_t offset, uint64_t length, uint64_t weight) {
   // The last cluster of the file may be incomplete: what ends within it is in order.
   const auto end = base::checked_add(offset, length);
   if (!end || (*end > file_size_ && *end - file_size_ >= geometry_.cluster_size())) {
-    corruption(fmt::format("ERROR: counting reference for region exceeding the end of the file by "
-                           "one cluster or more: offset 0x{:x} size 0x{:x}", offset, length));
+    corruption(
+        fmt::format("ERROR: counting reference for region exceeding the end of the file by "
+                    "one cluster or more: offset 0x{:x} size 0x{:x}",
+                    offset, length));
     return;
   }
   const uint64_t last = (*end - 1) >> geometry_.cluster_bits;
@@ -86,13 +88,17 @@ void ReferenceWalk::count(uint64_t offset, uint64_t length, uint64_t weight) {
 bool ReferenceWalk::count_cluster(uint64_t cluster, uint64_t weight) {
   const uint64_t old = counts_.get(cluster);
   uint64_t value = 0;
-  if (__builtin_add_overflow(old, weight, &value) || value > geometry_.max_refcount()) [[unlikely]] {
-    corruption(fmt::format("ERROR: overflow cluster offset=0x{:x}", cluster << geometry_.cluster_bits));
-    reporter_.report("Use qemu-img amend to increase the refcount entry width or qemu-img convert "
-                     "to create a clean copy if the image cannot be opened for writing");
+  if (__builtin_add_overflow(old, weight, &value) || value > geometry_.max_refcount())
+      [[unlikely]] {
+    corruption(
+        fmt::format("ERROR: overflow cluster offset=0x{:x}", cluster << geometry_.cluster_bits));
+    reporter_.report(
+        "Use qemu-img amend to increase the refcount entry width or qemu-img convert "
+        "to create a clean copy if the image cannot be opened for writing");
     value = geometry_.max_refcount();
   }
-  if (counts_.set(cluster, value)) [[likely]] return true;
+  if (counts_.set(cluster, value)) [[likely]]
+    return true;
   out_of_memory_ = true;
   return false;
 }
@@ -237,8 +243,10 @@ void ReferenceWalk::walk_l2(std::span<const uint8_t> table, uint64_t weight, boo
 void ReferenceWalk::walk_compressed(uint64_t entry, uint64_t weight, bool active) {
   const CompressedSpan span = decode_compressed(entry, geometry_.cluster_bits);
   if (entry & kCopiedFlag) {
-    corruption(fmt::format("ERROR: coffset=0x{:x}: copied flag must never be set for compressed "
-                           "clusters", span.host_offset));
+    corruption(
+        fmt::format("ERROR: coffset=0x{:x}: copied flag must never be set for compressed "
+                    "clusters",
+                    span.host_offset));
   }
   count(span.host_offset, span.length, weight);
   if (!active) return;
@@ -261,8 +269,9 @@ void ReferenceWalk::walk_allocated(uint64_t entry, uint64_t weight, bool active)
     return;
   }
   if (!geometry_.is_aligned(offset)) {
-    corruption(fmt::format("ERROR offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.",
-                           offset, entry & kZeroFlag ? "Preallocated" : "Data"));
+    corruption(
+        fmt::format("ERROR offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.",
+                    offset, entry & kZeroFlag ? "Preallocated" : "Data"));
   }
   count(offset, geometry_.cluster_size(), weight);
 }
@@ -287,9 +296,10 @@ io::Task<Result<void>> ReferenceWalk::walk_bitmaps() {
     PLATTER_CO_ASSIGN(auto table, co_await read_table(bitmap.table_offset, bitmap.table_entries));
     for (const uint64_t entry : table) {
       const uint64_t offset = entry & kOffsetMask;
-      if ((entry & kBitmapReservedMask) || !geometry_.is_aligned(offset) || (offset && (entry & 1))) {
-        corruption(fmt::format("ERROR bitmap '{}' has an invalid table entry: {:x}", bitmap.name,
-                               entry));
+      if ((entry & kBitmapReservedMask) || !geometry_.is_aligned(offset) ||
+          (offset && (entry & 1))) {
+        corruption(
+            fmt::format("ERROR bitmap '{}' has an invalid table entry: {:x}", bitmap.name, entry));
       } else if (offset != 0) {
         count(offset, geometry_.cluster_size());
       }
@@ -306,8 +316,10 @@ void ReferenceWalk::walk_refcount_blocks(std::span<const uint64_t> refcount_tabl
     if (entry & kRefcountTableReservedMask) {
       corruption(fmt::format("ERROR refcount table entry {} has reserved bits set", i));
     } else if (!geometry_.is_aligned(offset)) {
-      corruption(fmt::format("ERROR refcount block {} is not cluster aligned; refcount table entry "
-                             "corrupted", i));
+      corruption(
+          fmt::format("ERROR refcount block {} is not cluster aligned; refcount table entry "
+                      "corrupted",
+                      i));
     } else if (offset >= file_size_) {
       corruption(fmt::format("ERROR refcount block {} is outside image", i));
     } else {
@@ -370,10 +382,12 @@ io::Task<void> ReferenceWalk::report_copied_flag_of_l1(uint64_t index, uint64_t 
 io::Task<void> ReferenceWalk::report_copied_flags_of_l2(std::span<const uint8_t> table) {
   for (size_t offset = 0; offset < table.size(); offset += kTableEntryBytes) {
     const uint64_t entry = load_big<uint64_t>(table, offset);
-    if ((entry & kCompressedFlag) || (entry & kOffsetMask) == 0 || !copied_disagrees(entry)) continue;
+    if ((entry & kCompressedFlag) || (entry & kOffsetMask) == 0 || !copied_disagrees(entry))
+      continue;
     const uint64_t stored = co_await exact_count(entry & kOffsetMask);
     if ((stored == 1) == ((entry & kCopiedFlag) != 0)) continue;
-    corruption(fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry, stored));
+    corruption(
+        fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry, stored));
   }
 }
 

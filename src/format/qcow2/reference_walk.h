@@ -1,5 +1,6 @@
-// ReferenceWalk: follows every reference that an image holds, counts them per cluster, and reports what
-// cannot be followed. The first half of a check; also what a rebuild of reference counts starts from.
+// ReferenceWalk: follows every reference that an image holds, counts them per cluster, and reports
+// what cannot be followed. The first half of a check; also what a rebuild of reference counts
+// starts from.
 #pragma once
 
 #include <cstdint>
@@ -16,16 +17,17 @@ namespace platter::format::qcow2 {
 
 class ReferenceWalk {
  public:
-  // All references outlive the walk. `stored` are the image's own counts, to compare copied flags with; null: don't.
+  // All references outlive the walk. `stored` are the image's own counts, to compare copied flags
+  // with; null: don't.
   ReferenceWalk(block::Child& file, const Header& header, const ReferenceCounts* stored,
                 block::CheckReporter& reporter, block::CheckResult& result, CheckOptions options);
 
-  // An error means that the walk could not go on; what is wrong with the image is reported and counted in
-  // the result.
+  // An error means that the walk could not go on; what is wrong with the image is reported and
+  // counted in the result.
   io::Task<Result<void>> run(std::span<const uint64_t> refcount_table, SnapshotTable snapshots);
 
-  // One count more than the file has whole and partial clusters: a table may end in the cluster that
-  // the file ends before.
+  // One count more than the file has whole and partial clusters: a table may end in the cluster
+  // that the file ends before.
   const ReferenceCounts& counts() const { return counts_; }
   ReferenceCounts take_counts() { return std::move(counts_); }
   // Active entries whose copied flag disagrees with the stored counts. They are not reported here.

@@ -57,8 +57,9 @@ io::Task<Result<void>> Qcow2::forget_beyond(uint64_t old_size, uint64_t new_size
   const Geometry& geometry = image_.geometry;
   const uint64_t from = geometry.clusters_for(old_size) << geometry.cluster_bits;
   const uint64_t tables = geometry.l1_entries_for(new_size);
-  const uint64_t to = tables <= mapping_.l1_entries() ? geometry.clusters_for(new_size) << geometry.cluster_bits
-                                                      : mapping_.l1_entries() * geometry.l2_coverage();
+  const uint64_t to = tables <= mapping_.l1_entries()
+                          ? geometry.clusters_for(new_size) << geometry.cluster_bits
+                          : mapping_.l1_entries() * geometry.l2_coverage();
   if (from >= to) co_return Result<void>{};
   co_return co_await zero_range(from, to, Release::kToBacking, FreeReason::kOther);
 }
@@ -77,7 +78,8 @@ io::Task<Result<void>> Qcow2::grow_mapping(uint64_t new_size) {
   co_return co_await mapping_.adopt_l1(std::move(next));
 }
 
-// What comes into sight reads as zeroes: the rest of the last cluster, and what a longer backing file has there.
+// What comes into sight reads as zeroes: the rest of the last cluster, and what a longer backing
+// file has there.
 io::Task<Result<void>> Qcow2::zero_exposed(uint64_t old_size, uint64_t new_size) {
   const Geometry& geometry = image_.geometry;
   const uint64_t first_new = geometry.clusters_for(old_size) << geometry.cluster_bits;
@@ -88,10 +90,12 @@ io::Task<Result<void>> Qcow2::zero_exposed(uint64_t old_size, uint64_t new_size)
   }
   const block::Child* backing = image_.node->backing();
   if (backing == nullptr || backing->size() <= first_new) co_return Result<void>{};
-  const uint64_t end = std::min(geometry.clusters_for(backing->size()), geometry.clusters_for(new_size))
-                       << geometry.cluster_bits;
+  const uint64_t end =
+      std::min(geometry.clusters_for(backing->size()), geometry.clusters_for(new_size))
+      << geometry.cluster_bits;
   if (first_new >= end) co_return Result<void>{};
-  if (geometry.version >= 3) co_return co_await zero_range(first_new, end, Release::kToZero, FreeReason::kOther);
+  if (geometry.version >= 3)
+    co_return co_await zero_range(first_new, end, Release::kToZero, FreeReason::kOther);
   co_return co_await write_zeroes(first_new, end);
 }
 
@@ -106,10 +110,13 @@ io::Task<Result<void>> Qcow2::write_zeroes(uint64_t offset, uint64_t end) {
   co_return Result<void>{};
 }
 
-// Maps every cluster of [from, to). Their host clusters read as zeroes; with falloc and full the file has room for them.
-io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to, block::Preallocation preallocation) {
+// Maps every cluster of [from, to). Their host clusters read as zeroes; with falloc and full the
+// file has room for them.
+io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
+                                          block::Preallocation preallocation) {
   const Geometry& geometry = image_.geometry;
-  const auto in_file = preallocation == block::Preallocation::kMetadata ? block::Preallocation::kOff : preallocation;
+  const auto in_file =
+      preallocation == block::Preallocation::kMetadata ? block::Preallocation::kOff : preallocation;
   uint64_t host_end = 0;
   while (from < to) {
     PLATTER_CO_TRY(co_await write_back_if_pressed());
@@ -117,16 +124,19 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to, block::Pre
     {
       auto lock = co_await image_.allocation.lock();
       plan.allocation.first = from >> geometry.cluster_bits;
-      plan.allocation.end = plan.allocation.first + geometry.clusters_for(std::min(to - from, kPreallocationStep));
+      plan.allocation.end =
+          plan.allocation.first + geometry.clusters_for(std::min(to - from, kPreallocationStep));
       PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, from, to - from));
-      if (!planned) co_return fail(EIO, "qcow2: Clusters beyond the end of the disk are allocated already");
+      if (!planned)
+        co_return fail(EIO, "qcow2: Clusters beyond the end of the disk are allocated already");
     }
     const uint64_t bytes = plan.run.clusters << geometry.cluster_bits;
     const uint64_t run_end = plan.run.offset + bytes;
     Result<void> placed{};
     if (!plan.run.fresh || image_.file->size() > plan.run.offset) {
-      placed = co_await image_.file->zero(plan.run.offset,
-                                          std::min(run_end, std::max(image_.file->size(), plan.run.offset)) - plan.run.offset);
+      placed = co_await image_.file->zero(
+          plan.run.offset,
+          std::min(run_end, std::max(image_.file->size(), plan.run.offset)) - plan.run.offset);
     }
     if (placed && in_file != block::Preallocation::kOff && image_.file->size() < run_end) {
       placed = co_await image_.file->resize(run_end, in_file, false);
@@ -140,18 +150,21 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to, block::Pre
     host_end = std::max(host_end, run_end);
     from += bytes;
   }
-  if (image_.file->size() < host_end) co_return co_await image_.file->resize(host_end, block::Preallocation::kOff, false);
+  if (image_.file->size() < host_end)
+    co_return co_await image_.file->resize(host_end, block::Preallocation::kOff, false);
   co_return Result<void>{};
 }
 
-// The new size first: a cut in power then leaves clusters beyond the end, which forget_beyond() lets go of.
+// The new size first: a cut in power then leaves clusters beyond the end, which forget_beyond()
+// lets go of.
 io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
   const Geometry& geometry = image_.geometry;
   const uint64_t from = geometry.clusters_for(new_size) << geometry.cluster_bits;
   const uint64_t to = geometry.clusters_for(size()) << geometry.cluster_bits;
   PLATTER_CO_TRY(co_await writeback_.flush());
   PLATTER_CO_TRY(co_await store_size(new_size));
-  if (from < to) PLATTER_CO_TRY(co_await zero_range(from, to, Release::kToBacking, FreeReason::kShrink));
+  if (from < to)
+    PLATTER_CO_TRY(co_await zero_range(from, to, Release::kToBacking, FreeReason::kShrink));
   PLATTER_CO_TRY(co_await settle());
   {
     auto lock = co_await image_.allocation.lock();

@@ -20,7 +20,8 @@ constexpr uint64_t kNewSize = kCluster + 8192;
 
 // An overlay ends in the middle of a cluster of which the guest has written its part, and grows by
 // less than the rest of it, over a longer backing file.
-io::Task<Result<std::vector<uint8_t>>> grow_within_a_cluster(block::Graph& graph, std::string compat) {
+io::Task<Result<std::vector<uint8_t>>> grow_within_a_cluster(block::Graph& graph,
+                                                             std::string compat) {
   const block::Permissions needed =
       Permission::kConsistentRead | Permission::kWrite | Permission::kResize;
   base::Options options;
@@ -28,13 +29,15 @@ io::Task<Result<std::vector<uint8_t>>> grow_within_a_cluster(block::Graph& graph
   options.set("compat", std::move(compat));
   options.set("backing_file", std::string("base"));
   options.set("backing_fmt", std::string("raw"));
-  PLATTER_CO_TRY(co_await graph.create({.filename = "/top", .format = "qcow2", .options = options}));
+  PLATTER_CO_TRY(
+      co_await graph.create({.filename = "/top", .format = "qcow2", .options = options}));
   block::OpenRequest request;
   request.filename = "/top";
   request.format = "qcow2";
   request.flags.read_only = false;
   request.policy = OpenPolicy::anything();
-  PLATTER_CO_ASSIGN(auto backend, co_await graph.open(std::move(request), needed, block::kAllPermissions));
+  PLATTER_CO_ASSIGN(auto backend,
+                    co_await graph.open(std::move(request), needed, block::kAllPermissions));
   std::vector<uint8_t> guest(4096, 0x77), all(kNewSize);
   auto done = co_await backend->write(kCluster, io::BufferList(std::span(guest)));
   if (done) done = co_await backend->resize(kNewSize, block::Preallocation::kOff, true);

@@ -17,9 +17,9 @@ using base::load_big;
 
 namespace {
 
-constexpr uint32_t kExtraVmStateSize = 8;   // extra data up to here has the 64-bit VM state size
-constexpr uint32_t kExtraDiskSize = 16;     // ... and the disk size
-constexpr uint32_t kExtraIcount = 24;       // ... and the instruction count
+constexpr uint32_t kExtraVmStateSize = 8;  // extra data up to here has the 64-bit VM state size
+constexpr uint32_t kExtraDiskSize = 16;    // ... and the disk size
+constexpr uint32_t kExtraIcount = 24;      // ... and the instruction count
 constexpr uint64_t kFirstReadPerEntry = 256;
 constexpr uint64_t kMinFirstRead = 4096;
 
@@ -91,8 +91,7 @@ io::Task<Result<SnapshotTable>> read_snapshot_table(block::Child& file, const He
 }
 
 Result<void> check_snapshot_l1(const Snapshot& snapshot, const Geometry& geometry) {
-  if (!geometry.is_aligned(snapshot.l1_table_offset) ||
-      snapshot.l1_table_offset > kMaxHostOffset) {
+  if (!geometry.is_aligned(snapshot.l1_table_offset) || snapshot.l1_table_offset > kMaxHostOffset) {
     return fail(EINVAL,
                 fmt::format("snapshot {} ({}) l1_offset={:#x}: L1 table is not cluster aligned; "
                             "snapshot table entry corrupted",

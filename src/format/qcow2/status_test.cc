@@ -19,7 +19,8 @@ constexpr uint64_t kSliceCoverage = 512 * kCluster;  // of a slice of 4 KiB
 constexpr uint64_t kTables = 4;                      // of two slices each
 constexpr uint64_t kSize = 2 * kTables * kSliceCoverage;
 
-// Writes a cluster into every slice at once: a cache of two slices has no room for what is dirty then.
+// Writes a cluster into every slice at once: a cache of two slices has no room for what is dirty
+// then.
 io::Task<Result<void>> write_everywhere(block::Backend& backend, std::vector<uint8_t>& data) {
   std::vector<io::Task<Result<void>>> writes;
   for (uint64_t offset = 0; offset < kSize; offset += kSliceCoverage) {
@@ -33,9 +34,9 @@ io::Task<Result<void>> write_everywhere(block::Backend& backend, std::vector<uin
 io::Task<Result<uint64_t>> count_data(block::Backend& backend) {
   uint64_t data = 0;
   for (uint64_t offset = 0; offset < kSize;) {
-    PLATTER_CO_ASSIGN(const block::BlockStatus status,
-                      co_await backend.status_above(nullptr, offset, kSize - offset,
-                                                    block::StatusDetail::kFast));
+    PLATTER_CO_ASSIGN(
+        const block::BlockStatus status,
+        co_await backend.status_above(nullptr, offset, kSize - offset, block::StatusDetail::kFast));
     if (status.data) data += status.length;
     offset += status.length;
   }
@@ -46,16 +47,18 @@ io::Task<Result<uint64_t>> write_and_count(block::Graph& graph) {
   base::Options options;
   options.set("size", std::to_string(kSize));
   options.set("cluster_size", std::to_string(kCluster));
-  PLATTER_CO_TRY(co_await graph.create({.filename = "/image", .format = "qcow2", .options = options}));
+  PLATTER_CO_TRY(
+      co_await graph.create({.filename = "/image", .format = "qcow2", .options = options}));
   block::OpenRequest request;
   request.filename = "/image";
   request.format = "qcow2";
   request.flags.read_only = false;
   request.options.set("l2-cache-size", std::string("8192"));
   request.options.set("l2-cache-entry-size", std::string("4096"));
-  PLATTER_CO_ASSIGN(auto backend, co_await graph.open(std::move(request),
-                                                      Permission::kConsistentRead | Permission::kWrite,
-                                                      block::kAllPermissions));
+  PLATTER_CO_ASSIGN(
+      auto backend,
+      co_await graph.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
+                          block::kAllPermissions));
   std::vector<uint8_t> data(kCluster, 0x11);
   auto written = co_await write_everywhere(*backend, data);
   Result<uint64_t> counted = 0;

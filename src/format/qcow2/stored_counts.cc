@@ -22,7 +22,8 @@ bool load_block(std::span<const uint8_t> block, uint64_t first, const Geometry& 
     return true;
   }
   for (uint64_t i = 0; i < count; ++i) {
-    if (!counts.set(first + i, load_refcount(block.data(), i, geometry.refcount_order))) return false;
+    if (!counts.set(first + i, load_refcount(block.data(), i, geometry.refcount_order)))
+      return false;
   }
   return true;
 }
@@ -84,7 +85,8 @@ io::Task<Result<StoredCounts>> read_stored_counts(block::Child& file, const Head
         stored.unreadable.push_back({indexes[i], offsets[i], block.error(), false});
       } else if (!load_block(*block, indexes[i] * geometry.refcount_block_entries(), geometry,
                              stored.counts)) {
-        co_return fail(ENOMEM, "The reference counts of the image need more memory than a check may use");
+        co_return fail(ENOMEM,
+                       "The reference counts of the image need more memory than a check may use");
       }
     }
   }

@@ -32,7 +32,8 @@ io::Task<Result<std::vector<uint64_t>>> read_refcount_table(block::Child& file,
 io::Task<uint64_t> read_stored_count(block::Child& file, const Header& header,
                                      std::span<const uint64_t> refcount_table, uint64_t cluster);
 
-// The counts of the first `clusters` clusters. Blocks that the table lacks, or that lie outside the file, count zero.
+// The counts of the first `clusters` clusters. Blocks that the table lacks, or that lie outside the
+// file, count zero.
 io::Task<Result<StoredCounts>> read_stored_counts(block::Child& file, const Header& header,
                                                   std::span<const uint64_t> refcount_table,
                                                   uint64_t clusters, CheckOptions options);

@@ -41,7 +41,8 @@ TableCache::TableCache(Config config) : slice_bytes_(config.slice_bytes) {
   void* memory = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  madvise(memory, mapped_bytes_, MADV_NOHUGEPAGE);  // best effort: only keeps untouched slots unbacked
+  madvise(memory, mapped_bytes_,
+          MADV_NOHUGEPAGE);  // best effort: only keeps untouched slots unbacked
   words_ = static_cast<uint64_t*>(memory);
 
   tags_ = std::make_unique<std::atomic<uint64_t>[]>(count);
@@ -92,7 +93,8 @@ TableCache::Pin TableCache::insert(uint64_t key, std::span<const uint8_t> conten
   PLATTER_ASSERT(find_locked(key) == nullptr);
   if (Slot* slot = choose_victim_locked(key)) {
     const size_t index = static_cast<size_t>(slot - slots_.data());
-    const uint64_t generation = (tags_[index].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
+    const uint64_t generation =
+        (tags_[index].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
     tags_[index].store(generation, std::memory_order_release);
     slot->occupied = true;
     slot->key = key;
@@ -154,7 +156,8 @@ bool TableCache::copy_if_cached(uint64_t key, std::span<uint8_t> bytes) const {
   return true;
 }
 
-io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child* file, Place place) {
+io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child* file,
+                                                      Place place) {
   Slot* slot;
   if (try_pin(key, &slot)) co_return Pin(this, slot);
   auto loading = co_await loading_[key % kStripes].lock();
@@ -185,7 +188,8 @@ std::vector<TableCache::Staged> TableCache::take_dirty(std::vector<uint8_t>& sta
     PLATTER_ASSERT(slot->dirty && !slot->writing);
     slot->dirty = false;
     slot->writing = true;
-    SliceWords(slot->words, slice_words()).copy_to(std::span(staging).subspan(position, slice_bytes_));
+    SliceWords(slot->words, slice_words())
+        .copy_to(std::span(staging).subspan(position, slice_bytes_));
     result.push_back({slot, slot->key, position});
     position += slice_bytes_;
   }
@@ -214,7 +218,8 @@ void TableCache::clear() {
   for (size_t i = 0; i < slots_.size(); ++i) {
     PLATTER_ASSERT(slots_[i].evictable());
     slots_[i].occupied = false;
-    const uint64_t generation = (tags_[i].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
+    const uint64_t generation =
+        (tags_[i].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
     tags_[i].store(generation, std::memory_order_release);
   }
 }
@@ -228,7 +233,9 @@ TableCache::Pin& TableCache::Pin::operator=(Pin&& other) noexcept {
   return *this;
 }
 
-SliceWords TableCache::Pin::words() const { return SliceWords(slot_->words, cache_->slice_words()); }
+SliceWords TableCache::Pin::words() const {
+  return SliceWords(slot_->words, cache_->slice_words());
+}
 void TableCache::Pin::mark_dirty() { cache_->set_dirty(slot_); }
 void TableCache::Pin::release() {
   if (slot_ != nullptr) cache_->unpin(std::exchange(slot_, nullptr));

@@ -1,19 +1,20 @@
 // TableCache: slices of L2 tables or of refcount blocks, in a fixed budget of memory.
 //
-// A slice is a power-of-two part of a table. It is known by its number in the order of what it describes (guest
-// offsets for L2 tables, host clusters for refcount blocks), so that a lookup needs no table above it and a
-// table that moves on disk keeps its slices.
+// A slice is a power-of-two part of a table. It is known by its number in the order of what it
+// describes (guest offsets for L2 tables, host clusters for refcount blocks), so that a lookup
+// needs no table above it and a table that moves on disk keeps its slices.
 //
-// The cache is set-associative with kWays ways: lookup and eviction are O(1). Entries are 8-byte words as they
-// stand on disk (big-endian), read and written as atomics.
+// The cache is set-associative with kWays ways: lookup and eviction are O(1). Entries are 8-byte
+// words as they stand on disk (big-endian), read and written as atomics.
 //
-// Threads. read() takes no lock and may run on any reactor: it reads the tag, then the words, then the
-// tag again; whoever evicts a slice changes the tag first. Tags carry a generation, so a slice that left and came back
-// in between is noticed. Everything else takes a short mutex. Modifying a slice needs a pin
-// and, by the owner's convention, the image's allocation mutex.
+// Threads. read() takes no lock and may run on any reactor: it reads the tag, then the words, then
+// the tag again; whoever evicts a slice changes the tag first. Tags carry a generation, so a slice
+// that left and came back in between is noticed. Everything else takes a short mutex. Modifying a
+// slice needs a pin and, by the owner's convention, the image's allocation mutex.
 //
-// A pinned, dirty or just-being-written slice stays. Where a set has no other way left, a further slice lives in an
-// overflow list: inserting never fails. under_pressure() then tells the owner to write back.
+// A pinned, dirty or just-being-written slice stays. Where a set has no other way left, a further
+// slice lives in an overflow list: inserting never fails. under_pressure() then tells the owner to
+// write back.
 #pragma once
 
 #include <atomic>
@@ -39,10 +40,12 @@ class SliceWords {
   SliceWords(uint64_t* words, size_t count) : words_(words), count_(count) {}
   size_t size() const { return count_; }
   uint64_t get(size_t index) const {
-    return base::from_big_endian(std::atomic_ref<uint64_t>(words_[index]).load(std::memory_order_acquire));
+    return base::from_big_endian(
+        std::atomic_ref<uint64_t>(words_[index]).load(std::memory_order_acquire));
   }
   void set(size_t index, uint64_t value) const {
-    std::atomic_ref<uint64_t>(words_[index]).store(base::from_big_endian(value), std::memory_order_release);
+    std::atomic_ref<uint64_t>(words_[index])
+        .store(base::from_big_endian(value), std::memory_order_release);
   }
   // All words as they stand on disk.
   void copy_to(std::span<uint8_t> bytes) const;
@@ -94,8 +97,9 @@ class TableCache {
     Slot* slot_;
   };
 
-  // Calls fn(SliceWords) on the slice if it is cached and returns true if what fn saw belongs to it. fn may see
-  // words of another slice (then false is returned): it must be able to bear any content.
+  // Calls fn(SliceWords) on the slice if it is cached and returns true if what fn saw belongs to
+  // it. fn may see words of another slice (then false is returned): it must be able to bear any
+  // content.
   template <typename Fn>
   bool read(uint64_t key, Fn fn) const {
     const size_t first = set_of(key) * ways_;
@@ -111,11 +115,13 @@ class TableCache {
     return false;
   }
 
-  // Where a slice is read from: an offset, or a place in the table that an entry names when it comes to reading. A
-  // reader that holds no lock gives the entry: the table may have moved while it waited for its turn.
+  // Where a slice is read from: an offset, or a place in the table that an entry names when it
+  // comes to reading. A reader that holds no lock gives the entry: the table may have moved while
+  // it waited for its turn.
   struct Place {
     Place(uint64_t host_offset) : offset(host_offset) {}
-    Place(const std::atomic<uint64_t>& table_entry, uint64_t in_table) : entry(&table_entry), offset(in_table) {}
+    Place(const std::atomic<uint64_t>& table_entry, uint64_t in_table)
+        : entry(&table_entry), offset(in_table) {}
     uint64_t host_offset() const;
     const std::atomic<uint64_t>* entry = nullptr;
     uint64_t offset;
@@ -142,7 +148,8 @@ class TableCache {
   // More than half is dirty, or slices had to go to the overflow list.
   bool under_pressure() const { return pressure_.load(std::memory_order_relaxed); }
 
-  // Forgets every slice (all clean, none pinned): after the tables were changed on disk by other means.
+  // Forgets every slice (all clean, none pinned): after the tables were changed on disk by other
+  // means.
   void clear();
 
  private:
@@ -171,7 +178,7 @@ class TableCache {
   size_t mapped_bytes_ = 0;
   std::unique_ptr<std::atomic<uint64_t>[]> tags_;  // generation << 48 | key + 1; key part 0: empty
   std::unique_ptr<std::atomic<uint8_t>[]> referenced_;
-  std::vector<uint8_t> hands_;                     // of the clock, one a set
+  std::vector<uint8_t> hands_;  // of the clock, one a set
 
   mutable std::mutex mutex_;  // slots_, overflow_, hands_, dirty_, changes of tags_
   std::vector<Slot> slots_;

@@ -26,11 +26,14 @@ Result<void> Qcow2::check_writable() const {
   return {};
 }
 
-io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers, block::WriteFlags flags) {
+io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
+                                    block::WriteFlags flags) {
   if (flags.has(block::WriteFlag::kCompressed)) {
-    return io::Task<Result<void>>::ready(fail(ENOTSUP, "qcow2: Compressed writes are not supported"));
+    return io::Task<Result<void>>::ready(
+        fail(ENOTSUP, "qcow2: Compressed writes are not supported"));
   }
-  if (write_prepared_.load(std::memory_order_acquire) && !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
+  if (write_prepared_.load(std::memory_order_acquire) &&
+      !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
     auto run = mapping_.try_lookup(offset, buffers.size());
     if (run && run->length == buffers.size() && in_place(*run)) [[likely]] {
       return image_.file->write(run->host_offset, buffers);
@@ -55,7 +58,8 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
       PLATTER_CO_TRY(co_await image_.file->write(run.host_offset, buffers.sub(done, run.length)));
       done += run.length;
     } else {
-      PLATTER_CO_ASSIGN(const uint64_t written, co_await write_allocating(at, buffers.sub(done, left)));
+      PLATTER_CO_ASSIGN(const uint64_t written,
+                        co_await write_allocating(at, buffers.sub(done, left)));
       done += written;
     }
   }
@@ -79,7 +83,8 @@ io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferLi
         PLATTER_CO_TRY(co_await prepare_allocation());
         plan.allocation.first = first;
         plan.allocation.end = other != nullptr ? other->first : end;
-        PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, offset, buffers.size()));
+        PLATTER_CO_ASSIGN(const bool planned,
+                          co_await plan_allocation(plan, offset, buffers.size()));
         if (!planned) co_return 0;
         in_flight_.add(plan.allocation);
         break;
@@ -99,7 +104,8 @@ io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferLi
   co_return plan.length;
 }
 
-// Decides which of the clusters [plan.allocation.first, end) to allocate, and does. False: the first one needs none.
+// Decides which of the clusters [plan.allocation.first, end) to allocate, and does. False: the
+// first one needs none.
 io::Task<Result<bool>> Qcow2::plan_allocation(Plan& plan, uint64_t offset, uint64_t length) {
   const Geometry& geometry = image_.geometry;
   const unsigned bits = geometry.cluster_bits;
@@ -112,7 +118,8 @@ io::Task<Result<bool>> Qcow2::plan_allocation(Plan& plan, uint64_t offset, uint6
   PLATTER_CO_TRY(co_await mapping_.ensure_table(start));
   plan.reuse = first.kind == ClusterKind::kZeroAllocated && first.copied;
   if (plan.reuse) {
-    plan.run = {.offset = first.host_offset, .clusters = std::min(geometry.clusters_for(first.length), limit)};
+    plan.run = {.offset = first.host_offset,
+                .clusters = std::min(geometry.clusters_for(first.length), limit)};
   } else {
     PLATTER_CO_ASSIGN(const uint64_t wanted, co_await count_allocatable(start, limit, first));
     PLATTER_CO_ASSIGN(plan.run, co_await refcounts_.allocate(wanted));
@@ -137,19 +144,23 @@ io::Task<Result<bool>> Qcow2::plan_allocation(Plan& plan, uint64_t offset, uint6
   co_return true;
 }
 
-io::Task<Result<uint64_t>> Qcow2::count_allocatable(uint64_t offset, uint64_t max_clusters, Run first) {
+io::Task<Result<uint64_t>> Qcow2::count_allocatable(uint64_t offset, uint64_t max_clusters,
+                                                    Run first) {
   const Geometry& geometry = image_.geometry;
   uint64_t count = geometry.clusters_for(first.length);
   while (count < max_clusters) {
     const uint64_t at = offset + (count << geometry.cluster_bits);
-    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, (max_clusters - count) << geometry.cluster_bits));
-    if (run.copied && (run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated)) break;
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, (max_clusters - count)
+                                                                      << geometry.cluster_bits));
+    if (run.copied && (run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated))
+      break;
     count += geometry.clusters_for(run.length);
   }
   co_return std::min(count, max_clusters);
 }
 
-// Guest data and, in the same write where it can be, what surrounds it in its clusters. No lock is held.
+// Guest data and, in the same write where it can be, what surrounds it in its clusters. No lock is
+// held.
 io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) {
   const unsigned bits = image_.geometry.cluster_bits;
   const uint64_t start = plan.allocation.first << bits;
@@ -177,21 +188,28 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
     PLATTER_CO_TRY(co_await read_slow(start, old.view()));
   } else {
     std::vector<io::Task<Result<void>>> reads;
-    if (read_head) reads.push_back(read_slow(start, old_head));
-    else old_head.fill_zero();
-    if (read_tail) reads.push_back(read_slow(data_end, old_tail));
-    else old_tail.fill_zero();
+    if (read_head)
+      reads.push_back(read_slow(start, old_head));
+    else
+      old_head.fill_zero();
+    if (read_tail)
+      reads.push_back(read_slow(data_end, old_tail));
+    else
+      old_tail.fill_zero();
     for (auto& result : co_await io::when_all(std::move(reads))) PLATTER_CO_TRY(std::move(result));
   }
 
   std::vector<iovec> pieces;
   pieces.reserve(buffers.piece_count() + 2);
-  const auto add = [&pieces](std::span<uint8_t> bytes) { pieces.push_back({bytes.data(), bytes.size()}); };
+  const auto add = [&pieces](std::span<uint8_t> bytes) {
+    pieces.push_back({bytes.data(), bytes.size()});
+  };
   old_head.for_each(add);
   buffers.for_each(add);
   old_tail.for_each(add);
   std::vector<io::Task<Result<void>>> writes;
-  writes.push_back(file.write(plan.run.offset + (write_head ? 0 : head), io::BufferList(std::span<const iovec>(pieces))));
+  writes.push_back(file.write(plan.run.offset + (write_head ? 0 : head),
+                              io::BufferList(std::span<const iovec>(pieces))));
   if (zero_head) writes.push_back(file.zero(plan.run.offset, head));
   if (zero_tail) writes.push_back(file.zero(plan.run.offset + head + plan.length, tail));
   for (auto& result : co_await io::when_all(std::move(writes))) PLATTER_CO_TRY(std::move(result));
@@ -205,7 +223,8 @@ io::Task<Result<void>> Qcow2::link(Plan& plan) {
     const uint64_t guest = (plan.allocation.first + plan.linked) << bits;
     PLATTER_CO_ASSIGN(auto pin, co_await mapping_.writable_slice(guest));
     const SliceWords words = pin.words();
-    for (size_t i = mapping_.index_in_slice(guest); i < words.size() && plan.linked < plan.run.clusters; ++i) {
+    for (size_t i = mapping_.index_in_slice(guest);
+         i < words.size() && plan.linked < plan.run.clusters; ++i) {
       const uint64_t old = words.get(i);
       words.set(i, (plan.run.offset + (plan.linked << bits)) | kCopiedFlag);
       if (!plan.reuse) queue_free(old, FreeReason::kOther);
@@ -217,7 +236,8 @@ io::Task<Result<void>> Qcow2::link(Plan& plan) {
   co_return Result<void>{};
 }
 
-// Under the allocation mutex: gives back what was allocated and will not be linked. If that fails they stay counted.
+// Under the allocation mutex: gives back what was allocated and will not be linked. If that fails
+// they stay counted.
 io::Task<void> Qcow2::abandon(Plan& plan, uint64_t linked_clusters) {
   if (plan.reuse || linked_clusters == plan.run.clusters) co_return;
   const unsigned bits = image_.geometry.cluster_bits;

@@ -60,20 +60,23 @@ void WriteBack::stage(Round& round, bool all) {
   round.changes = image_.changes.load(std::memory_order_acquire);
   frees_.round_begins();
 
-  const auto place = [](const std::vector<TableCache::Staged>& slices, auto host_offset, size_t bytes,
-                        std::vector<StagedWrite>& writes) {
+  const auto place = [](const std::vector<TableCache::Staged>& slices, auto host_offset,
+                        size_t bytes, std::vector<StagedWrite>& writes) {
     writes.reserve(slices.size());
-    for (const auto& slice : slices) writes.push_back({host_offset(slice.key), slice.position, bytes});
+    for (const auto& slice : slices)
+      writes.push_back({host_offset(slice.key), slice.position, bytes});
   };
   if (all || !lazy_ || refcounts_.cache().under_pressure()) {
     round.refcount_slices = refcounts_.cache().take_dirty(round.staging);
-    place(round.refcount_slices, [&](uint64_t key) { return refcounts_.slice_host_offset(key); },
-          refcounts_.cache().slice_bytes(), round.refcount_blocks);
+    place(
+        round.refcount_slices, [&](uint64_t key) { return refcounts_.slice_host_offset(key); },
+        refcounts_.cache().slice_bytes(), round.refcount_blocks);
   }
   refcounts_.take_dirty_table(round.staging, round.refcount_table);
   round.l2_slices = mapping_.cache().take_dirty(round.staging);
-  place(round.l2_slices, [&](uint64_t key) { return mapping_.slice_host_offset(key); },
-        mapping_.cache().slice_bytes(), round.mappings);
+  place(
+      round.l2_slices, [&](uint64_t key) { return mapping_.slice_host_offset(key); },
+      mapping_.cache().slice_bytes(), round.mappings);
   mapping_.take_dirty_l1(round.staging, round.l1);
   round.mappings.insert(round.mappings.end(), round.l1.begin(), round.l1.end());
 }
@@ -100,11 +103,13 @@ io::Task<Result<void>> WriteBack::write_step(Round& round, WriteStep step) {
                  : step == WriteStep::kRefcountTable ? round.refcount_table
                                                      : round.mappings;
   std::vector<StagedWrite> sorted = writes;
-  std::sort(sorted.begin(), sorted.end(),
-            [](const StagedWrite& a, const StagedWrite& b) { return a.host_offset < b.host_offset; });
+  std::sort(sorted.begin(), sorted.end(), [](const StagedWrite& a, const StagedWrite& b) {
+    return a.host_offset < b.host_offset;
+  });
   std::vector<iovec> pieces;
   pieces.reserve(sorted.size());
-  for (const StagedWrite& write : sorted) pieces.push_back({round.staging.data() + write.position, write.length});
+  for (const StagedWrite& write : sorted)
+    pieces.push_back({round.staging.data() + write.position, write.length});
 
   size_t next = 0;
   while (next < sorted.size()) {
@@ -120,7 +125,8 @@ io::Task<Result<void>> WriteBack::write_step(Round& round, WriteStep step) {
         ++next;
       }
       batch.push_back(image_.file->write(
-          sorted[first].host_offset, io::BufferList(std::span<const iovec>(pieces).subspan(first, next - first))));
+          sorted[first].host_offset,
+          io::BufferList(std::span<const iovec>(pieces).subspan(first, next - first))));
     }
     for (auto& result : co_await io::when_all(std::move(batch))) PLATTER_CO_TRY(std::move(result));
   }

@@ -1,8 +1,8 @@
 // WriteBack: rounds that carry dirty metadata to the disk, in the order of order.h.
 //
-// A round copies what is dirty under the allocation mutex and writes the copies with no lock that a request might need: requests go
-// on meanwhile, and what they change belongs to the next round. Rounds do not overlap. Callers that come
-// while a round runs share the next one (group commit).
+// A round copies what is dirty under the allocation mutex and writes the copies with no lock that a
+// request might need: requests go on meanwhile, and what they change belongs to the next round.
+// Rounds do not overlap. Callers that come while a round runs share the next one (group commit).
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ class WriteBack {
   WriteBack(Image& image, Mapping& mapping, Refcounts& refcounts, FreeQueue& frees)
       : image_(image), mapping_(mapping), refcounts_(refcounts), frees_(frees) {}
 
-  // With lazy refcounts the dirty bit stands for them: refcount blocks stay in memory while there is room.
+  // With lazy refcounts the dirty bit stands for them: refcount blocks stay in memory while there
+  // is room.
   void set_lazy_refcounts(bool lazy) { lazy_ = lazy; }
 
   // Everything that changed before the call is durable after it, guest data included.
@@ -29,10 +30,13 @@ class WriteBack {
   io::Task<Result<void>> flush_all();
   // Whether every change so far is durable.
   bool is_settled() const {
-    return settled_.load(std::memory_order_acquire) == image_.changes.load(std::memory_order_acquire);
+    return settled_.load(std::memory_order_acquire) ==
+           image_.changes.load(std::memory_order_acquire);
   }
   // Whether a cache wants a round before more is changed.
-  bool under_pressure() const { return mapping_.cache().under_pressure() || refcounts_.cache().under_pressure(); }
+  bool under_pressure() const {
+    return mapping_.cache().under_pressure() || refcounts_.cache().under_pressure();
+  }
 
  private:
   struct Round;

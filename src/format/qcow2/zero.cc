@@ -10,8 +10,10 @@ namespace platter::format::qcow2 {
 io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::WriteFlags flags) {
   PLATTER_CO_TRY(check_writable());
   const Geometry& geometry = image_.geometry;
-  if (geometry.version < 3) co_return fail(ENOTSUP, "qcow2: Version 2 images have no zero clusters");
-  const Release how = flags.has(block::WriteFlag::kMayUnmap) ? Release::kToZero : Release::kToZeroKeepHost;
+  if (geometry.version < 3)
+    co_return fail(ENOTSUP, "qcow2: Version 2 images have no zero clusters");
+  const Release how =
+      flags.has(block::WriteFlag::kMayUnmap) ? Release::kToZero : Release::kToZeroKeepHost;
   uint64_t end = offset + length;
   // The last cluster may be cut by the end of the disk; nothing behind it is seen.
   if (end >= size()) end = geometry.clusters_for(end) << geometry.cluster_bits;
@@ -20,13 +22,16 @@ io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::Writ
 
   if (offset < body) {
     PLATTER_CO_ASSIGN(const bool zeroed, co_await zero_partial(offset, body - offset, how));
-    if (!zeroed) co_return fail(ENOTSUP, "qcow2: Part of a cluster cannot be zeroed by its mapping");
+    if (!zeroed)
+      co_return fail(ENOTSUP, "qcow2: Part of a cluster cannot be zeroed by its mapping");
   }
   if (body_end < end) {
     PLATTER_CO_ASSIGN(const bool zeroed, co_await zero_partial(body_end, end - body_end, how));
-    if (!zeroed) co_return fail(ENOTSUP, "qcow2: Part of a cluster cannot be zeroed by its mapping");
+    if (!zeroed)
+      co_return fail(ENOTSUP, "qcow2: Part of a cluster cannot be zeroed by its mapping");
   }
-  if (body < body_end) PLATTER_CO_TRY(co_await zero_range(body, body_end, how, FreeReason::kDiscard));
+  if (body < body_end)
+    PLATTER_CO_TRY(co_await zero_range(body, body_end, how, FreeReason::kDiscard));
   co_return Result<void>{};
 }
 
@@ -38,7 +43,8 @@ io::Task<Result<void>> Qcow2::discard(uint64_t offset, uint64_t length) {
     co_return fail(ENOTSUP, "qcow2: Version 2 images with a backing file cannot discard");
   }
   uint64_t end = offset + length;
-  end = end >= size() ? geometry.clusters_for(end) << geometry.cluster_bits : geometry.align_down(end);
+  end = end >= size() ? geometry.clusters_for(end) << geometry.cluster_bits
+                      : geometry.align_down(end);
   offset = geometry.clusters_for(offset) << geometry.cluster_bits;
   if (offset >= end) co_return Result<void>{};
   const Release how = geometry.version >= 3 ? Release::kToZero : Release::kToBacking;
@@ -55,7 +61,8 @@ std::optional<uint64_t> Qcow2::released_entry(uint64_t entry, ClusterKind kind, 
 }
 
 // Whole clusters [offset, end).
-io::Task<Result<void>> Qcow2::zero_range(uint64_t offset, uint64_t end, Release how, FreeReason reason) {
+io::Task<Result<void>> Qcow2::zero_range(uint64_t offset, uint64_t end, Release how,
+                                         FreeReason reason) {
   const unsigned bits = image_.geometry.cluster_bits;
   while (offset < end) {
     PLATTER_CO_TRY(co_await relieve_pressure());
@@ -78,10 +85,10 @@ io::Task<Result<void>> Qcow2::zero_range(uint64_t offset, uint64_t end, Release 
   co_return Result<void>{};
 }
 
-// Under the allocation mutex; [offset, step_end) lies in one slice. Returns how far it got: further than step_end, at most to
-// `end`, where there is no table and none is needed.
-io::Task<Result<uint64_t>> Qcow2::zero_step(uint64_t offset, uint64_t step_end, uint64_t end, Release how,
-                                            FreeReason reason) {
+// Under the allocation mutex; [offset, step_end) lies in one slice. Returns how far it got: further
+// than step_end, at most to `end`, where there is no table and none is needed.
+io::Task<Result<uint64_t>> Qcow2::zero_step(uint64_t offset, uint64_t step_end, uint64_t end,
+                                            Release how, FreeReason reason) {
   const Geometry& geometry = image_.geometry;
   const bool falls_through = how == Release::kToBacking || image_.node->backing() == nullptr;
   if (falls_through && !mapping_.has_table(offset)) {
