@@ -11,8 +11,10 @@ from images import Failure
 
 
 @contextlib.contextmanager
-def held(shop, *arguments, ready):
-    """A process that says `ready` once it has the image open, and holds it until the block ends."""
+def held(shop, *arguments, ready, ends_by_itself=True):
+    """A process that says `ready` once it has the image open, and holds it until the block ends.
+    It is let finish: what is killed with requests in flight keeps its locks until the kernel has
+    taken its ring apart, which may be after its parent has waited for it."""
     process = subprocess.Popen([str(a) for a in arguments], cwd=shop.directory, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
@@ -24,11 +26,16 @@ def held(shop, *arguments, ready):
                     raise Failure(f"{arguments}: {seen.decode(errors='replace')}")
                 seen += byte
         yield process
+        if not ends_by_itself:
+            process.terminate()
+        rest, _ = process.communicate(timeout=HOLDER_SECONDS_MAX)
+        if process.returncode != 0:
+            raise Failure(f"{arguments}: exit status {process.returncode}: "
+                          f"{rest.decode(errors='replace')}")
     finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.terminate()
-        process.wait()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def wait_until_written(shop, image):
@@ -44,6 +51,7 @@ def wait_until_written(shop, image):
     raise Failure(f"nobody holds {image}")
 
 
+HOLDER_SECONDS_MAX = 60
 WRITER_BYTE = 101  # locked by whoever may write
 F_OFD_GETLK = 36
 WRITE_REFUSED = 'Failed to get "write" lock'
@@ -82,7 +90,7 @@ def reader_is_qemu(shop):
 def server_is_qemu(shop):
     shop.qemu("create", "-f", "qcow2", "held.qcow2", "64M")
     with held(shop, "qemu-nbd", "-t", "-k", shop.path("nbd.socket"), "-f", "qcow2", "held.qcow2",
-              ready=None):
+              ready=None, ends_by_itself=False):
         wait_until_written(shop, "held.qcow2")
         shop.platter("check", "held.qcow2", status=1, text=SHARED_WRITE_REFUSED)
         shop.platter("resize", "held.qcow2", "128M", status=1, text=WRITE_REFUSED)
