@@ -19,6 +19,9 @@ io::Task<Result<void>> Driver::close() { return io::Task<Result<void>>::ready(Re
 io::Task<Result<uint64_t>> Driver::allocated_size() {
   return io::Task<Result<uint64_t>>::ready(fail_errno(ENOTSUP));
 }
+io::Task<Result<CheckResult>> Checkable::repair(CheckReporter&, Repair) {
+  return io::Task<Result<CheckResult>>::ready(fail(ENOTSUP, "This format cannot be repaired"));
+}
 Result<void> Driver::set_permissions(Permissions, Permissions) { return {}; }
 
 Driver::ChildPermissions Driver::child_permissions(const Child& child, Permissions needed,

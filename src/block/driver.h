@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -69,10 +70,18 @@ class CheckReporter {
   virtual void report(std::string line) = 0;
 };
 
+enum class Repair {
+  kLeaks,  // counts that are too high: no content is at stake
+  kAll,
+};
+
 class Checkable {
  public:
   virtual ~Checkable() = default;
   virtual io::Task<Result<CheckResult>> check(CheckReporter& reporter) = 0;
+  // Repairs what `what` covers of what a check finds, on an image that may be written to. The
+  // result counts what was found and what of it was fixed. ENOTSUP: the format only checks.
+  virtual io::Task<Result<CheckResult>> repair(CheckReporter& reporter, Repair what);
 };
 
 // ---- Facts about an image, for info
@@ -91,6 +100,43 @@ struct SnapshotInfo {
   uint32_t date_nanoseconds = 0;
   uint64_t vm_clock_nanoseconds = 0;
   std::optional<uint64_t> icount = std::nullopt;
+};
+
+// Internal snapshots. Ids are unique in an image, names need not be.
+class SnapshotStore {
+ public:
+  virtual ~SnapshotStore() = default;
+  virtual std::vector<SnapshotInfo> snapshots() const = 0;
+  // Keeps the disk as it is now. `snapshot` has no id: the store chooses one.
+  virtual io::Task<Result<void>> create_snapshot(SnapshotInfo snapshot) = 0;
+  // The disk becomes what it was; its present content is lost.
+  virtual io::Task<Result<void>> apply_snapshot(std::string id) = 0;
+  virtual io::Task<Result<void>> delete_snapshot(std::string id) = 0;
+  // From now on the node, open for reading only, shows what the disk was, in the size it had.
+  virtual io::Task<Result<void>> load_snapshot(std::string id) = 0;
+};
+
+// A persistent dirty bitmap.
+struct BitmapInfo {
+  std::string name;
+  uint64_t granularity = 0;   // bytes a bit stands for
+  bool enabled = true;        // records writes
+  bool inconsistent = false;  // was not written back: only removing it makes sense
+};
+
+class BitmapStore {
+ public:
+  virtual ~BitmapStore() = default;
+  virtual std::vector<BitmapInfo> bitmaps() const = 0;
+};
+
+class Amendable {
+ public:
+  virtual ~Amendable() = default;
+  // `options` are of the driver's amend table; what was not given stays as it is. `progress` may be
+  // called with steps done and steps there are.
+  virtual io::Task<Result<void>> amend(const base::OptionSet& options, bool force,
+                                       std::function<void(uint64_t, uint64_t)> progress) = 0;
 };
 
 struct DriverInfo {
@@ -149,6 +195,9 @@ class Driver {
 
   virtual Resizable* resizable() { return nullptr; }
   virtual Checkable* checkable() { return nullptr; }
+  virtual SnapshotStore* snapshot_store() { return nullptr; }
+  virtual BitmapStore* bitmap_store() { return nullptr; }
+  virtual Amendable* amendable() { return nullptr; }
 };
 
 // ---- Opening and creating
@@ -196,6 +245,21 @@ struct CreateContext {
   io::Task<Result<std::unique_ptr<Backend>>> create_file();
 };
 
+// Given to DriverType::measure.
+struct MeasureContext {
+  const base::OptionSet& options;  // of the driver's create table; "size" is given
+  Backend* source = nullptr;       // whose content the image is to hold; null: nothing is known
+};
+
+// How large an image's file will be, in bytes.
+struct Measurement {
+  uint64_t required = 0;         // with the content as it is
+  uint64_t fully_allocated = 0;  // once everything has been written to
+  // What copying the source's bitmaps takes besides; nullopt: the source has none to copy, or the
+  // target cannot hold any.
+  std::optional<uint64_t> bitmaps = std::nullopt;
+};
+
 enum class DriverKind { kFormat, kProtocol, kFilter };
 
 struct DriverType {
@@ -215,6 +279,9 @@ struct DriverType {
   std::span<const std::string_view> identity_options = {};
   io::Task<Result<std::unique_ptr<Driver>>> (*open)(OpenContext& context) = nullptr;
   io::Task<Result<void>> (*create)(CreateContext& context) = nullptr;
+  io::Task<Result<Measurement>> (*measure)(const MeasureContext& context) = nullptr;
+  // Empty where Driver::amendable() is null.
+  base::OptionSchema amend_options{std::span<const base::OptionDef>{}};
 };
 
 inline constexpr size_t kProbeBytes = 2048;

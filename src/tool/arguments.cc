@@ -26,10 +26,6 @@ Result<bool> json_output(const Invocation& invocation) {
 }
 
 Result<void> check_common_options(const Invocation& invocation) {
-  if (invocation.has("object")) {
-    return fail(ENOTSUP,
-                "--object is not supported: this version has no secrets and no TLS credentials");
-  }
   const bool has_format = invocation.has("format") || invocation.has("f");
   if (invocation.has("image-opts") && has_format) {
     return fail(EINVAL, "--image-opts and --format are mutually exclusive");

@@ -15,7 +15,7 @@ namespace platter::tool {
 // --output: whether it is json rather than human.
 Result<bool> json_output(const Invocation& invocation);
 
-// What --object, and --image-opts beside a format, mean to every command.
+// What --image-opts beside a format means to every command.
 Result<void> check_common_options(const Invocation& invocation);
 
 // A size in bytes; `what` ("image size") is for the error, which has been printed if there is no

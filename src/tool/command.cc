@@ -65,6 +65,18 @@ int show_help(const Invocation& invocation) {
   return invocation.console.finish() ? 0 : 1;
 }
 
+// Objects are made in the order given, before what comes after them is looked at.
+std::optional<int> define_object(Invocation& invocation, const std::string& definition) {
+  if (const std::string help = object_help(definition); !help.empty()) {
+    invocation.console.print(help);
+    return invocation.console.finish() ? 0 : 1;
+  }
+  auto added = invocation.objects.add(definition);
+  if (added) return std::nullopt;
+  invocation.console.error(added.error());
+  return invocation.command.object_error_status;
+}
+
 }  // namespace
 
 std::span<const CommandOption> native_options() { return kNativeOptions; }
@@ -92,6 +104,12 @@ std::vector<std::string> Invocation::values(std::string_view name) const {
     if (given.is(name)) found.push_back(given.value);
   }
   return found;
+}
+
+void Invocation::set_native_option(std::string_view name, std::string value) {
+  for (const auto& option : kNativeOptions) {
+    if (option.name == name) options.push_back({&option, std::move(value)});
+  }
 }
 
 int Invocation::usage_error(std::string_view message) const {
@@ -136,6 +154,9 @@ std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> argu
           (key == ':' ? "missing argument for option '" : "unrecognized option '") + word + "'");
     }
     invocation.options.push_back({tables.find(key), optarg != nullptr ? optarg : ""});
+    if (invocation.options.back().is("object")) {
+      if (auto status = define_object(invocation, invocation.options.back().value)) return status;
+    }
   }
   for (int i = optind; i < count; ++i) {
     invocation.operands.emplace_back(arguments[static_cast<size_t>(i)]);

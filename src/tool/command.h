@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tool/console.h"
+#include "tool/objects.h"
 
 namespace platter::tool {
 
@@ -39,6 +40,8 @@ struct Command {
   int (*run)(Invocation& invocation);
   // The last word is an operand even if it looks like an option ("-1G"), and must be there.
   bool last_word_is_operand = false;
+  // The exit status where an --object is wrong.
+  int object_error_status = 1;
 };
 
 // One option as it was given. `option` is named by its long form, or by its letter where it has
@@ -63,6 +66,7 @@ class Invocation {
   Console& console;
   std::vector<GivenOption> options;  // in the order given
   std::vector<std::string> operands;
+  Objects objects;  // what --object defined
 
   // `name` is the long form, or the letter of an option that has none.
   bool has(std::string_view name) const { return find(name) != nullptr; }
@@ -70,6 +74,9 @@ class Invocation {
   std::optional<std::string> value(std::string_view name) const;
   std::string value_or(std::string_view name, std::string_view fallback) const;
   std::vector<std::string> values(std::string_view name) const;
+
+  // As if it had been given: one of native_options().
+  void set_native_option(std::string_view name, std::string value);
 
   // Prints the message and where to find help; returns exit status 1.
   int usage_error(std::string_view message) const;

@@ -2,19 +2,22 @@
 
 namespace platter::tool {
 
+extern const Command kBenchCommand;
 extern const Command kCheckCommand;
 extern const Command kCompareCommand;
 extern const Command kConvertCommand;
 extern const Command kCreateCommand;
+extern const Command kDdCommand;
 extern const Command kInfoCommand;
 extern const Command kMapCommand;
+extern const Command kMeasureCommand;
 extern const Command kResizeCommand;
 
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &kCheckCommand, &kCompareCommand, &kConvertCommand, &kCreateCommand,
-    &kInfoCommand,  &kMapCommand,     &kResizeCommand,
+    &kBenchCommand, &kCheckCommand, &kCompareCommand, &kConvertCommand, &kCreateCommand,
+    &kDdCommand,    &kInfoCommand,  &kMapCommand,     &kMeasureCommand, &kResizeCommand,
 };
 
 }  // namespace

@@ -193,6 +193,7 @@ const Command kCompareCommand = {
     .operands = "FILE1 FILE2",
     .options = kOptions,
     .run = run_compare,
+    .object_error_status = kCannotOpen,
 };
 
 }  // namespace platter::tool

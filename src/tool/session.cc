@@ -75,6 +75,12 @@ Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation) {
   return session;
 }
 
+std::vector<io::Reactor*> Session::all_reactors() {
+  std::vector<io::Reactor*> reactors;
+  for (unsigned i = 0; i < reactors_->size(); ++i) reactors.push_back(&reactors_->at(i));
+  return reactors;
+}
+
 int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work) {
   auto session = Session::start(invocation);
   if (!session) return invocation.fail(session.error());
@@ -88,15 +94,22 @@ int run_session(Invocation& invocation, const std::function<io::Task<int>(Sessio
   return status;
 }
 
-HalfMadeFile::HalfMadeFile(Session& session, std::string path) : session_(session) {
-  session_.interrupts().set_handler([this, path = std::move(path)] {
-    const bool removed = is_regular_file(path) && unlink(path.c_str()) == 0;
-    session_.console().error("interrupted" +
-                             (removed ? "; removed the unfinished '" + path + "'" : std::string()));
+HalfMadeFile::HalfMadeFile(Session& session, std::string path)
+    : session_(session), path_(std::move(path)) {
+  session_.interrupts().set_handler([this] {
+    const bool removed = is_regular_file(path_) && unlink(path_.c_str()) == 0;
+    session_.console().error(
+        "interrupted" + (removed ? "; removed the unfinished '" + path_ + "'" : std::string()));
     die_of(session_.interrupts().caught());
   });
 }
 
 HalfMadeFile::~HalfMadeFile() { session_.interrupts().set_handler({}); }
+
+void HalfMadeFile::remove() {
+  if (!is_regular_file(path_) || unlink(path_.c_str()) == 0) return;
+  session_.console().error(
+      Error::from_errno(errno, "Could not remove the half-made '" + path_ + "'"));
+}
 
 }  // namespace platter::tool

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "block/graph.h"
@@ -27,6 +28,7 @@ class Session {
   block::Graph& graph() { return *graph_; }
   const block::DriverRegistry& registry() const { return registry_; }
   io::ReactorGroup& reactors() { return *reactors_; }
+  std::vector<io::Reactor*> all_reactors();
   Interrupts& interrupts() { return interrupts_; }
   const OpenPolicy& policy() const { return policy_; }
 
@@ -55,8 +57,12 @@ class HalfMadeFile {
   HalfMadeFile(const HalfMadeFile&) = delete;
   HalfMadeFile& operator=(const HalfMadeFile&) = delete;
 
+  // The work has failed: removes the file, if it is a regular one. A failure to do so is reported.
+  void remove();
+
  private:
   Session& session_;
+  std::string path_;
 };
 
 }  // namespace platter::tool

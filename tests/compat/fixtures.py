@@ -114,6 +114,9 @@ class Builder:
         self.create("datafile.qcow2", "1M", "-o", "data_file=datafile.raw")
         self.create("snapshot.qcow2", "1M")
         self.img("snapshot", "-c", "first", "snapshot.qcow2")
+        self.create("bitmap.qcow2", "1G")
+        self.img("bitmap", "--add", "bitmap.qcow2", "coarse")
+        self.img("bitmap", "--add", "-g", "512", "bitmap.qcow2", "fine")
         self.copy("empty.qcow2", "encrypted.qcow2")
         self.patch("encrypted.qcow2", 32, struct.pack(">I", 1))  # AES
         for kind in ("vmdk", "vdi"):

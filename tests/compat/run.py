@@ -20,6 +20,7 @@ import sys
 import tempfile
 
 import cases
+import cases_img  # adds to cases.CASES
 import fixtures
 
 TIMEOUT_S = 60
@@ -32,6 +33,12 @@ RULES = {
     ],
     "progress": [  # how many steps are shown depends on how the work is cut
         (re.compile(r"(    \(\d+\.\d\d/100%\)\r)+"), "PROGRESS "),
+    ],
+    "seconds": [
+        (re.compile(r"completed in \d+\.\d+ seconds"), "completed in N seconds"),
+    ],
+    "icount": [
+        (re.compile(r'^ *"icount": \d+,\n', re.M), ""),
     ],
     "date": [
         (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "DATE"),

@@ -8,6 +8,7 @@
 #include "base/math.h"
 #include "base/try.h"
 #include "block/backend.h"
+#include "format/qcow2/create_layout.h"
 #include "format/qcow2/create_options.h"
 #include "io/buffer.h"
 
@@ -20,53 +21,6 @@ namespace {
 
 constexpr uint64_t kWriteBytes = uint64_t{2} << 20;
 constexpr uint64_t kStoredCount = 1;  // of every cluster of a new image
-
-// Where everything goes: cluster numbers, in file order.
-struct Layout {
-  uint64_t refcount_table = 1;
-  uint64_t refcount_table_clusters = 0;
-  uint64_t refcount_blocks = 0;
-  uint64_t refcount_block_clusters = 0;
-  uint64_t l1_table = 0;
-  uint64_t l1_clusters = 0;
-  uint64_t l2_tables = 0;
-  uint64_t l2_clusters = 0;  // 0: nothing is preallocated
-  uint64_t data = 0;
-  uint64_t data_clusters = 0;
-  uint64_t end = 0;
-};
-
-// The counts cover the clusters that they themselves take: grown until they do.
-Result<Layout> plan(const Header& header, bool preallocate) {
-  const Geometry geometry = header.geometry();
-  Layout layout;
-  layout.l1_clusters = geometry.clusters_for(header.l1_bytes());
-  if (preallocate) {
-    layout.l2_clusters = header.l1_entries;
-    layout.data_clusters = geometry.clusters_for(header.size);
-  }
-  layout.refcount_block_clusters = 1;
-  layout.refcount_table_clusters = 1;
-  for (;;) {
-    layout.refcount_blocks = layout.refcount_table + layout.refcount_table_clusters;
-    layout.l1_table = layout.refcount_blocks + layout.refcount_block_clusters;
-    layout.l2_tables = layout.l1_table + layout.l1_clusters;
-    layout.data = layout.l2_tables + layout.l2_clusters;
-    layout.end = layout.data + layout.data_clusters;
-    const uint64_t blocks = base::divide_round_up(layout.end, geometry.refcount_block_entries());
-    const uint64_t table = geometry.clusters_for(blocks * kTableEntryBytes);
-    if (blocks <= layout.refcount_block_clusters && table <= layout.refcount_table_clusters) break;
-    layout.refcount_block_clusters = std::max(blocks, layout.refcount_block_clusters);
-    layout.refcount_table_clusters = std::max(table, layout.refcount_table_clusters);
-  }
-  if (layout.refcount_table_clusters > kMaxRefcountTableBytes >> header.cluster_bits ||
-      layout.end > kMaxHostOffset >> header.cluster_bits) {
-    return fail(EFBIG,
-                "The image size is too large for file format 'qcow2' (try using a larger "
-                "cluster size)");
-  }
-  return layout;
-}
 
 // Writes the tables of a new image, front to back.
 class TableWriter {
@@ -189,7 +143,7 @@ io::Task<Result<void>> create(block::CreateContext& context) {
   PLATTER_CO_ASSIGN(auto options, parse_create_options(context.options));
   Header& header = options.header;
   PLATTER_CO_ASSIGN(const Layout layout,
-                    plan(header, options.preallocation != Preallocation::kOff));
+                    plan_layout(header, options.preallocation != Preallocation::kOff));
   header.refcount_table_offset = layout.refcount_table << header.cluster_bits;
   header.refcount_table_clusters = static_cast<uint32_t>(layout.refcount_table_clusters);
   header.l1_table_offset = layout.l1_table << header.cluster_bits;

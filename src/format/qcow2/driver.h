@@ -26,7 +26,10 @@
 
 namespace platter::format::qcow2 {
 
-class Qcow2 final : public block::Driver, public block::Resizable, public block::Checkable {
+class Qcow2 final : public block::Driver,
+                    public block::Resizable,
+                    public block::Checkable,
+                    public block::BitmapStore {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
   ~Qcow2() override;
@@ -49,6 +52,11 @@ class Qcow2 final : public block::Driver, public block::Resizable, public block:
 
   block::Resizable* resizable() override { return this; }
   block::Checkable* checkable() override { return this; }
+  // Version 2 has no bitmaps.
+  block::BitmapStore* bitmap_store() override {
+    return image_.geometry.version >= 3 ? this : nullptr;
+  }
+  std::vector<block::BitmapInfo> bitmaps() const override;
   io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
                                 bool exact) override;
   io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;

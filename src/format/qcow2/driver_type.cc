@@ -2,6 +2,7 @@
 
 #include "format/qcow2/create.h"
 #include "format/qcow2/driver.h"
+#include "format/qcow2/measure.h"
 #include "format/qcow2/open_options.h"
 
 namespace platter::format {
@@ -20,6 +21,7 @@ const block::DriverType kQcow2 = {
     .supports_backing = true,
     .open = qcow2::Qcow2::open,
     .create = qcow2::create,
+    .measure = qcow2::measure,
 };
 
 }  // namespace platter::format

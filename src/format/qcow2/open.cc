@@ -148,6 +148,17 @@ Result<block::DriverInfo> Qcow2::info() const {
   return describe(image_.header, bitmaps_, snapshots_);
 }
 
+std::vector<block::BitmapInfo> Qcow2::bitmaps() const {
+  std::vector<block::BitmapInfo> list;
+  for (const Bitmap& bitmap : bitmaps_) {
+    list.push_back({.name = bitmap.name,
+                    .granularity = uint64_t{1} << bitmap.granularity_bits,
+                    .enabled = (bitmap.flags & kBitmapAuto) != 0,
+                    .inconsistent = (bitmap.flags & kBitmapInUse) != 0});
+  }
+  return list;
+}
+
 io::Task<Result<uint64_t>> Qcow2::allocated_size() {
   return image_.file->node().driver().allocated_size();
 }

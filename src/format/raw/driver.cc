@@ -174,6 +174,11 @@ io::Task<Result<void>> create_raw(CreateContext& context) {
   co_return co_await (*backend)->close();
 }
 
+io::Task<Result<Measurement>> measure_raw(const MeasureContext& context) {
+  const uint64_t size = base::align_up(context.options.get_size("size"), kSectorBytes);
+  co_return Measurement{.required = size, .fully_allocated = size};
+}
+
 constexpr base::OptionDef kRuntimeOptions[] = {
     {.name = "offset",
      .type = OptionType::kSize,
@@ -201,6 +206,7 @@ const DriverType kRaw = {
     .identity_options = kIdentity,
     .open = open_raw,
     .create = create_raw,
+    .measure = measure_raw,
 };
 
 }  // namespace platter::format

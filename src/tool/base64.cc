@@ -1,0 +1,37 @@
+#include "tool/base64.h"
+
+#include <cerrno>
+#include <cstdint>
+
+#include "base/try.h"
+
+namespace platter::tool {
+namespace {
+
+constexpr std::string_view kDigits =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+}  // namespace
+
+Result<std::string> decode_base64(std::string_view text) {
+  std::string bytes;
+  uint32_t bits = 0;
+  unsigned count = 0;
+  bool padded = false;
+  for (const char c : text) {
+    if (c == '\n' || c == '\r' || c == ' ' || c == '\t') continue;
+    const size_t digit = kDigits.find(c);
+    padded = padded || c == '=';
+    if (padded ? c != '=' : digit == kDigits.npos)
+      return fail(EINVAL, "Base64 data contains invalid characters");
+    if (padded) continue;
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    bytes += static_cast<char>(bits >> count & 0xff);
+  }
+  return bytes;
+}
+
+}  // namespace platter::tool

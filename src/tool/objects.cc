@@ -1,0 +1,349 @@
+#include "tool/objects.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "base/options.h"
+#include "base/try.h"
+#include "tool/base64.h"
+
+namespace platter::tool {
+namespace {
+
+// Above it a rate is taken for a mistake.
+constexpr uint64_t kMaxThrottle = 1'000'000'000'000'000;
+constexpr size_t kMaxSecretFileBytes = size_t{1} << 20;
+
+bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// The definition's properties, taken out one by one; what is left at the end is unknown.
+class Properties {
+ public:
+  static Result<Properties> parse(std::string_view text) {
+    Properties properties;
+    if (text.starts_with('{')) {
+      PLATTER_ASSIGN(auto json, base::Json::parse(text));
+      if (!json.is_object()) return fail(EINVAL, "Object definition must be a JSON object");
+      PLATTER_ASSIGN(properties.values_, base::Options::from_json(json));
+      return properties;
+    }
+    PLATTER_TRY(properties.parse_words(text));
+    return properties;
+  }
+
+  std::optional<std::string> take(std::string_view name) {
+    auto value = values_.find_string(name);
+    if (value) values_.erase(name);
+    return value;
+  }
+
+  Result<std::optional<int64_t>> take_integer(std::string_view name) {
+    const auto* value = values_.find(name);
+    if (value == nullptr) return std::optional<int64_t>();
+    int64_t number = 0;
+    bool good = true;
+    if (const auto* text = std::get_if<std::string>(value)) {
+      const auto [end, code] = std::from_chars(text->data(), text->data() + text->size(), number);
+      good = code == std::errc() && end == text->data() + text->size();
+    } else if (const auto* whole = std::get_if<int64_t>(value)) {
+      number = *whole;
+    } else if (const auto* large = std::get_if<uint64_t>(value); large && *large <= INT64_MAX) {
+      number = static_cast<int64_t>(*large);
+    } else {
+      good = false;
+    }
+    if (!good) return fail(EINVAL, fmt::format("Parameter '{}' expects integer", name));
+    values_.erase(name);
+    return std::optional(number);
+  }
+
+  Result<void> check_empty() const {
+    if (values_.empty()) return {};
+    return fail(EINVAL,
+                fmt::format("Parameter '{}' is unexpected", values_.entries().front().first));
+  }
+
+ private:
+  // "secret,id=a": the first word may leave its key, the type's, out. A comma in a value is
+  // doubled.
+  Result<void> parse_words(std::string_view text) {
+    for (bool first = true; !text.empty(); first = false) {
+      const size_t equals = text.find('=');
+      const size_t comma = text.find(',');
+      std::string key = "qom-type";
+      if (equals != text.npos && equals < comma) {
+        key = text.substr(0, equals);
+        text.remove_prefix(equals + 1);
+      } else if (!first) {
+        return fail(EINVAL,
+                    fmt::format("Expected '=' after parameter '{}'", text.substr(0, comma)));
+      }
+      values_.set(key, take_word(text));
+    }
+    return {};
+  }
+
+  static std::string take_word(std::string_view& text) {
+    std::string word;
+    while (!text.empty()) {
+      const char c = text.front();
+      text.remove_prefix(1);
+      if (c == ',' && !text.starts_with(',')) break;
+      if (c == ',') text.remove_prefix(1);
+      word += c;
+    }
+    return word;
+  }
+
+  base::Options values_;
+};
+
+Result<void> check_id(std::string_view id) {
+  const bool good = !id.empty() && is_letter(id[0]) && std::ranges::all_of(id, [](char c) {
+    return is_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
+  });
+  if (good) return {};
+  return std::unexpected(
+      Error(EINVAL, "Parameter 'id' expects an identifier")
+          .with_hint("Identifiers consist of letters, digits, '-', '.', '_', starting with a "
+                     "letter."));
+}
+
+// ---- secret
+
+struct SecretProperties {
+  std::optional<std::string> data;
+  std::optional<std::string> file;
+  bool base64 = false;
+  std::optional<std::string> key_id;
+};
+
+Result<SecretProperties> take_secret(Properties& properties) {
+  SecretProperties secret;
+  secret.data = properties.take("data");
+  secret.file = properties.take("file");
+  const std::string format = properties.take("format").value_or("raw");
+  if (format != "raw" && format != "base64") {
+    return fail(EINVAL, fmt::format("Parameter 'format' does not accept value '{}'", format));
+  }
+  secret.base64 = format == "base64";
+  secret.key_id = properties.take("keyid");
+  properties.take("iv");
+  return secret;
+}
+
+Result<std::string> read_secret_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    const int code = errno;
+    return fail(code, fmt::format("Unable to read {}: Failed to open file “{}”: {}", path, path,
+                                  Error::from_errno(code).message()));
+  }
+  std::string bytes(kMaxSecretFileBytes + 1, '\0');
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (file.bad()) return fail(EIO, fmt::format("Unable to read {}", path));
+  bytes.resize(static_cast<size_t>(file.gcount()));
+  if (bytes.size() > kMaxSecretFileBytes) {
+    return fail(EFBIG, fmt::format("Unable to read {}: a secret has at most {} bytes", path,
+                                   kMaxSecretFileBytes));
+  }
+  return bytes;
+}
+
+Result<std::unique_ptr<Secret>> make_secret(const Objects& objects,
+                                            const SecretProperties& properties) {
+  if (properties.data && properties.file)
+    return fail(EINVAL, "'file' and 'data' are mutually exclusive");
+  if (!properties.data && !properties.file)
+    return fail(EINVAL, "Either 'file' or 'data' must be provided");
+  std::string bytes = properties.data.value_or("");
+  if (properties.file) {
+    PLATTER_ASSIGN(bytes, read_secret_file(*properties.file));
+  }
+  if (properties.key_id) {
+    if (objects.secret(*properties.key_id) == nullptr)
+      return fail(ENOENT, fmt::format("No secret with id '{}'", *properties.key_id));
+    return fail(ENOTSUP, "Secrets that are encrypted with another one (keyid) are not supported");
+  }
+  if (properties.base64) {
+    PLATTER_ASSIGN(bytes, decode_base64(bytes));
+  }
+  return std::make_unique<Secret>(std::move(bytes));
+}
+
+// ---- throttle-group
+
+struct ThrottleProperty {
+  std::string name;  // without its prefix
+  uint64_t ThrottleBucket::* member;
+  size_t bucket;
+};
+
+std::vector<ThrottleProperty> throttle_properties() {
+  std::vector<ThrottleProperty> properties;
+  for (size_t i = 0; i < kThrottleBuckets.size(); ++i) {
+    const std::string name(kThrottleBuckets[i]);
+    properties.push_back({name, &ThrottleBucket::average, i});
+    properties.push_back({name + "-max", &ThrottleBucket::burst, i});
+    properties.push_back({name + "-max-length", &ThrottleBucket::burst_seconds, i});
+  }
+  return properties;
+}
+
+Result<void> check_buckets(const ThrottleGroup& group) {
+  for (size_t first = 0; first < group.buckets.size(); first += 3) {
+    const auto& total = group.buckets[first];
+    const auto& read = group.buckets[first + 1];
+    const auto& write = group.buckets[first + 2];
+    if ((total.average != 0 && (read.average != 0 || write.average != 0)) ||
+        (total.burst != 0 && (read.burst != 0 || write.burst != 0))) {
+      return fail(EINVAL,
+                  "bps/iops/max total values and read/write values cannot be used at the same "
+                  "time");
+    }
+  }
+  if (group.operation_bytes != 0 && group.buckets[0].average == 0 &&
+      group.buckets[1].average == 0 && group.buckets[2].average == 0) {
+    return fail(EINVAL, "iops size requires an iops value to be set");
+  }
+  for (const ThrottleBucket& bucket : group.buckets) {
+    if (bucket.average > kMaxThrottle || bucket.burst > kMaxThrottle)
+      return fail(EINVAL, fmt::format("bps/iops/max values must be within [0, {}]", kMaxThrottle));
+    if (bucket.burst_seconds == 0) return fail(EINVAL, "the burst length cannot be 0");
+    if (bucket.burst_seconds > 1 && bucket.burst == 0)
+      return fail(EINVAL, "burst length set without burst rate");
+    if (bucket.burst != 0 && bucket.burst_seconds > kMaxThrottle / bucket.burst)
+      return fail(EINVAL, "burst length too high for this burst rate");
+    if (bucket.burst != 0 && bucket.average == 0)
+      return fail(EINVAL, "bps_max/iops_max require corresponding bps/iops values");
+    if (bucket.burst != 0 && bucket.burst < bucket.average)
+      return fail(EINVAL, "bps_max/iops_max cannot be lower than bps/iops");
+  }
+  return {};
+}
+
+Result<ThrottleGroup> take_throttle_group(Properties& properties) {
+  ThrottleGroup group;
+  // The same limits under two names; the older one refuses negative numbers by itself.
+  for (const std::string_view prefix : {"limits.", "x-"}) {
+    for (const auto& property : throttle_properties()) {
+      PLATTER_ASSIGN(auto value, properties.take_integer(std::string(prefix) + property.name));
+      if (!value) continue;
+      if (*value < 0 && prefix == "x-") return fail(EINVAL, "Property values cannot be negative");
+      group.buckets[property.bucket].*property.member = static_cast<uint64_t>(*value);
+    }
+    PLATTER_ASSIGN(auto size, properties.take_integer(std::string(prefix) + "iops-size"));
+    if (size && *size < 0 && prefix == "x-")
+      return fail(EINVAL, "Property values cannot be negative");
+    if (size) group.operation_bytes = static_cast<uint64_t>(*size);
+  }
+  return group;
+}
+
+// ---- iothread
+
+Result<IoThread> take_io_thread(Properties& properties) {
+  IoThread thread;
+  constexpr std::string_view kNames[] = {"poll-max-ns",   "poll-grow",       "poll-shrink",
+                                         "aio-max-batch", "thread-pool-min", "thread-pool-max"};
+  for (const auto name : kNames) {
+    PLATTER_ASSIGN(auto value, properties.take_integer(name));
+    if (!value) continue;
+    if (*value < 0) {
+      return fail(EINVAL, fmt::format("{} value must be in range [0, {}]", name, INT64_MAX));
+    }
+    if (name == "poll-max-ns") thread.poll_max_ns = static_cast<uint64_t>(*value);
+    if (name == "aio-max-batch") thread.max_batch = static_cast<uint64_t>(*value);
+  }
+  return thread;
+}
+
+}  // namespace
+
+Secret::~Secret() { explicit_bzero(bytes_.data(), bytes_.size()); }
+
+Result<void> Objects::add(std::string_view definition) {
+  PLATTER_ASSIGN(auto properties, Properties::parse(definition));
+  const auto type = properties.take("qom-type");
+  if (!type) return fail(EINVAL, "Parameter 'qom-type' is missing");
+  if (*type != "secret" && *type != "throttle-group" && *type != "iothread") {
+    return fail(EINVAL, fmt::format("Parameter 'qom-type' does not accept value '{}'", *type));
+  }
+  const auto id = properties.take("id");
+  if (!id) return fail(EINVAL, "Parameter 'id' is missing");
+  SecretProperties secret;
+  Object object = IoThread{};
+  if (*type == "secret") {
+    PLATTER_ASSIGN(secret, take_secret(properties));
+  } else if (*type == "throttle-group") {
+    PLATTER_ASSIGN(object, take_throttle_group(properties));
+  } else {
+    PLATTER_ASSIGN(object, take_io_thread(properties));
+  }
+  PLATTER_TRY(properties.check_empty());
+  PLATTER_TRY(check_id(*id));
+  if (objects_.contains(*id)) {
+    return fail(EEXIST, fmt::format("attempt to add duplicate property '{}' to object (type "
+                                    "'container')",
+                                    *id));
+  }
+  if (*type == "secret") {
+    PLATTER_ASSIGN(object, make_secret(*this, secret));
+  } else if (const auto* group = std::get_if<ThrottleGroup>(&object)) {
+    PLATTER_TRY(check_buckets(*group));
+  }
+  objects_.emplace(*id, std::move(object));
+  return {};
+}
+
+const Secret* Objects::secret(std::string_view id) const {
+  const auto found = objects_.find(id);
+  if (found == objects_.end()) return nullptr;
+  const auto* secret = std::get_if<std::unique_ptr<Secret>>(&found->second);
+  return secret == nullptr ? nullptr : secret->get();
+}
+
+const ThrottleGroup* Objects::throttle_group(std::string_view id) const {
+  const auto found = objects_.find(id);
+  return found == objects_.end() ? nullptr : std::get_if<ThrottleGroup>(&found->second);
+}
+
+const IoThread* Objects::io_thread(std::string_view id) const {
+  const auto found = objects_.find(id);
+  return found == objects_.end() ? nullptr : std::get_if<IoThread>(&found->second);
+}
+
+std::string object_help(std::string_view definition) {
+  const auto comma = definition.find(',');
+  const auto type = definition.substr(0, comma);
+  if (type == "help" || type == "?")
+    return "List of user creatable objects:\n  iothread\n  secret\n  throttle-group\n";
+  if (comma == definition.npos) return {};
+  const auto rest = definition.substr(comma + 1);
+  if (rest != "help" && rest != "?") return {};
+  if (type == "secret") {
+    return "secret options:\n"
+           "  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n  iv=<string>\n"
+           "  keyid=<string>\n";
+  }
+  if (type == "throttle-group") {
+    std::string text = "throttle-group options:\n";
+    for (const auto& property : throttle_properties())
+      text += fmt::format("  limits.{}=<int>\n", property.name);
+    return text + "  limits.iops-size=<int>\n";
+  }
+  if (type == "iothread") {
+    return "iothread options:\n  aio-max-batch=<int>\n  poll-grow=<int>\n  poll-max-ns=<int>\n"
+           "  poll-shrink=<int>\n  thread-pool-max=<int>\n  thread-pool-min=<int>\n";
+  }
+  return {};
+}
+
+}  // namespace platter::tool

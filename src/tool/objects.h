@@ -1,0 +1,70 @@
+// Objects: what --object defines for the rest of the command line to name: secrets, throttle
+// groups, I/O threads. Each is parsed and validated when it is given, and kept until the command
+// ends.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "platter/error.h"
+
+namespace platter::tool {
+
+// Bytes that must not be shown: a passphrase or a key. Overwritten when it goes.
+class Secret {
+ public:
+  explicit Secret(std::string bytes) : bytes_(std::move(bytes)) {}
+  ~Secret();
+  Secret(const Secret&) = delete;
+  Secret& operator=(const Secret&) = delete;
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  std::string bytes_;
+};
+
+// One limit of a throttle group; 0: none.
+struct ThrottleBucket {
+  uint64_t average = 0;        // units a second
+  uint64_t burst = 0;          // units a second, for burst_seconds
+  uint64_t burst_seconds = 1;  // not 0
+};
+
+struct ThrottleGroup {
+  // The order of kThrottleBuckets.
+  std::array<ThrottleBucket, 6> buckets;
+  uint64_t operation_bytes = 0;  // a larger request counts as several; 0: each counts once
+};
+inline constexpr std::array<std::string_view, 6> kThrottleBuckets = {
+    "iops-total", "iops-read", "iops-write", "bps-total", "bps-read", "bps-write"};
+
+struct IoThread {
+  uint64_t poll_max_ns = 32768;
+  uint64_t max_batch = 0;  // 0: chosen
+};
+
+class Objects {
+ public:
+  // "TYPE,id=ID,...", or the same as a JSON object. An error leaves nothing behind.
+  Result<void> add(std::string_view definition);
+
+  // By id; null: there is none of that type.
+  const Secret* secret(std::string_view id) const;
+  const ThrottleGroup* throttle_group(std::string_view id) const;
+  const IoThread* io_thread(std::string_view id) const;
+
+ private:
+  using Object = std::variant<std::unique_ptr<Secret>, ThrottleGroup, IoThread>;
+  std::map<std::string, Object, std::less<>> objects_;
+};
+
+// The text that a definition asks for ("help", or "TYPE,help"); empty: it asks for none.
+std::string object_help(std::string_view definition);
+
+}  // namespace platter::tool

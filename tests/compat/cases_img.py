@@ -1,0 +1,144 @@
+"""The part of the table that is about measure, dd, bench and --object."""
+
+from cases import accept, cases
+
+CREATE_WORDS = accept("what create and measure refuse, ours refuses in the same words in both")
+LATER = accept("what ours cannot create yet it does not measure either", "stdout", "stderr", "status")
+USAGE = accept("7.2 prints its whole help and exits as if all were well", "stdout", "stderr", "status")
+NOTHING_LEFT = accept("QEMU leaves a half-made target behind", "files")
+QUIET = accept("7.2 does not heed -q", "stdout")
+PAST_IMAGE = accept("our message says that the request leaves the image, where QEMU's says 'Input/output error'")
+OTHER_OBJECTS = accept("the list of object types is our own", "stdout")
+
+# ---- measure
+
+cases("measure/size",
+      "measure --size 1G", "measure --size 1G -O raw", "measure --size 513", "measure --size 0", "measure --size 7E",
+      *[f"measure -O qcow2 --size {size}" for size in ("0", "1", "513", "64k", "1M", "1G", "123456789", "1T", "1P")],
+      *[f"measure -O qcow2 --size 10G -o cluster_size={size}" for size in ("512", "4k", "64k", "2M")],
+      *[f"measure -O qcow2 --size 10G -o cluster_size=4k,refcount_bits={bits}" for bits in (1, 2, 4, 8, 16, 32, 64)],
+      "measure -O qcow2 --size 1G --output=json", "measure --size 1G --output=json", "measure --size 1G --output=human",
+      "measure -O qcow2 --size 1G -o preallocation=off", "measure -O qcow2 --size 1G -o preallocation=metadata",
+      "measure -O qcow2 --size 1G -o preallocation=falloc", "measure -O qcow2 --size 1G -o preallocation=full",
+      "measure -O qcow2 --size 1G -o compat=0.10", "measure -O qcow2 --size 1G -o compat=1.1,lazy_refcounts=on",
+      "measure -O qcow2 --size 1G -o compression_type=zstd", "measure -O qcow2 --size 1G -o size=2G",
+      "measure -O qcow2 --size 1G -o nocow=on", "measure -O raw --size 1G -o preallocation=full",
+      "measure -O qcow2 --size 1G -o backing_file=data.qcow2,backing_fmt=qcow2", "measure --size 1G -U",
+      "measure --size 1G --size 2G", "measure -O qcow2 -o cluster_size=4k -o cluster_size=8k --size 1G",
+      )
+
+cases("measure/file",
+      *[f"measure {name}" for name in ("raw.img", "odd.img", "zero-length.img", "data.qcow2", "overlay.qcow2", "short.qcow2")],
+      *[f"measure -O qcow2 {name}" for name in ("raw.img", "hole.img", "odd.img", "zero-length.img", "empty.qcow2", "data.qcow2",
+                                                "overlay.qcow2", "top.qcow2", "short.qcow2", "rawbacked.qcow2", "v2.qcow2",
+                                                "tiny.qcow2", "big.qcow2", "meta.qcow2", "zlib.qcow2", "zstd.qcow2",
+                                                "snapshot.qcow2", "bitmap.qcow2")],
+      *[f"measure -O qcow2 -o cluster_size={size} {name}" for size in ("512", "2M") for name in ("tiny.qcow2", "data.qcow2", "top.qcow2")],
+      "measure -O qcow2 --output=json data.qcow2", "measure -O qcow2 -o compat=0.10 bitmap.qcow2", "measure bitmap.qcow2",
+      "measure -O qcow2 -o cluster_size=512 bitmap.qcow2", "measure -O qcow2 -o preallocation=full data.qcow2",
+      "measure -O qcow2 -o backing_file=base.qcow2,backing_fmt=qcow2 overlay.qcow2", "measure -f raw -O qcow2 data.qcow2",
+      "measure -f qcow2 -O qcow2 data.qcow2", "measure -U -O qcow2 data.qcow2", "measure -O qcow2 -o size=1G data.qcow2",
+      "measure --image-opts -O qcow2 driver=qcow2,file.filename=data.qcow2", "measure -O qcow2 --image-opts driver=raw,offset=64k,file.filename=raw.img",
+      "measure --object secret,id=s,data=x -O qcow2 data.qcow2",
+      )
+
+cases("measure/bad",
+      "measure", "measure a b", ("measure --size", USAGE), "measure --size frob", "measure --size 9E", "measure --size -1", "measure data.qcow2 --size 1G",
+      "measure --size 1G -f raw", "measure --size 1G --image-opts", "measure --size 1G -l first", "measure -O frob --size 1G",
+      "measure -O file --size 1G", "measure -O null-co --size 1G", "measure --output=frob --size 1G",
+      "measure -O qcow2 -o frob=1 --size 1G", "measure -o frob=1 --size 1G", "measure -O qcow2 -o , --size 1G", "measure -O qcow2 -o '' --size 1G",
+      "measure -O qcow2 -o help --size 1G", "measure -O qcow2 -o cluster_size=abc --size 1G", "measure -O qcow2 -o cluster_size=3 --size 1G",
+      ("measure -O qcow2 -o compat=frob --size 1G", CREATE_WORDS), ("measure -O qcow2 -o preallocation=frob --size 1G", CREATE_WORDS),
+      "measure -O qcow2 -o refcount_bits=3 --size 1G", "measure -O qcow2 --size 7E", "measure -O qcow2 -o cluster_size=512 --size 1T",
+      ("measure -O qcow2 -o compat=0.10,lazy_refcounts=on --size 1G",
+       accept("7.2 measures an image that it would refuse to create", "stdout", "stderr", "status")),
+      ("measure -O qcow2 -o extended_l2=on --size 1G", LATER), ("measure -O qcow2 -o data_file=x --size 1G", LATER),
+      "measure nowhere", "measure sub", "measure -f frob data.qcow2", "measure -f qcow2 raw.img", "measure --image-opts -f qcow2 data.qcow2",
+      "measure -O frob nowhere", "measure -O qcow2 orphan.qcow2", "measure -O qcow2 truncated.qcow2",
+      "measure -l first raw.img", "measure -l snapshot.frob=x data.qcow2",
+      ("measure -z --size 1G", USAGE), ("measure --frob --size 1G", USAGE), "measure --object frob --size 1G",
+      )
+
+cases("measure/locked", "measure data.qcow2", "measure -U -O qcow2 data.qcow2", lock="data.qcow2")
+
+# ---- dd
+
+cases("dd",
+      "dd if=raw.img of=x.img", "dd if=data.qcow2 of=x.img", "dd -O qcow2 if=data.qcow2 of=x.qcow2", "dd -f qcow2 -O qcow2 if=overlay.qcow2 of=x.qcow2",
+      "dd if=odd.img of=x.img", "dd if=zero-length.img of=x.img", "dd -O qcow2 if=zero-length.img of=x.qcow2", "dd -f raw if=data.qcow2 of=x.img",
+      "dd bs=1M if=data.qcow2 of=x.img", "dd bs=1k count=3 if=data.qcow2 of=x.img", "dd bs=64k skip=1 count=2 if=data.qcow2 of=x.img",
+      "dd bs=64k skip=2 if=data.qcow2 of=x.img", "dd -O qcow2 bs=64k skip=1 count=3 if=data.qcow2 of=x.qcow2", "dd count=0 if=data.qcow2 of=x.img",
+      "dd skip=0 if=raw.img of=x.img", "dd bs=1000 if=odd.img of=x.img", "dd bs=1000 count=3 skip=1 if=raw.img of=x.img", "dd bs=1000 count=3 skip=1 if=data.qcow2 of=x.img",
+      "dd bs=1 skip=65537 count=131072 if=data.qcow2 of=x.img", "dd bs=999 -O qcow2 if=raw.img of=x.qcow2", "dd bs=1M skip=4 if=data.qcow2 of=x.img",
+      "dd bs=1M skip=5 if=data.qcow2 of=x.img", "dd bs=1M skip=2 count=2 if=data.qcow2 of=x.img", "dd bs=1M skip=3 count=2 if=data.qcow2 of=x.img",
+      "dd skip=1G bs=1G if=data.qcow2 of=x.img", "dd count=9223372036854775807 bs=2 if=raw.img of=x.img", "dd bs=2 bs=64k count=1 if=raw.img of=x.img",
+      "dd if=nowhere if=raw.img of=x.img", "dd -U if=data.qcow2 of=x.img", "dd --image-opts if=driver=qcow2,file.filename=data.qcow2 of=x.img",
+      "dd --force-share if=data.qcow2 of=x.img", "dd --object secret,id=s,data=x if=raw.img of=x.img", "dd if=raw.img of=file:x.img", "dd if=raw.img of=empty.qcow2",
+      "dd if=short.qcow2 of=x.img", "dd if=zlib.qcow2 of=x.img",
+      )
+
+cases("dd/bad",
+      "dd", "dd if=raw.img", "dd of=x.img", "dd raw.img x.img", "dd if=raw.img of=x.img frob=1", "dd frob if=raw.img of=x.img", "dd if of=x.img",
+      "dd isize=1 if=raw.img of=x.img", "dd osize=1 if=raw.img of=x.img", "dd bs=0 if=raw.img of=x.img", "dd bs=3G if=raw.img of=x.img", "dd bs=x if=raw.img of=x.img",
+      "dd bs=-1 if=raw.img of=x.img", "dd bs= if=raw.img of=x.img", "dd bs=9E if=raw.img of=x.img", "dd count=x if=raw.img of=x.img", "dd count=9E if=raw.img of=x.img",
+      "dd count=-1 if=raw.img of=x.img", "dd skip=x if=raw.img of=x.img", "dd skip=9E if=raw.img of=x.img", "dd if= of=x.img", "dd if=raw.img of=", "dd if=nowhere of=x.img",
+      "dd -f frob if=raw.img of=x.img", "dd -f qcow2 if=raw.img of=x.img", "dd -O frob if=raw.img of=x.img", "dd -O null-co if=raw.img of=x.img",
+      "dd --image-opts -f raw if=raw.img of=x.img", "dd -z if=raw.img of=x.img", "dd --frob if=raw.img of=x.img", "dd -f", "dd if=raw.img of=nodir/x.img",
+      "dd if=raw.img of=sub", "dd if=raw.img of=frob:bar", "dd if=frob:bar of=x.img", "dd if=sub of=x.img", "dd -O qcow2 if=data.qcow2 of=data.qcow2",
+      ("dd -O raw if=raw.img of=raw.img", accept("7.2 empties the image that it is about to read; ours refuses", "stderr", "status", "files")),
+      "dd if=orphan.qcow2 of=x.img", "dd if=truncated.qcow2 of=x.img", "dd --object frob if=raw.img of=x.img",
+      ("dd if=unaligned.qcow2 of=x.img", accept("our message says what is corrupt, and where; no half-made target stays", "stderr", "files")),
+      )
+
+cases("dd/locked", "dd if=data.qcow2 of=x.img", "dd -U if=data.qcow2 of=x.img", "dd -O qcow2 if=raw.img of=data.qcow2",
+      lock="data.qcow2")
+
+# ---- bench
+
+cases("bench",
+      "bench -c 100 data.qcow2", "bench -c 100 -w data.qcow2", "bench -c 100 -d 1 -w --pattern=65 -s 4k data.qcow2", "bench -c 64 -w --pattern=0x41 -s 64k data.qcow2",
+      "bench -c 10 -f raw raw.img", "bench -c 30 -f raw -w --pattern=66 -S 60k -d 1 raw.img", "bench -c 10 -s 64k -o 1M data.qcow2", "bench -c 10 -S 8k data.qcow2",
+      "bench -c 10 -S 0 data.qcow2", "bench -c 10 -S 1 data.qcow2", "bench -c 0 data.qcow2", "bench -c 10 -s 0 data.qcow2", ("bench -q -c 10 data.qcow2", QUIET), ("bench -q -w -c 10 data.qcow2", QUIET),
+      "bench -c 10 -w --flush-interval=64 data.qcow2", "bench -c 10 -w -d 2 --flush-interval=4 data.qcow2", "bench -c 10 -w -d 2 --flush-interval=4 --no-drain data.qcow2",
+      "bench -c 10 --no-drain data.qcow2", "bench -c 10 -t none data.qcow2", "bench -c 10 -t writethrough -w data.qcow2", "bench -c 10 -n -t none data.qcow2",
+      "bench -c 10 -i native -t none data.qcow2", "bench -c 10 -i io_uring data.qcow2", "bench -c 10 -i threads data.qcow2", "bench -c 10 -U data.qcow2",
+      "bench -c 10 --image-opts driver=qcow2,file.filename=data.qcow2", "bench -c 10 -f raw data.qcow2", "bench -c 4 -d 4 -s 1M -w --pattern=7 data.qcow2", "bench data.qcow2",
+      "bench -c 10 --pattern=65 data.qcow2", "bench -c 10 -f qcow2 overlay.qcow2", "bench -c 10 -d 100 -w overlay.qcow2",
+      rules=("seconds",))
+
+cases("bench/bad",
+      "bench", "bench a b", "bench nowhere", "bench -c x data.qcow2", "bench -c -1 data.qcow2", "bench -c 1k data.qcow2", "bench -c 4294967297 data.qcow2", "bench -d x data.qcow2",
+      "bench -s x data.qcow2", "bench -s 3G data.qcow2", "bench -s -1 data.qcow2", "bench -S x data.qcow2", "bench -S 3G data.qcow2", "bench -o x data.qcow2", "bench -o 9E data.qcow2",
+      "bench --pattern=300 -w data.qcow2", "bench --pattern=x -w data.qcow2", "bench --flush-interval=x -w data.qcow2", "bench --flush-interval=-1 -w data.qcow2",
+      "bench --flush-interval=64 data.qcow2", "bench -w --flush-interval=2 data.qcow2", "bench -i frob data.qcow2", "bench -i native data.qcow2", "bench -n data.qcow2",
+      "bench -t frob data.qcow2", "bench -U -w data.qcow2", "bench --image-opts -f qcow2 data.qcow2", "bench -f frob data.qcow2", "bench -f qcow2 raw.img", "bench -z", "bench --frob a",
+      "bench -c", "bench --object frob data.qcow2", ("bench -s 8M -c 2 data.qcow2", PAST_IMAGE), ("bench -o 8M -c 2 data.qcow2", PAST_IMAGE),
+      ("bench -w -f raw -o 1M -c 2 raw.img", PAST_IMAGE),
+      ("bench -c 1 zero-length.img", accept("7.2 divides by the size of an empty image and dies", "stdout", "stderr", "status")),
+      "bench -c 1 truncated.qcow2",
+      rules=("seconds",))
+
+cases("bench/locked", "bench -c 1 data.qcow2", "bench -c 1 -U data.qcow2", "bench -c 1 -w data.qcow2", lock="data.qcow2", rules=("seconds",))
+
+# ---- --object
+
+_SECRETS = ["secret,id=a,data=x", "secret,data=x", "secret,id=a", "secret,id=a,data=x,file=raw.img", "secret,id=a,file=odd.img", "secret,id=a,file=nowhere",
+            "secret,id=a,data=aHVudGVyMg==,format=base64", "secret,id=a,data=!!!,format=base64", "secret,id=a,data=x,format=frob", "secret,id=a,data=x,frob=1",
+            "secret,id=1a,data=x", "secret,id=,data=x", "secret,id=a,data=x,keyid=b", "frob,id=a", "''", "qom-type=secret,id=a,data=x", "secret,id,data=x", "secret,id=a,data=",
+            "secret,id=a,data=x,,y", "'{\"qom-type\":\"secret\",\"id\":\"a\",\"data\":\"x\"}'", "secret,help"]
+_THROTTLES = ["id=t", "id=t,limits.bps-total=1000", "id=t,x-bps-total=1000,x-bps-total-max=2000,x-bps-total-max-length=3", "id=t,limits.bps-total=10M", "id=t,x-bps-total=10M",
+              "id=t,limits.bps-total=1000,limits.bps-read=1000", "id=t,limits.frob=1", "id=t,limits.bps-total-max=10", "id=t,limits.bps-total=1000,limits.bps-total-max=10",
+              "id=t,limits.iops-size=10", "id=t,x-bps-total=-1", "id=t,limits.bps-total=-1", "id=t,limits.bps-total-max-length=10", "id=t,limits.bps-total=2000000000000000",
+              "frob=1,id=t", "id=t,limits.iops-total=100,limits.iops-size=4096"]
+cases("object",
+      *[f"info --object {text} data.qcow2" for text in _SECRETS], *[f"info --object throttle-group,{text} data.qcow2" for text in _THROTTLES],
+      "info --object secret,id=a,data=x --object secret,id=a,data=y data.qcow2", "info --object secret,id=a,data=x --object secret,id=b,data=y data.qcow2",
+      "info --object iothread data.qcow2", "info --object iothread,id=i,frob=1 data.qcow2", "info --object iothread,id=i,poll-max-ns=x data.qcow2",
+      ("info --object iothread,id=i data.qcow2", accept("qemu-img has no I/O threads to define; ours takes the object", "stdout", "stderr", "status")),
+      ("info --object '{\"qom-type\":\"secret\"' data.qcow2", accept("our JSON parser says where the error is")),
+      ("info --object help data.qcow2", OTHER_OBJECTS), ("convert --object help", OTHER_OBJECTS),
+      ("info --object tls-creds-anon,id=t data.qcow2", accept("TLS credentials come later", "stdout", "stderr", "status")),
+      *[f"{command}" for command in ("check --object frob data.qcow2", "compare --object frob data.qcow2 data.img", "map --object frob data.qcow2",
+                                     "resize --object frob data.qcow2 8M", "convert --object frob data.qcow2 x.img", "create --object frob x.img 1M",
+                                     "create --object secret,id=a,data=x x.img 1M", "check --object secret,id=a,data=x data.qcow2", "info --object", "info --object frob")],
+      )
