@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Whether the power-cut suite notices a broken order of writes.
+
+Each mutation takes one step out of the order in which qcow2 metadata reaches the disk. The tree is
+copied, the mutation made, the suite built and run: it must fail. Takes some minutes:
+
+    tests/powercut/mutations.py [--runs N] [NAME...]
+
+With --check nothing is built: every mutation's text must be in its file, once.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+QCOW2 = "src/format/qcow2/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    text: str
+    instead: str
+
+
+MUTATIONS = [
+    Mutation("mappings-before-what-they-name", QCOW2 + "order.h",
+             "     kUndurableData | kUndurableRefcountBlocks | kUndurableRefcountTable | "
+             "kUndurableNewTables,\n", "     0,\n"),
+    Mutation("mappings-before-refcounts", QCOW2 + "order.h",
+             "     kUndurableData | kUndurableRefcountBlocks | kUndurableRefcountTable | "
+             "kUndurableNewTables,\n", "     kUndurableData | kUndurableNewTables,\n"),
+    Mutation("mappings-before-new-tables", QCOW2 + "order.h",
+             "kUndurableRefcountTable | kUndurableNewTables,\n", "kUndurableRefcountTable,\n"),
+    Mutation("refcount-table-before-blocks", QCOW2 + "order.h",
+             "{WriteStep::kRefcountTable, kUndurableRefcountBlocks,", "{WriteStep::kRefcountTable, 0,"),
+    Mutation("flush-without-flush", QCOW2 + "writeback.cc",
+             "    round.undurable |= rule.leaves;\n  }\n  co_return co_await image_.file->flush();",
+             "    round.undurable |= rule.leaves;\n  }\n  co_return Result<void>{};"),
+    Mutation("settled-flush-without-flush", QCOW2 + "writeback.cc",
+             "if (is_settled()) co_return co_await image_.file->flush();",
+             "if (is_settled()) co_return Result<void>{};"),
+    Mutation("failed-round-counts-as-durable", QCOW2 + "writeback.cc",
+             "settle(round, written.has_value());", "settle(round, true);"),
+    Mutation("free-before-it-is-unlinked", QCOW2 + "free_queue.cc",
+             "  return std::exchange(unlinked_, {});",
+             "  append(unlinked_, queued_);\n  queued_clusters_ = 0;\n"
+             "  return std::exchange(unlinked_, {});"),
+    Mutation("free-under-a-reader", QCOW2 + "reclaim.cc",
+             "    co_await image_.node->requests_in_flight_end();\n", ""),
+    Mutation("dirty-bit-not-durable", QCOW2 + "write.cc",
+             "change_incompatible(kDirty, 0));\n    PLATTER_CO_TRY(co_await image_.file->flush());",
+             "change_incompatible(kDirty, 0));"),
+    Mutation("dirty-bit-cleared-early", QCOW2 + "reclaim.cc",
+             "  PLATTER_CO_TRY(co_await settle());\n  if (image_.header.has(kDirty)) {",
+             "  if (image_.header.has(kDirty)) {\n"
+             "    PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));\n"
+             "    PLATTER_CO_TRY(co_await image_.file->flush());\n  }\n"
+             "  PLATTER_CO_TRY(co_await settle());\n  if (image_.header.has(kDirty)) {"),
+    Mutation("new-refcount-table-not-durable", QCOW2 + "refcounts.cc",
+             "  if (grown) grown = co_await image_.file->flush();\n", ""),
+    Mutation("size-before-what-it-exposes", QCOW2 + "resize.cc",
+             "  PLATTER_CO_TRY(co_await writeback_.flush());\n"
+             "  co_return co_await store_size(new_size);",
+             "  PLATTER_CO_TRY(co_await store_size(new_size));\n"
+             "  co_return co_await writeback_.flush();"),
+    Mutation("l1-before-its-tables-are-counted", QCOW2 + "resize.cc",
+             "  PLATTER_CO_TRY(co_await writeback_.flush_all());\n"
+             "  auto lock = co_await image_.allocation.lock();\n"
+             "  co_return co_await mapping_.adopt_l1(std::move(next));",
+             "  auto lock = co_await image_.allocation.lock();\n"
+             "  co_return co_await mapping_.adopt_l1(std::move(next));"),
+]
+
+
+def wrong_texts():
+    for mutation in MUTATIONS:
+        found = (ROOT / mutation.file).read_text().count(mutation.text)
+        if found != 1:
+            yield f"{mutation.name}: its text is {found} times in {mutation.file}, not once"
+
+
+def copy_tree(to):
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                            cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    for name in listed.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+
+
+def build(tree):
+    subprocess.run(["cmake", "--build", "build/release", "--target", "powercut_test"], cwd=tree,
+                   stdout=subprocess.DEVNULL, check=True)
+
+
+def suite_fails(tree, runs):
+    command = ["build/release/bin/powercut_test", f"--runs={runs}"]
+    ended = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True, errors="replace")
+    # A test that failed, or an assertion that stopped the program.
+    lines = [line for line in ended.stdout.splitlines() if "Failure" in line or "assert" in line]
+    if ended.returncode != 0:
+        at = ended.stdout.find("Failure")
+        print(f"    {' '.join(ended.stdout[at:].split())[:300]}")
+    return ended.returncode != 0 and bool(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--runs", type=int, default=750, help="seeds of the power-cut test")
+    parser.add_argument("--check", action="store_true", help="only look whether the mutations apply")
+    options = parser.parse_args()
+    wrong = list(wrong_texts())
+    unknown = set(options.names) - {mutation.name for mutation in MUTATIONS}
+    wrong += [f"no mutation '{name}'" for name in sorted(unknown)]
+    if wrong or options.check:
+        print("\n".join(wrong) or f"{len(MUTATIONS)} mutations apply")
+        return 1 if wrong else 0
+
+    survived = []
+    with tempfile.TemporaryDirectory(prefix="mutations-") as scratch:
+        tree = pathlib.Path(scratch)
+        copy_tree(tree)
+        subprocess.run(["cmake", "--preset", "release"], cwd=tree, stdout=subprocess.DEVNULL, check=True)
+        build(tree)
+        if suite_fails(tree, options.runs):
+            print("the suite fails without any mutation")
+            return 1
+        for mutation in MUTATIONS:
+            if options.names and mutation.name not in options.names:
+                continue
+            path = tree / mutation.file
+            whole = path.read_text()
+            path.write_text(whole.replace(mutation.text, mutation.instead))
+            build(tree)
+            noticed = suite_fails(tree, options.runs)
+            path.write_text(whole)
+            print(f"{'noticed ' if noticed else 'SURVIVED'} {mutation.name}", flush=True)
+            if not noticed:
+                survived.append(mutation.name)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
