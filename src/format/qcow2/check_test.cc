@@ -48,7 +48,8 @@ io::Task<Result<block::CheckResult>> check(World& world, Lines& lines) {
                                    block::kAllPermissions);
   if (!image) co_return std::unexpected(std::move(image).error());
   auto result = co_await (*image)->node().driver().checkable()->check(lines);
-  (void)co_await (*image)->close();
+  const auto closed = co_await (*image)->close();
+  EXPECT_TRUE(closed.has_value());
   co_return result;
 }
 
