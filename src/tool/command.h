@@ -29,6 +29,12 @@ struct CommandOption {
   bool required = false;  // only for the usage line
 };
 
+// What an exit status says, as help and manual pages have it.
+struct ExitMeaning {
+  int status;
+  std::string_view meaning;
+};
+
 class Invocation;
 
 struct Command {
@@ -42,6 +48,10 @@ struct Command {
   bool last_word_is_operand = false;
   // The exit status where an --object is wrong.
   int object_error_status = 1;
+  // Only where the program speaks as itself: no compat name has it.
+  bool native = false;
+  // Besides those that every command has (0: done, 1: not done).
+  std::span<const ExitMeaning> exit_statuses = {};
 };
 
 // One option as it was given. `option` is named by its long form, or by its letter where it has

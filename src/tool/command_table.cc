@@ -9,16 +9,28 @@ extern const Command kConvertCommand;
 extern const Command kCreateCommand;
 extern const Command kDdCommand;
 extern const Command kInfoCommand;
+extern const Command kInspectCommand;
 extern const Command kMapCommand;
 extern const Command kMeasureCommand;
 extern const Command kResizeCommand;
 
 namespace {
 
+// clang-format off
 constexpr const Command* kCommands[] = {
-    &kBenchCommand, &kCheckCommand, &kCompareCommand, &kConvertCommand, &kCreateCommand,
-    &kDdCommand,    &kInfoCommand,  &kMapCommand,     &kMeasureCommand, &kResizeCommand,
+    &kBenchCommand,
+    &kCheckCommand,
+    &kCompareCommand,
+    &kConvertCommand,
+    &kCreateCommand,
+    &kDdCommand,
+    &kInfoCommand,
+    &kInspectCommand,
+    &kMapCommand,
+    &kMeasureCommand,
+    &kResizeCommand,
 };
+// clang-format on
 
 }  // namespace
 

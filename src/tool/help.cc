@@ -76,7 +76,9 @@ std::string program_help(Dialect dialect) {
         "  -V, --version                 show the version\n"
         "  -T, --trace=SPEC              accepted for compatibility; there are no trace events\n\n"
         "Command syntax:\n";
-    for (const auto* command : all_commands()) text += "  " + usage_line(*command) + "\n";
+    for (const auto* command : all_commands()) {
+      if (!command->native) text += "  " + usage_line(*command) + "\n";
+    }
     return text + "\n" + formats_line();
   }
   std::string text =

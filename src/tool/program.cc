@@ -61,7 +61,7 @@ int run_program(std::span<char*> arguments) {
   if (rest.empty()) return 0;
 
   const Command* command = find_command(rest[0]);
-  if (command == nullptr) {
+  if (command == nullptr || (command->native && dialect != Dialect::kPlatter)) {
     return usage_error(console, "Command not found: " + std::string(rest[0]));
   }
   Invocation invocation(dialect, *command, console);

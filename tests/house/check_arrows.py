@@ -22,8 +22,10 @@ MAY_INCLUDE = {
     "export": {"platter", "base", "io", "block", "virtio"},
     # The embedder's face over the graph.
     "api": {"platter", "base", "io", "block"},
+    # Reads headers with the formats' own parsers; opens nothing.
+    "inspect": {"platter", "base", "format"},
     "monitor": {"platter", "base", "io", "block", "job", "virtio", "export"},
-    "tool": {"platter", "base", "io", "block", "job", "virtio", "export", "monitor", "api"},
+    "tool": {"platter", "base", "io", "block", "job", "virtio", "export", "monitor", "api", "inspect"},
 }
 # What block/ shows to other rooms; the rest is its own affair. graph.h, backend.h and registry.h are
 # for those who make images and open them.

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""What the inspecting process may do: seen from outside with strace, and by misbehaving in it."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import crafted
+
+PLATTER = None
+# Once it is locked in; a sanitizer's own are let through beside.
+MAY_CALL = {"pread64", "write", "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "exit_group", "getrandom",
+            "rt_sigprocmask", "sigaltstack", "gettid", "getpid", "futex", "clock_gettime"}
+OPENS = re.compile(r"^(open|openat|openat2|socket|connect|accept|execve|execveat|clone|clone3|fork|vfork|pidfd_open|"
+                   r"mknod|creat|stat|newfstatat|statx|readlink|access|faccessat)\w*$")
+
+
+class SandboxTest(unittest.TestCase):
+    def setUp(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="sandbox-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def traced(self, path):
+        """The calls of the process that inspects, in order."""
+        trace = self.directory / "trace"
+        subprocess.run(["strace", "-ff", "-o", trace, PLATTER, "inspect", "-q", path], stdin=subprocess.DEVNULL,
+                       capture_output=True, timeout=120)
+        files = sorted(self.directory.glob("trace.*"), key=lambda file: int(file.suffix[1:]))
+        children = [file.read_text() for file in files[1:]]
+        for file in files:
+            file.unlink()
+        self.assertEqual(len(children), 1, "one process inspects")
+        lines = [re.match(r"(\w+)\((.*)$", line) for line in children[0].splitlines()]
+        return [(match.group(1), match.group(2)) for match in lines if match]
+
+    @unittest.skipIf(shutil.which("strace") is None, "strace is not installed")
+    def test_nothing_is_opened_besides_the_image(self):
+        sample = [image for index, image in enumerate(crafted.CRAFTED) if index % 4 == 0]
+        wanted = [image for image in crafted.CRAFTED if image.rule in ("backing-file", "data-file", "extent", "parent")]
+        for image in {image.name: image for image in sample + wanted}.values():
+            with self.subTest(image=image.name):
+                path = self.directory / "image"
+                path.write_bytes(image.content)
+                calls = self.traced(path)
+                opened = [call for call in calls if OPENS.match(call[0])]
+                self.assertEqual(opened, [])
+                locked = next(i for i, (name, rest) in enumerate(calls) if name == "prctl" and "PR_SET_SECCOMP" in rest)
+                before = calls[:locked]
+                self.assertTrue(any(name == "prctl" and "NO_NEW_PRIVS" in rest for name, rest in before))
+                for limit in ("CPU", "NOFILE", "FSIZE", "CORE", "NPROC"):
+                    self.assertTrue(any(f"RLIMIT_{limit}, {{" in rest for _, rest in before), limit)
+                # Nothing of the image is read before the door is shut.
+                self.assertFalse(any(name == "pread64" for name, _ in before))
+                self.assertLessEqual({name for name, _ in calls[locked + 1:]}, MAY_CALL)
+                read = {rest.split(",")[0] for name, rest in calls[locked + 1:] if name == "pread64"}
+                self.assertEqual(len(read), 1)
+
+    def test_a_large_hole_costs_nothing(self):
+        path = self.directory / "image"
+        path.write_bytes(b"")
+        os.truncate(path, 1 << 40)
+        ended = subprocess.run([PLATTER, "inspect", path], capture_output=True, text=True, timeout=60)
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+
+
+if __name__ == "__main__":
+    PLATTER = sys.argv.pop(1)
+    unittest.main()
