@@ -84,11 +84,29 @@ class Checkable {
   virtual io::Task<Result<CheckResult>> repair(CheckReporter& reporter, Repair what);
 };
 
+// Images that can let go of all they hold: what a commit leaves behind.
+class Emptiable {
+ public:
+  virtual ~Emptiable() = default;
+  // Afterwards the image allocates nothing: it reads as its backing file does. A power cut on the
+  // way leaves some of it as it was.
+  virtual io::Task<Result<void>> make_empty() = 0;
+};
+
 // ---- Facts about an image, for info
 
 struct BackingReference {
   std::string filename;  // as the header has it
   std::string format;    // empty: not recorded
+};
+
+// Images that name a backing file which can be exchanged.
+class Rebasable {
+ public:
+  virtual ~Rebasable() = default;
+  // Records another one, durably; an empty file name: none. What is open stays open: the caller has
+  // seen to it that the image reads the same through the new one. ENOSPC: no room for the name.
+  virtual io::Task<Result<void>> change_backing_reference(BackingReference reference) = 0;
 };
 
 // An internal snapshot.
@@ -198,6 +216,8 @@ class Driver {
   virtual SnapshotStore* snapshot_store() { return nullptr; }
   virtual BitmapStore* bitmap_store() { return nullptr; }
   virtual Amendable* amendable() { return nullptr; }
+  virtual Emptiable* emptiable() { return nullptr; }
+  virtual Rebasable* rebasable() { return nullptr; }
 };
 
 // ---- Opening and creating
@@ -274,6 +294,7 @@ struct DriverType {
   std::string_view filename_prefix = {};
   Result<base::Options> (*parse_filename)(std::string_view filename) = nullptr;
   bool supports_backing = false;
+  bool supports_compression = false;  // its images take compressed writes
   // Runtime options, besides the file name, that change what the image contains: a node that was
   // given one is named by json:{...} rather than by its path.
   std::span<const std::string_view> identity_options = {};

@@ -51,6 +51,9 @@ void Node::State::prepare_requests() {
   PLATTER_ASSERT(limits.request_alignment != 0 && limits.memory_alignment != 0);
   if (no_flush) limits.supports_fua = false;
   fua = limits.supports_fua;
+  slow_flags = {};
+  if (!fua) slow_flags |= WriteFlag::kFua;
+  if (limits.compressed_alignment == 0) slow_flags |= WriteFlag::kCompressed;
   plain_read = limits.request_alignment == 1;
   if (limits.request_alignment > 1 && tracker == nullptr)
     tracker = std::make_unique<WriteTracker>();

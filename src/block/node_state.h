@@ -57,6 +57,7 @@ struct Node::State {
   bool plain_read = false;                // no request needs padding or a bounce buffer
   bool plain_write = false;               // nor tracking, nor a look at its content
   bool fua = false;                       // the driver makes a write durable by itself
+  WriteFlags slow_flags;                  // those that a plain write must not have
   std::unique_ptr<WriteTracker> tracker;  // null: writes are not tracked
 
   // Whether something was written since the last flush (set when a write ends; read mostly).

@@ -163,7 +163,7 @@ io::Task<Result<void>> Node::read_slow(uint64_t offset, io::BufferList buffers) 
 io::Task<Result<void>> Node::write(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
   State& s = *state_;
   if (s.plain_write && buffers.size() - 1 < transfer_limit(s.limits) &&
-      (s.fua || !flags.has(WriteFlag::kFua)) &&
+      (flags & s.slow_flags).empty() &&
       (s.limits.extends_on_write ? offset < kMaxLength - kMaxRequest
                                  : base::range_within(offset, buffers.size(), s.driver->size())))
       [[likely]] {
@@ -176,8 +176,9 @@ namespace {
 
 io::Task<Result<void>> write_placed(Node::State& s, uint64_t offset, io::BufferList buffers,
                                     WriteFlags flags) {
+  // What is compressed is copied anyway, and must not be cut.
   if (is_aligned(offset | buffers.size(), s.limits.request_alignment) &&
-      memory_fits(s.limits, buffers)) {
+      (memory_fits(s.limits, buffers) || flags.has(WriteFlag::kCompressed))) {
     return write_aligned(s, offset, buffers, flags);
   }
   return write_through_bounce(s, offset, buffers, flags);
@@ -225,6 +226,9 @@ io::Task<Result<void>> Node::write_slow(uint64_t offset, io::BufferList buffers,
   if (buffers.empty()) co_return Result<void>();
   if (buffers.size() > kMaxRequest) co_return fail(EIO, "A write is larger than 2 GiB");
   PLATTER_CO_TRY(check_range(s, offset, buffers.size()));
+  if (flags.has(WriteFlag::kCompressed) && s.limits.compressed_alignment == 0) {
+    co_return fail_errno(ENOTSUP);
+  }
   if (s.detect_zeroes != DetectZeroes::kOff && !flags.has(WriteFlag::kCompressed) &&
       buffers.is_zero()) {
     if (s.detect_zeroes == DetectZeroes::kUnmap) flags |= WriteFlag::kMayUnmap;

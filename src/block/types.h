@@ -41,8 +41,8 @@ enum class WriteFlag : uint32_t {
   kMayUnmap = 2,        // zero: the range may be deallocated
   kNoFallback = 4,      // zero: fail with ENOTSUP rather than write zeroes as data
   kWriteUnchanged = 8,  // does not change what a reader sees (needs only that permission)
-  kCompressed = 16,
-  kSerialising = 32,  // no overlapping request runs at the same time
+  kCompressed = 16,     // store it compressed (Limits::compressed_alignment says where)
+  kSerialising = 32,    // no overlapping request runs at the same time
 };
 using WriteFlags = Flags<WriteFlag>;
 constexpr WriteFlags operator|(WriteFlag a, WriteFlag b) { return WriteFlags(a) | b; }
@@ -82,6 +82,9 @@ struct Limits {
   uint64_t max_discard = 0;
   uint64_t zero_alignment = 0;  // granularity of efficient zeroing
   uint64_t max_zero = 0;
+  // Compressed writes begin and end at multiples of this, or at the end of the node, and only where
+  // nothing is allocated yet (EIO otherwise). 0: the driver has none (ENOTSUP).
+  uint64_t compressed_alignment = 0;
   bool supports_fua = false;
   bool supports_unmap_zero = false;  // zero() with kMayUnmap does better than without
   bool supports_fast_zero = false;   // zero() costs less than a write, in kNoFallback's sense

@@ -10,6 +10,8 @@ namespace {
 
 // A gap of zeroes up to this long is read along with the data around it.
 constexpr uint64_t kMaxBridgedGap = 32 << 10;
+// What is read as data where its status cannot be had, before it is asked for again.
+constexpr uint64_t kUnknownStep = 64 << 10;
 // One zero request: bounds the time until a cancellation is noticed.
 constexpr uint64_t kMaxZeroStep = uint64_t{256} << 20;
 
@@ -54,28 +56,32 @@ io::Task<Result<ChunkSource::Run>> ChunkSource::run_at(uint64_t offset) {
   block::Node* base = backed ? extent.source.base : nullptr;
   auto status = co_await extent.source.backend->status_above(
       base, offset - extent.begin, limit - offset, block::StatusDetail::kPrecise);
+  if (!status && options_.salvage) {
+    options_.salvage(offset, status.error());
+    const uint64_t step = base::align_down(offset, kUnknownStep) + kUnknownStep;
+    co_return shape({Kind::kData, std::min(step, limit)}, offset,
+                    settings_.whole_granules ? size_ : limit);
+  }
   if (!status) {
     co_return std::unexpected(std::move(status).error().with_context(
         "error while reading block status at byte " + std::to_string(offset)));
   }
   PLATTER_ASSERT(status->length != 0 && status->length <= limit - offset);
-  Run run{kind_of(extent.source, *status, offset), offset + status->length};
-  if (run.end == limit) co_return run;
-
+  const Run run{kind_of(extent.source, *status, offset), offset + status->length};
+  if (settings_.whole_granules) co_return shape(run, offset, size_);
   // Where nothing shows through from below, runs are shaped to what the target handles best.
-  if (extent.source.base == nullptr || !backed) {
-    if (run.kind == Kind::kData) {
-      run.end = std::min(base::align_up(run.end, settings_.granularity), limit);
-    } else {
-      uint64_t end = base::align_down(run.end, settings_.granularity);
-      if (end > offset) {
-        run.end = end;
-      } else {
-        run = {Kind::kData, std::min(base::align_up(run.end, settings_.granularity), limit)};
-      }
-    }
+  if (run.end == limit || (extent.source.base != nullptr && backed)) co_return run;
+  co_return shape(run, offset, limit);
+}
+
+// Data grows to whole granules, what is not data shrinks to them, if any is left; up to `limit`.
+ChunkSource::Run ChunkSource::shape(Run run, uint64_t offset, uint64_t limit) const {
+  if (run.end == limit) return run;
+  if (run.kind != Kind::kData) {
+    const uint64_t end = base::align_down(run.end, settings_.granularity);
+    if (end > offset) return {run.kind, end};
   }
-  co_return run;
+  return {Kind::kData, std::min(base::align_up(run.end, settings_.granularity), limit)};
 }
 
 io::Task<Result<void>> ChunkSource::extend_data(uint64_t limit) {
@@ -109,26 +115,35 @@ io::Task<Result<std::optional<Chunk>>> ChunkSource::next() {
       position_ = run_.end;
       continue;
     }
-    const Extent& extent = extent_at(position_);
     uint64_t end;
     if (run_.kind == Kind::kZero) {
       end = std::min(run_.end, position_ + kMaxZeroStep);
     } else {
       uint64_t limit = base::align_down(position_, settings_.buffer_size) + settings_.buffer_size;
-      limit = std::min(limit, extent.end);
+      limit = std::min(limit, settings_.whole_granules ? size_ : extent_at(position_).end);
       PLATTER_CO_TRY(co_await extend_data(limit));
       end = std::min(run_.end, limit);
     }
     Chunk chunk{.offset = position_,
                 .length = end - position_,
                 .zero = run_.kind == Kind::kZero,
-                .sequence = sequence_++,
-                .source = extent.source.backend,
-                .source_offset = position_ - extent.begin};
+                .sequence = sequence_++};
     position_ = end;
     co_return chunk;
   }
   co_return std::nullopt;
+}
+
+io::Task<Result<void>> ChunkSource::read(uint64_t offset, io::BufferList buffers) const {
+  while (!buffers.empty()) {
+    const Extent& extent = extent_at(offset);
+    const size_t length = std::min<uint64_t>(extent.end - offset, buffers.size());
+    PLATTER_CO_TRY(
+        co_await extent.source.backend->read(offset - extent.begin, buffers.sub(0, length)));
+    buffers = buffers.sub(length, buffers.size() - length);
+    offset += length;
+  }
+  co_return Result<void>{};
 }
 
 io::Task<Result<uint64_t>> ChunkSource::count_data() {

@@ -25,8 +25,6 @@ struct Chunk {
   uint64_t length;    // bytes; of data at most the buffer size
   bool zero;          // to be zeroed; else to be read and written
   uint64_t sequence;  // 0, 1, 2 ... in guest order
-  block::Backend* source;
-  uint64_t source_offset;  // of the chunk's first byte in `source`
 };
 
 class ChunkSource {
@@ -37,12 +35,17 @@ class ChunkSource {
     // Runs of zeroes are handed out in multiples of this (but for the ends of sources); power of
     // two.
     uint64_t granularity;
+    // Runs of any kind are handed out in multiples of the granularity, but for the end of all: what
+    // is data in part is data whole, and may reach over the end of a source.
+    bool whole_granules = false;
   };
   // `options` outlives it.
   ChunkSource(const CopyOptions& options, Settings settings);
 
   // The next chunk; nullopt: there is none left, or stop() was called. Any reactor.
   io::Task<Result<std::optional<Chunk>>> next();
+  // Reads what belongs at `offset` in the target. Any reactor.
+  io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) const;
   // next() hands out nothing more. Any thread.
   void stop() { stopped_.store(true, std::memory_order_relaxed); }
 
@@ -66,6 +69,7 @@ class ChunkSource {
   const Extent& extent_at(uint64_t offset) const;
   io::Task<Result<Run>> run_at(uint64_t offset);
   io::Task<Result<void>> extend_data(uint64_t limit);
+  Run shape(Run run, uint64_t offset, uint64_t limit) const;
   Kind kind_of(const CopySource& source, const block::BlockStatus& status, uint64_t offset) const;
 
   const CopyOptions& options_;

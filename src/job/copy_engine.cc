@@ -12,6 +12,7 @@
 #include "base/try.h"
 #include "io/buffer.h"
 #include "job/chunk_source.h"
+#include "job/pace.h"
 #include "job/request_batch.h"
 #include "job/write_turns.h"
 
@@ -22,7 +23,11 @@ constexpr uint64_t kDefaultBufferSize = 1 << 20;
 // Clusters are written whole; the largest cluster of any format fits.
 constexpr uint64_t kMaxBufferSize = 2 << 20;
 
-uint64_t choose_granularity(const block::Limits& limits) {
+constexpr uint64_t kSalvagedBytes = 512;
+
+uint64_t choose_granularity(const CopyOptions& options) {
+  const block::Limits& limits = options.target->limits();
+  if (options.compressed) return limits.compressed_alignment;
   uint64_t granularity = std::max<uint64_t>(limits.zero_alignment, limits.request_alignment);
   granularity = std::max<uint64_t>(granularity, 1);
   return base::is_power_of_two(granularity) ? std::min(granularity, kMaxBufferSize) : 1;
@@ -30,16 +35,19 @@ uint64_t choose_granularity(const block::Limits& limits) {
 
 uint64_t choose_buffer_size(const CopyOptions& options) {
   uint64_t size = options.buffer_size != 0 ? options.buffer_size : kDefaultBufferSize;
-  return std::max(size, choose_granularity(options.target->limits()));
+  return std::max(size, choose_granularity(options));
 }
 
 class Copy {
  public:
   explicit Copy(CopyOptions options)
       : options_(std::move(options)),
-        granularity_(choose_granularity(options_.target->limits())),
+        granularity_(choose_granularity(options_)),
         buffer_size_(choose_buffer_size(options_)),
-        chunks_(options_, {.buffer_size = buffer_size_, .granularity = granularity_}) {
+        chunks_(options_, {.buffer_size = buffer_size_,
+                           .granularity = granularity_,
+                           .whole_granules = options_.compressed}),
+        pace_(options_.bytes_per_second) {
     zero_block_ = base::divide_round_up(options_.sparse_size, granularity_) * granularity_;
     zero_block_ = std::min(zero_block_, buffer_size_);
   }
@@ -50,6 +58,8 @@ class Copy {
   enum class Step { kRead, kWrite };
 
   io::Task<bool> worker();
+  io::Task<Result<void>> read_data(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> salvage(uint64_t offset, io::BufferList buffers);
   io::Task<void> copy_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBatch& batch);
   io::Task<void> write_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBatch& batch);
   void start_write(bool zero, uint64_t offset, io::BufferList bytes, RequestBatch& batch);
@@ -67,6 +77,7 @@ class Copy {
   uint64_t zero_block_;  // 0: zeroes are not looked for
   ChunkSource chunks_;
   WriteTurns turns_;
+  Pace pace_;
 
   uint64_t total_ = 0;
   std::atomic<uint64_t> done_ = 0;
@@ -121,7 +132,13 @@ void Copy::start_write(bool zero, uint64_t offset, io::BufferList bytes, Request
     batch.start(offset, options_.target->zero(offset, bytes.size(), block::WriteFlag::kMayUnmap));
   } else {
     data_bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
-    batch.start(offset, options_.target->write(offset, bytes));
+    // A block that the end of the sources cuts, and not that of the target, is written plainly.
+    const bool whole =
+        bytes.size() % granularity_ == 0 || offset + bytes.size() == options_.target->size();
+    const auto flags = options_.compressed && whole
+                           ? block::WriteFlags(block::WriteFlag::kCompressed)
+                           : block::WriteFlags();
+    batch.start(offset, options_.target->write(offset, bytes, flags));
   }
 }
 
@@ -130,7 +147,7 @@ io::Task<void> Copy::write_data(Chunk chunk, io::AlignedBuffer& buffer, RequestB
     uint64_t offset = chunk.offset + at;
     uint64_t left = chunk.length - at;
     // A run of zeroes is judged by its start: what a backing file covers ends there.
-    if (offset < options_.target_backing_size) {
+    if (offset < options_.target_backing_size && !options_.compressed) {
       left = std::min(left, options_.target_backing_size - offset);
     }
     bool zero = false;
@@ -141,9 +158,32 @@ io::Task<void> Copy::write_data(Chunk chunk, io::AlignedBuffer& buffer, RequestB
   }
 }
 
+io::Task<Result<void>> Copy::read_data(uint64_t offset, io::BufferList buffers) {
+  auto read = co_await chunks_.read(offset, buffers);
+  if (read || !options_.salvage) co_return read;
+  co_return co_await salvage(offset, buffers);
+}
+
+// Halves the range until what cannot be read stands alone.
+io::Task<Result<void>> Copy::salvage(uint64_t offset, io::BufferList buffers) {
+  PLATTER_CO_TRY(options_.cancel.check());
+  if (auto read = co_await chunks_.read(offset, buffers); !read) {
+    if (buffers.size() <= kSalvagedBytes) {
+      options_.salvage(offset, read.error());
+      buffers.fill_zero();
+    } else {
+      const size_t half = base::align_up(buffers.size() / 2, kSalvagedBytes);
+      PLATTER_CO_TRY(co_await salvage(offset, buffers.sub(0, half)));
+      PLATTER_CO_TRY(co_await salvage(offset + half, buffers.sub(half, buffers.size() - half)));
+    }
+  }
+  co_return Result<void>{};
+}
+
 io::Task<void> Copy::copy_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBatch& batch) {
-  auto read = co_await chunk.source->read(chunk.source_offset, buffer.view(0, chunk.length));
+  auto read = co_await read_data(chunk.offset, buffer.view(0, chunk.length));
   if (!read) fail_at(Step::kRead, chunk.offset, std::move(read).error());
+  co_await pace_.wait(chunk.length, options_.cancel);
   if (!options_.any_order) co_await turns_.wait(chunk.sequence);
   if (read && !failed_.load(std::memory_order_relaxed)) co_await write_data(chunk, buffer, batch);
   if (!options_.any_order) turns_.done(chunk.sequence);

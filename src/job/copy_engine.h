@@ -40,6 +40,15 @@ struct CopyOptions {
   uint64_t target_backing_size = 0;
   // Blocks of this many zero bytes are not written as data; 0: everything is. A multiple of 512.
   uint64_t sparse_size = 4096;
+  // Data is written compressed, where the target does that, in whole blocks of its
+  // compressed_alignment.
+  bool compressed = false;
+  // Bytes of data to write in a second, about; 0: no limit.
+  uint64_t bytes_per_second = 0;
+  // If not empty, a sector of 512 bytes that cannot be read becomes zeroes, and this is told. The
+  // same for sectors whose block status cannot be had: they are read. From any of the reactors'
+  // threads, also from several at once; offsets are the target's.
+  std::function<void(uint64_t offset, const Error& error)> salvage;
   // Writes start in any order, not in guest order.
   bool any_order = false;
   // Chunks in flight over all reactors; at most kMaxCopyWorkers.

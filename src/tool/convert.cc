@@ -25,6 +25,8 @@ constexpr double kProgressStepPercent = 1.0;
 constexpr unsigned kDirectWorkers = 8;
 constexpr unsigned kMinWorkers = 2;
 constexpr unsigned kMaxBufferedWorkers = 4;
+// Some read and write while others keep every processor compressing.
+constexpr unsigned kCompressingWorkersPerReactor = 2;
 
 // What else is in a file of the same name does not matter to a block device, which is not ours to
 // remove.
@@ -56,10 +58,13 @@ class Conversion {
   io::Task<Result<void>> convert();
   io::Task<Result<void>> open_sources();
   Result<base::Options> creation_options() const;
+  Result<void> check_compression(const block::DriverType* format,
+                                 const base::Options& options) const;
   io::Task<Result<void>> create_target();
   io::Task<Result<void>> open_target();
   Result<void> check_target() const;
   unsigned choose_workers() const;
+  void report_lost(uint64_t offset, const Error& error) const;
   io::Task<Result<void>> copy_content();
   io::Task<Result<void>> close_all();
   void remove_target();
@@ -128,8 +133,26 @@ Result<base::Options> Conversion::creation_options() const {
   if (backing && !options.find("backing_fmt")) {
     return fail(EINVAL, "Use of backing file requires explicit backing format");
   }
+  PLATTER_TRY(check_compression(drivers.format, options));
   options.set("size", size_);
   return options;
+}
+
+Result<void> Conversion::check_compression(const block::DriverType* format,
+                                           const base::Options& options) const {
+  if (!arguments_.compressed || format == nullptr) return {};
+  if (!format->supports_compression) {
+    return fail(ENOTSUP, "Compression not supported for this file format");
+  }
+  const auto encryption = options.find_string("encryption");
+  if ((encryption && *encryption != "off") || options.find("encrypt.format") != nullptr) {
+    return fail(EINVAL, "Compression and encryption not supported at the same time");
+  }
+  const auto preallocation = options.find_string("preallocation");
+  if (preallocation && *preallocation != "off") {
+    return fail(EINVAL, "Compression and preallocation not supported at the same time");
+  }
+  return {};
 }
 
 io::Task<Result<void>> Conversion::create_target() {
@@ -162,6 +185,9 @@ io::Task<Result<void>> Conversion::open_target() {
 }
 
 Result<void> Conversion::check_target() const {
+  if (arguments_.compressed && target_->limits().compressed_alignment == 0) {
+    return fail(ENOTSUP, "Compression not supported for this file format");
+  }
   if (target_->size() < size_) return fail(EINVAL, "output file is smaller than input file");
   const bool backed = target_->node().backing() != nullptr;
   if (backed && arguments_.target_is_zero) {
@@ -180,8 +206,18 @@ Result<void> Conversion::check_target() const {
 // and more than a few workers only wait for each other, spinning.
 unsigned Conversion::choose_workers() const {
   if (arguments_.workers != 0) return arguments_.workers;
+  if (arguments_.compressed) {
+    return std::clamp(session_.reactors().size() * kCompressingWorkersPerReactor, 4U,
+                      job::kMaxCopyWorkers);
+  }
   if (arguments_.target_cache.direct || arguments_.source_cache.direct) return kDirectWorkers;
   return std::clamp(session_.reactors().size(), kMinWorkers, kMaxBufferedWorkers);
+}
+
+void Conversion::report_lost(uint64_t offset, const Error& error) const {
+  if (arguments_.quiet) return;
+  invocation_.console.warning("error while reading offset " + std::to_string(offset) + ": " +
+                              error.message());
 }
 
 io::Task<Result<void>> Conversion::copy_content() {
@@ -210,6 +246,11 @@ io::Task<Result<void>> Conversion::copy_content() {
       created_ ? target_->node().driver().zero_initialised() : arguments_.target_is_zero;
   options.sparse_size = arguments_.sparse_size;
   options.any_order = arguments_.any_order;
+  options.compressed = arguments_.compressed;
+  options.bytes_per_second = arguments_.bytes_per_second;
+  if (arguments_.salvage) {
+    options.salvage = [this](uint64_t offset, const Error& error) { report_lost(offset, error); };
+  }
   options.workers = choose_workers();
   options.cancel = interrupted_.token();
   options.count_beforehand = progress_wanted_;
@@ -220,7 +261,11 @@ io::Task<Result<void>> Conversion::copy_content() {
 
 io::Task<Result<void>> Conversion::convert() {
   PLATTER_CO_TRY(co_await open_sources());
-  if (!arguments_.skip_create) PLATTER_CO_TRY(co_await create_target());
+  if (!arguments_.skip_create) {
+    PLATTER_CO_TRY(co_await create_target());
+  } else if (!arguments_.target_image_opts) {
+    PLATTER_CO_TRY(check_compression(session_.registry().find(arguments_.target_format), {}));
+  }
   session_.interrupts().set_handler([this] { interrupted_.cancel(); });
   PLATTER_CO_TRY(co_await open_target());
   co_return co_await copy_content();

@@ -22,13 +22,17 @@ struct ConvertArguments {
   block::CacheMode target_cache;
   block::CacheMode source_cache;
   uint64_t sparse_size = 4096;
-  unsigned workers = 0;  // 0: chosen
+  uint64_t bytes_per_second = 0;  // 0: no limit
+  unsigned workers = 0;           // 0: chosen
   bool image_opts = false;
   bool target_image_opts = false;
   bool force_share = false;
   bool skip_create = false;
   bool target_is_zero = false;
   bool any_order = false;
+  bool compressed = false;
+  bool salvage = false;
+  bool quiet = false;
 };
 
 // An exit status if that is the end: an error, which has been printed, or help.

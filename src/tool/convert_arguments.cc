@@ -17,11 +17,8 @@ struct Missing {
   std::string_view text;
 };
 constexpr Missing kMissing[] = {
-    {"c", "Compression (-c) is not supported by this version"},
     {"C", "Copy offloading (-C) is not supported by this version"},
     {"l", "Converting a snapshot (-l) is not supported by this version"},
-    {"r", "A rate limit (-r) is not supported by this version"},
-    {"salvage", "Salvaging (--salvage) is not supported by this version"},
     {"bitmaps", "Copying bitmaps (--bitmaps) is not supported by this version"},
 };
 
@@ -46,9 +43,10 @@ std::optional<int> parse_numbers(const Invocation& invocation, ConvertArguments&
     }
     arguments.sparse_size = *size;
   }
-  if (auto text = invocation.value("r");
-      text && !parse_size_argument(invocation, "rate limit", *text)) {
-    return 1;
+  if (auto text = invocation.value("r")) {
+    auto rate = parse_size_argument(invocation, "rate limit", *text);
+    if (!rate) return 1;
+    arguments.bytes_per_second = *rate;
   }
   return std::nullopt;
 }
@@ -133,6 +131,9 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
   arguments.skip_create = invocation.has("n");
   arguments.target_is_zero = invocation.has("target-is-zero");
   arguments.any_order = invocation.has("W");
+  arguments.compressed = invocation.has("c");
+  arguments.salvage = invocation.has("salvage");
+  arguments.quiet = invocation.has("q");
   return std::nullopt;
 }
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 
 import cases
+import cases_copy  # noqa: F401, adds to cases.CASES
 import cases_img  # adds to cases.CASES
 import fixtures
 

@@ -220,9 +220,15 @@ VoidTask ImageSession::write(Random& random, Range range) {
   bool durable = random.one_in(8);
   block::WriteFlags flags;
   if (durable) flags |= block::WriteFlag::kFua;
+  const uint64_t cluster = setup_.is_qcow2() ? setup_.cluster_size / kSectorSize : 0;
+  const bool compressed =
+      cluster != 0 && range.first % cluster == 0 && range.count % cluster == 0 && random.one_in(2);
+  if (compressed) flags |= block::WriteFlag::kCompressed;
   model_.begin_write(range.first, range.count, stamp);
   trace("write", range, stamp);
   auto done = co_await backend_->write(range.offset(), io::BufferList(std::span(bytes)), flags);
+  // Refused where something is allocated; or power has failed, which the next request tells.
+  if (!done && compressed && done.error().code() == EIO) co_return co_await adopt(range);
   if (!done) co_return co_await after_failure(std::move(done).error(), range);
   trace(durable ? "written FUA" : "written", range, stamp);
   model_.end_write(range.first, range.count, stamp, durable);

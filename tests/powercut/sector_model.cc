@@ -76,6 +76,10 @@ Stamp SectorModel::current(uint64_t sector) const {
   return later_[sector].empty() ? settled_[sector] : later_[sector].back().stamp;
 }
 
+namespace {
+constexpr size_t kPeriod = 64;
+}  // namespace
+
 void SectorModel::fill(std::span<uint8_t> sector_bytes, uint64_t sector, Stamp stamp) const {
   PLATTER_ASSERT(sector_bytes.size() == kSectorSize);
   bool zero = stamp == kZeroStamp;
@@ -87,7 +91,12 @@ void SectorModel::fill(std::span<uint8_t> sector_bytes, uint64_t sector, Stamp s
   if (zero) {
     std::memset(sector_bytes.data(), 0, kSectorSize);
   } else {
-    workload::fill_pattern(sector_bytes, stamp * 0x9e3779b97f4a7c15, sector * kSectorSize);
+    // Every other stamp repeats itself, so that it can be compressed.
+    const size_t period = stamp % 2 == 0 ? kSectorSize : kPeriod;
+    workload::fill_pattern(sector_bytes.first(period), stamp * 0x9e3779b97f4a7c15,
+                           sector * kSectorSize);
+    for (size_t at = period; at < kSectorSize; at += period)
+      std::memcpy(sector_bytes.data() + at, sector_bytes.data(), period);
   }
 }
 

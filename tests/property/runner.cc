@@ -18,6 +18,7 @@ using workload::Random;
 namespace {
 
 constexpr unsigned kOperationsPerPhase = 60;
+constexpr size_t kPeriod = 192;  // of bytes that are to be compressed
 
 constexpr block::Permissions kNeeded =
     Permission::kConsistentRead | Permission::kWrite | Permission::kResize;
@@ -244,6 +245,14 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
     std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(from), random.below(bytes.size() - from + 1),
                 0);
   }
+  const uint64_t cluster = setup_.is_qcow2() ? setup_.cluster_size : 0;
+  const bool compressed =
+      cluster != 0 && range.offset % cluster == 0 &&
+      (range.length % cluster == 0 || range.offset + range.length == backend_->size()) &&
+      random.one_in(2);
+  if (compressed && random.one_in(2)) {
+    for (size_t i = kPeriod; i < bytes.size(); ++i) bytes[i] = bytes[i - kPeriod];
+  }
   size_t first = random.below(bytes.size() + 1);
   size_t second = random.between(first, bytes.size());
   iovec pieces[3] = {{bytes.data(), first},
@@ -253,7 +262,10 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
                                          : io::BufferList(bytes.data(), bytes.size());
   block::WriteFlags flags;
   if (random.one_in(10)) flags |= block::WriteFlag::kFua;
+  if (compressed) flags |= block::WriteFlag::kCompressed;
   auto written = co_await backend_->write(range.offset, list, flags);
+  // Refused, as a whole, where something is allocated.
+  if (!written && compressed && written.error().code() == EIO) co_return Result<void>{};
   if (!written) {
     co_return std::unexpected(in_context(
         std::move(written).error(), fmt::format("write [{}, +{})", range.offset, range.length)));

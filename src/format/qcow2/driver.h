@@ -14,6 +14,7 @@
 #include "block/node.h"
 #include "format/qcow2/bitmaps.h"
 #include "format/qcow2/compressed.h"
+#include "format/qcow2/compressor.h"
 #include "format/qcow2/free_queue.h"
 #include "format/qcow2/image.h"
 #include "format/qcow2/in_flight.h"
@@ -23,6 +24,7 @@
 #include "format/qcow2/snapshots.h"
 #include "format/qcow2/writeback.h"
 #include "io/sync.h"
+#include "io/turns.h"
 
 namespace platter::format::qcow2 {
 
@@ -62,6 +64,8 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;
 
  private:
+  struct CompressedGroup;
+  struct CompressedWrite;
   struct LastDecompressed;
   struct Plan;
   enum class Release { kToZero, kToZeroKeepHost, kToBacking };
@@ -81,6 +85,9 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> read_run(Run run, uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> read_backing(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> read_compressed(Run run, uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> extend_group(CompressedGroup& group, uint64_t limit);
+  io::Task<Result<void>> read_compressed_group(CompressedGroup group, io::BufferList buffers);
+  io::Task<Result<void>> read_whole_clusters(CompressedGroup group, io::BufferList buffers);
   bool reads_zero(ClusterKind kind) const;
   // Whether what a run of `kind` at `offset` shows is known to be zeroes, its place under a shorter
   // backing file considered.
@@ -104,6 +111,16 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> relieve_pressure();
   void queue_free(uint64_t entry, FreeReason reason);
 
+  // write_compressed.cc
+  io::Task<Result<void>> write_compressed(uint64_t offset, io::BufferList buffers);
+  io::Task<void> compress(CompressedWrite& write);
+  io::Task<bool> compress_group(CompressedWrite& write, size_t begin, size_t end);
+  io::Task<Result<void>> place_compressed(CompressedWrite& write);
+  io::Task<Result<void>> place_run(CompressedWrite& write, size_t begin, size_t end);
+  io::Task<Result<void>> write_placed(CompressedWrite& write);
+  io::Task<Result<void>> link_compressed(CompressedWrite& write);
+  io::Task<void> end_compressed(CompressedWrite& write);
+
   // zero.cc
   std::optional<uint64_t> released_entry(uint64_t entry, ClusterKind kind, Release how) const;
   io::Task<Result<void>> zero_range(uint64_t offset, uint64_t end, Release how, FreeReason reason);
@@ -119,6 +136,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> write_back_if_pressed();
   // Writes back and reclaims until nothing is left to do. No request is in flight.
   io::Task<Result<void>> settle();
+  io::Task<Result<void>> end_file_with_sector();
 
   // resize.cc
   io::Task<Result<void>> grow(uint64_t size, block::Preallocation preallocation);
@@ -152,6 +170,9 @@ class Qcow2 final : public block::Driver,
   io::AsyncMutex maintenance_;  // reclaiming and resizing; before every other lock
   std::atomic<bool> reclaiming_ = false;
 
+  CompressorPool compressors_;
+  io::Turns compressed_turns_;
+  std::atomic<bool> compressed_written_ = false;
   DecompressorPool decompressors_;
   std::mutex last_mutex_;
   std::shared_ptr<const LastDecompressed> last_;

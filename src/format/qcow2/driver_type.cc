@@ -19,6 +19,7 @@ const block::DriverType kQcow2 = {
     .create_options = qcow2::create_options(),
     .probe = probe,
     .supports_backing = true,
+    .supports_compression = true,
     .open = qcow2::Qcow2::open,
     .create = qcow2::create,
     .measure = qcow2::measure,

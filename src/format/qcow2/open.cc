@@ -139,6 +139,7 @@ block::Limits Qcow2::limits() const {
   limits.memory_alignment = file.memory_alignment;
   limits.discard_alignment = cluster;
   limits.zero_alignment = cluster;
+  limits.compressed_alignment = cluster;
   limits.supports_unmap_zero = image_.geometry.version >= 3;
   limits.supports_fast_zero = image_.geometry.version >= 3;
   return limits;

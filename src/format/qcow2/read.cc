@@ -12,6 +12,10 @@ namespace platter::format::qcow2 {
 namespace {
 // Runs of one request that are read at the same time.
 constexpr size_t kParallelRuns = 16;
+// Guest bytes of compressed clusters that are read, and decompressed on one worker, in one go.
+constexpr uint64_t kCompressedGroupBytes = uint64_t{256} << 10;
+// Bytes between two compressed clusters that are rather read along.
+constexpr uint64_t kMaxStreamGap = uint64_t{64} << 10;
 }  // namespace
 
 // The cluster that was decompressed last: sequential readers ask for it in pieces.
@@ -21,6 +25,13 @@ struct Qcow2::LastDecompressed {
 };
 
 Qcow2::~Qcow2() = default;
+
+// Compressed clusters that are neighbours in the guest, and near each other in the file.
+struct Qcow2::CompressedGroup {
+  uint64_t offset;  // guest, of the first byte wanted
+  std::vector<uint64_t> entries;
+  uint64_t end = 0;  // guest
+};
 
 bool Qcow2::reads_zero(ClusterKind kind) const {
   return kind == ClusterKind::kZero || kind == ClusterKind::kZeroAllocated ||
@@ -67,7 +78,15 @@ io::Task<Result<void>> Qcow2::read_slow(uint64_t offset, io::BufferList buffers)
       continue;
     }
     if (parts.empty() && done == buffers.size()) co_return co_await read_run(run, at, part);
-    parts.push_back(read_run(run, at, part));
+    if (run.kind == ClusterKind::kCompressed && done < buffers.size()) {
+      CompressedGroup group{.offset = at, .entries = {run.entry}};
+      PLATTER_CO_TRY(co_await extend_group(group, offset + buffers.size()));
+      done = group.end - offset;
+      parts.push_back(
+          read_compressed_group(std::move(group), buffers.sub(at - offset, done - (at - offset))));
+    } else {
+      parts.push_back(read_run(run, at, part));
+    }
     if (parts.size() < kParallelRuns && done < buffers.size()) continue;
     auto batch = std::exchange(parts, {});
     for (auto& result : co_await io::when_all(std::move(batch))) PLATTER_CO_TRY(std::move(result));
@@ -108,26 +127,88 @@ io::Task<Result<void>> Qcow2::read_compressed(Run run, uint64_t offset, io::Buff
     cluster = last_;
   }
   if (!cluster || cluster->entry != run.entry) {
-    const CompressedSpan span = decode_compressed(run.entry, geometry.cluster_bits);
-    io::AlignedBuffer payload(span.length);
-    PLATTER_CO_TRY(co_await read_padded(*image_.file, span.host_offset, payload.view()));
     auto fresh = std::make_shared<LastDecompressed>();
     fresh->entry = run.entry;
     fresh->bytes.resize(geometry.cluster_size());
-    const auto decompress = [this, in = payload.span(), out = std::span<uint8_t>(fresh->bytes)] {
-      return decompressors_.decompress(image_.header.compression_type, in, out);
-    };
-    auto result = co_await io::Reactor::current()->call(decompress);
-    if (!result) {
-      co_return std::unexpected(std::move(result).error().with_context(fmt::format(
-          "qcow2: Could not decompress the cluster at guest offset {:#x}", offset - in_cluster)));
-    }
+    CompressedGroup group{.offset = offset - in_cluster, .entries = {run.entry}};
+    PLATTER_CO_TRY(co_await read_whole_clusters(std::move(group), io::BufferList(fresh->bytes)));
     cluster = std::move(fresh);
     std::lock_guard lock(last_mutex_);
     last_ = cluster;
   }
   buffers.copy_from(std::span(cluster->bytes).subspan(in_cluster, buffers.size()));
   co_return Result<void>{};
+}
+
+// Adds the compressed clusters that follow, up to guest offset `limit`, as far as their streams lie
+// close behind in the file.
+io::Task<Result<void>> Qcow2::extend_group(CompressedGroup& group, uint64_t limit) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t cluster_size = geometry.cluster_size();
+  CompressedSpan last = decode_compressed(group.entries.back(), geometry.cluster_bits);
+  group.end = geometry.align_down(group.offset) + cluster_size;
+  while (group.end < limit && group.entries.size() * cluster_size < kCompressedGroupBytes) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(group.end, limit - group.end));
+    if (run.kind != ClusterKind::kCompressed) break;
+    const CompressedSpan next = decode_compressed(run.entry, geometry.cluster_bits);
+    if (next.host_offset < last.host_offset ||
+        next.host_offset > last.host_offset + last.length + kMaxStreamGap) {
+      break;
+    }
+    group.entries.push_back(run.entry);
+    group.end += run.length;
+    last = next;
+  }
+  group.end = std::min(group.end, limit);
+  co_return Result<void>{};
+}
+
+// The first and the last cluster may be wanted in part.
+io::Task<Result<void>> Qcow2::read_compressed_group(CompressedGroup group, io::BufferList buffers) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t head = geometry.offset_in_cluster(group.offset);
+  const uint64_t whole = uint64_t{group.entries.size()} << geometry.cluster_bits;
+  if (buffers.size() == whole) co_return co_await read_whole_clusters(std::move(group), buffers);
+  io::AlignedBuffer bounce(whole);
+  group.offset -= head;
+  PLATTER_CO_TRY(co_await read_whole_clusters(std::move(group), bounce.view()));
+  buffers.copy_from(bounce.span().subspan(head, buffers.size()));
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Qcow2::read_whole_clusters(CompressedGroup group, io::BufferList buffers) {
+  const unsigned bits = image_.geometry.cluster_bits;
+  const uint64_t start = decode_compressed(group.entries.front(), bits).host_offset;
+  uint64_t end = start;
+  for (uint64_t entry : group.entries) {
+    const CompressedSpan span = decode_compressed(entry, bits);
+    end = std::max(end, span.host_offset + span.length);
+  }
+  io::AlignedBuffer payload(end - start);
+  PLATTER_CO_TRY(co_await read_padded(*image_.file, start, payload.view()));
+  const auto decompress = [this, &group, &payload, buffers, start, bits]() -> Result<void> {
+    std::vector<uint8_t> scratch;
+    for (size_t i = 0; i < group.entries.size(); ++i) {
+      const CompressedSpan span = decode_compressed(group.entries[i], bits);
+      const io::BufferList guest = buffers.sub(i << bits, size_t{1} << bits);
+      uint8_t* out = guest.contiguous();
+      if (out == nullptr) {
+        scratch.resize(guest.size());
+        out = scratch.data();
+      }
+      auto done = decompressors_.decompress(
+          image_.header.compression_type,
+          payload.span().subspan(span.host_offset - start, span.length), {out, guest.size()});
+      if (!done) {
+        return std::unexpected(std::move(done).error().with_context(
+            fmt::format("qcow2: Could not decompress the cluster at guest offset {:#x}",
+                        group.offset + (i << bits))));
+      }
+      if (out == scratch.data()) guest.copy_from(scratch);
+    }
+    return {};
+  };
+  co_return co_await io::Reactor::current()->call(decompress);
 }
 
 io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t length,

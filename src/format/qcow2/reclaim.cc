@@ -89,6 +89,14 @@ io::Task<Result<void>> Qcow2::settle() {
   }
 }
 
+// A compressed cluster is said to lie in whole sectors, and readers may hold the file to that.
+io::Task<Result<void>> Qcow2::end_file_with_sector() {
+  const uint64_t end = image_.file->size();
+  if (!compressed_written_ || end % kSectorBytes == 0) co_return Result<void>{};
+  co_return co_await image_.file->resize(base::align_up(end, kSectorBytes),
+                                         block::Preallocation::kOff, false);
+}
+
 io::Task<Result<void>> Qcow2::close() {
   co_await background_.close();
   if (!image_.writable) co_return Result<void>{};
@@ -97,6 +105,7 @@ io::Task<Result<void>> Qcow2::close() {
     co_return std::unexpected(image_.corrupt_error());
   }
   PLATTER_CO_TRY(co_await settle());
+  PLATTER_CO_TRY(co_await end_file_with_sector());
   if (image_.header.has(kDirty)) {
     PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));
     PLATTER_CO_TRY(co_await image_.file->flush());

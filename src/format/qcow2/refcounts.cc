@@ -66,6 +66,7 @@ io::Task<Result<void>> Refcounts::load() {
 }
 
 void Refcounts::file_was_cut() {
+  leave_tail();
   fresh_from_ = 0;
   file_reached(image_.file->size());
 }
@@ -342,7 +343,10 @@ io::Task<Result<void>> Refcounts::release(uint64_t host_offset, uint64_t cluster
             fmt::format("Refcount of cluster {} would fall below zero", cluster)));
       }
       store_refcount(words, cluster % entries, order, count - 1);
-      if (count == 1) free_hint_ = std::min(free_hint_, cluster);
+      if (count == 1) {
+        free_hint_ = std::min(free_hint_, cluster);
+        if (cluster == tail_ >> image_.geometry.cluster_bits) leave_tail();
+      }
     }
     pin.mark_dirty();
     image_.changed(0);
@@ -399,6 +403,7 @@ void Refcounts::table_write_failed(const std::vector<StagedWrite>& writes) {
 }
 
 io::Task<Result<void>> Refcounts::overwrite(const ReferenceCounts& counts) {
+  leave_tail();
   const uint64_t per_block = image_.geometry.refcount_block_entries();
   const uint64_t blocks =
       std::max<uint64_t>(base::divide_round_up(counts.clusters(), per_block), table_.size());

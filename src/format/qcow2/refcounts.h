@@ -33,6 +33,13 @@ class Refcounts {
   io::Task<Result<HostRun>> allocate(uint64_t max_clusters);
   // Exactly so many in one run: for tables.
   io::Task<Result<HostRun>> allocate_contiguous(uint64_t clusters);
+  // Where `length` bytes go, at most a cluster: behind what was allocated so before, where that is
+  // possible. Every cluster that they touch has one more reference.
+  io::Task<Result<uint64_t>> allocate_bytes(uint64_t length);
+  io::Task<Result<void>> release_bytes(uint64_t offset, uint64_t length);
+  // Nothing more is put into the cluster that allocate_bytes() filled last. Called before a
+  // reference of such a cluster is queued to be freed: the file may then be told to discard it.
+  void leave_tail() { tail_ = 0; }
   // Drops one reference of each cluster; those with none left may be allocated again at once.
   io::Task<Result<void>> release(uint64_t host_offset, uint64_t clusters);
 
@@ -71,6 +78,7 @@ class Refcounts {
   io::Task<Result<void>> grow_table(uint64_t min_entries);
   uint64_t first_block_beyond() const;
   bool overlaps_metadata(uint64_t host_offset, uint64_t bytes) const;
+  io::Task<Result<void>> add_reference(uint64_t cluster);
   io::Task<Result<HostRun>> finish_allocation(uint64_t cluster, uint64_t clusters);
 
   Image& image_;
@@ -80,6 +88,7 @@ class Refcounts {
   DirtyUnits dirty_;
   uint64_t free_hint_ = 0;   // no cluster below it is free
   uint64_t fresh_from_ = 0;  // host offset
+  uint64_t tail_ = 0;        // host offset behind the last compressed stream; 0: begin a cluster
 };
 
 // A reference count in the words of a slice. `index` counts from the slice's start.

@@ -28,10 +28,7 @@ Result<void> Qcow2::check_writable() const {
 
 io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
                                     block::WriteFlags flags) {
-  if (flags.has(block::WriteFlag::kCompressed)) {
-    return io::Task<Result<void>>::ready(
-        fail(ENOTSUP, "qcow2: Compressed writes are not supported"));
-  }
+  if (flags.has(block::WriteFlag::kCompressed)) return write_compressed(offset, buffers);
   if (write_prepared_.load(std::memory_order_acquire) &&
       !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
     auto run = mapping_.try_lookup(offset, buffers.size());
@@ -252,6 +249,7 @@ void Qcow2::queue_free(uint64_t entry, FreeReason reason) {
   if ((entry & kCompressedFlag) != 0) {
     const CompressedSpan span = decode_compressed(entry, geometry.cluster_bits);
     const uint64_t first = geometry.align_down(span.host_offset);
+    refcounts_.leave_tail();
     frees_.add(first, geometry.clusters_for(span.host_offset + span.length - first), reason);
     std::lock_guard lock(last_mutex_);
     last_.reset();
