@@ -67,7 +67,7 @@ class Copy {
   bool may_skip_zero(uint64_t offset) const {
     return options_.target_reads_zero && offset >= options_.target_backing_size;
   }
-  void fail(Error error);
+  void fail(Error error, uint64_t offset = UINT64_MAX);
   void fail_at(Step step, uint64_t offset, Error error);
   void advance(uint64_t bytes);
 
@@ -86,19 +86,23 @@ class Copy {
   std::atomic<bool> failed_ = false;
   std::mutex error_mutex_;
   std::optional<Error> error_;
+  uint64_t error_offset_ = UINT64_MAX;
 };
 
-void Copy::fail(Error error) {
+// Of failures that come together the one with the lowest offset is told.
+void Copy::fail(Error error, uint64_t offset) {
   chunks_.stop();
   std::lock_guard lock(error_mutex_);
   failed_.store(true, std::memory_order_relaxed);
-  if (!error_) error_.emplace(std::move(error));
+  if (error_ && offset >= error_offset_) return;
+  error_.emplace(std::move(error));
+  error_offset_ = offset;
 }
 
 void Copy::fail_at(Step step, uint64_t offset, Error error) {
   const char* doing =
       step == Step::kRead ? "error while reading at byte " : "error while writing at byte ";
-  fail(std::move(error).with_context(doing + std::to_string(offset)));
+  fail(std::move(error).with_context(doing + std::to_string(offset)), offset);
 }
 
 void Copy::advance(uint64_t bytes) {
