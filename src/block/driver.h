@@ -93,6 +93,58 @@ class Emptiable {
   virtual io::Task<Result<void>> make_empty() = 0;
 };
 
+// ---- What an image's file is used for, for a picture of it
+
+enum class FileUse : uint8_t {
+  kHeader,
+  kL1Table,
+  kL2Table,
+  kRefcounts,
+  kSnapshotTable,
+  kBitmaps,
+  kEncryption,
+  kData,          // that the guest sees
+  kPreallocated,  // kept for a range that reads as zeroes
+  kCompressed,
+  kVmState,
+  kSnapshotOnly,  // data and tables that only snapshots refer to
+  kLeaked,        // counted as used, referred to by nothing
+};
+inline constexpr size_t kFileUses = 13;
+
+enum class GuestUse : uint8_t { kData, kZero, kCompressed };
+inline constexpr size_t kGuestUses = 3;
+
+// A run of the guest's view, of the disk as it is now or as a snapshot has it.
+struct GuestRun {
+  std::optional<size_t>
+      snapshot;  // its index in DriverInfo::snapshots; none: the disk as it is now
+  GuestUse use = GuestUse::kData;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  std::optional<uint64_t> host_offset;  // in the image's file
+  uint64_t host_length = 0;             // 0: takes no room there
+  bool shared = false;                  // something else refers to the same clusters
+};
+
+class LayoutVisitor {
+ public:
+  virtual ~LayoutVisitor() = default;
+  // Each cluster of the file at most once, in any order; what is never named is not in use.
+  virtual void file_run(FileUse use, uint64_t offset, uint64_t length) = 0;
+  // In order within the disk and within each snapshot; what is never named is not in this image.
+  virtual void guest_run(const GuestRun& run) = 0;
+};
+
+class Charted {
+ public:
+  // Snapshots beyond these have no guest runs.
+  static constexpr size_t kMaxChartedSnapshots = 16;
+  virtual ~Charted() = default;
+  // The counts of a check come with it; what it finds damaged is left out of the picture.
+  virtual io::Task<Result<CheckResult>> chart(LayoutVisitor& visitor) = 0;
+};
+
 // ---- Facts about an image, for info
 
 struct BackingReference {
@@ -213,6 +265,7 @@ class Driver {
 
   virtual Resizable* resizable() { return nullptr; }
   virtual Checkable* checkable() { return nullptr; }
+  virtual Charted* charted() { return nullptr; }
   virtual SnapshotStore* snapshot_store() { return nullptr; }
   virtual BitmapStore* bitmap_store() { return nullptr; }
   virtual Amendable* amendable() { return nullptr; }

@@ -30,7 +30,9 @@ struct GetoptTables {
   explicit GetoptTables(const Invocation& invocation) {
     letters = ":h";  // ':' first: a missing argument is told apart from an unknown option
     names.push_back({"help", no_argument, nullptr, kHelpKey});
-    for (const auto& option : invocation.command.options) add(option);
+    for (const auto& option : invocation.command.options) {
+      if (!option.native || invocation.dialect == Dialect::kPlatter) add(option);
+    }
     if (invocation.dialect == Dialect::kPlatter) {
       for (const auto& option : native_options()) add(option);
     }

@@ -27,6 +27,7 @@ struct CommandOption {
   std::string_view argument = {};  // what its value is called in the usage line; empty: a flag
   std::string_view help = {};
   bool required = false;  // only for the usage line
+  bool native = false;    // only where the program speaks as itself
 };
 
 // What an exit status says, as help and manual pages have it.

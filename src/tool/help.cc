@@ -26,7 +26,9 @@ std::string synopsis(const CommandOption& option) {
 
 std::string usage_line(const Command& command) {
   std::string line(command.name);
-  for (const auto& option : command.options) line += " " + synopsis(option);
+  for (const auto& option : command.options) {
+    if (!option.native) line += " " + synopsis(option);
+  }
   return line + " " + std::string(command.operands);
 }
 

@@ -1,4 +1,9 @@
 // platter map: where the data of an image is, through all of its backing chain.
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
@@ -7,6 +12,7 @@
 #include "base/try.h"
 #include "fmt/format.h"
 #include "tool/arguments.h"
+#include "tool/chart.h"
 #include "tool/command.h"
 #include "tool/image_open.h"
 #include "tool/session.h"
@@ -154,15 +160,66 @@ io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapR
   co_return printed;
 }
 
+// What --svg and --chart ask for.
+struct Picture {
+  std::optional<std::string> svg;  // a file's name, "-" for standard output
+  bool text = false;
+};
+
+Result<void> write_picture(const std::string& path, std::string_view text) {
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  const auto failed = [&] {
+    const int code = errno;
+    struct stat status = {};
+    // What was begun goes, unless it is a device or a pipe.
+    if (descriptor >= 0 && fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode)) {
+      unlink(path.c_str());
+    }
+    if (descriptor >= 0) close(descriptor);
+    return std::unexpected(Error::from_errno(code, "Could not write '" + path + "'"));
+  };
+  if (descriptor < 0) return failed();
+  while (!text.empty()) {
+    const ssize_t written = write(descriptor, text.data(), text.size());
+    if (written < 0 && errno != EINTR) return failed();
+    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
+  }
+  if (close(descriptor) != 0) {
+    return std::unexpected(Error::from_errno(errno, "Could not write '" + path + "'"));
+  }
+  return {};
+}
+
+unsigned terminal_columns() {
+  winsize size = {};
+  const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col != 0;
+  return known ? size.ws_col : 80;
+}
+
+io::Task<Result<void>> draw(Console& console, block::Backend& backend, Picture picture) {
+  PLATTER_CO_ASSIGN(const Chart chart, co_await collect_chart(backend));
+  if (picture.text) {
+    console.print(chart_text(chart, terminal_columns(), isatty(STDOUT_FILENO) != 0));
+  }
+  if (!picture.svg) co_return Result<void>{};
+  if (*picture.svg == "-") {
+    console.print(chart_svg(chart));
+    co_return Result<void>{};
+  }
+  co_return write_picture(*picture.svg, chart_svg(chart));
+}
+
 io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
-                     MapRange range, bool json) {
+                     MapRange range, bool json, Picture picture) {
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
   HumanPrinter human;
   JsonPrinter machine;
-  auto printed =
-      co_await print_map(invocation.console, **backend, range,
-                         json ? static_cast<Printer&>(machine) : static_cast<Printer&>(human));
+  auto printed = picture.text || picture.svg
+                     ? co_await draw(invocation.console, **backend, std::move(picture))
+                     : co_await print_map(
+                           invocation.console, **backend, range,
+                           json ? static_cast<Printer&>(machine) : static_cast<Printer&>(human));
   auto closed = co_await (*backend)->close();
   if (!printed) co_return invocation.fail(printed.error());
   if (!closed) co_return invocation.fail(closed.error());
@@ -187,6 +244,12 @@ int run_map(Invocation& invocation) {
   if (!json) return invocation.fail(json.error());
   if (auto checked = check_common_options(invocation); !checked)
     return invocation.fail(checked.error());
+  const Picture picture = {.svg = invocation.value("svg"), .text = invocation.has("chart")};
+  if ((picture.svg || picture.text) &&
+      (*json || invocation.has("start-offset") || invocation.has("max-length"))) {
+    return invocation.fail(
+        "--svg and --chart show the whole image: they go without -s, -l and --output");
+  }
   ImageArgument image = {
       .name = invocation.operands[0],
       .image_opts = invocation.has("image-opts"),
@@ -196,7 +259,7 @@ int run_map(Invocation& invocation) {
       .cache = {},
   };
   return run_session(invocation, [&](Session& session) {
-    return run_in(session, invocation, image, range, *json);
+    return run_in(session, invocation, image, range, *json, picture);
   });
 }
 
@@ -210,6 +273,11 @@ constexpr CommandOption kOptions[] = {
     {.letter = 's', .name = "start-offset", .argument = "OFFSET", .help = "where to begin"},
     {.letter = 'l', .name = "max-length", .argument = "LENGTH", .help = "how much to show"},
     {.name = "output", .argument = "FORM", .help = "human or json"},
+    {.name = "chart", .help = "draw where everything lies, as text", .native = true},
+    {.name = "svg",
+     .argument = "IMAGE.svg",
+     .help = "draw where everything lies, as a picture ('-': to standard output)",
+     .native = true},
     {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},
 };
 

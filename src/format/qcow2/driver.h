@@ -31,6 +31,7 @@ namespace platter::format::qcow2 {
 class Qcow2 final : public block::Driver,
                     public block::Resizable,
                     public block::Checkable,
+                    public block::Charted,
                     public block::BitmapStore {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
@@ -54,6 +55,7 @@ class Qcow2 final : public block::Driver,
 
   block::Resizable* resizable() override { return this; }
   block::Checkable* checkable() override { return this; }
+  block::Charted* charted() override { return this; }
   // Version 2 has no bitmaps.
   block::BitmapStore* bitmap_store() override {
     return image_.geometry.version >= 3 ? this : nullptr;
@@ -62,6 +64,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
                                 bool exact) override;
   io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;
+  io::Task<Result<block::CheckResult>> chart(block::LayoutVisitor& visitor) override;
 
  private:
   struct CompressedGroup;

@@ -6,6 +6,7 @@
 
 #include "base/try.h"
 #include "block/graph.h"
+#include "format/qcow2/chart.h"
 #include "format/qcow2/check.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/info.h"
@@ -181,6 +182,14 @@ io::Task<Result<block::CheckResult>> Qcow2::check(block::CheckReporter& reporter
     PLATTER_CO_TRY(co_await settle());
   }
   co_return co_await check_image(*image_.file, image_.header, reporter);
+}
+
+io::Task<Result<block::CheckResult>> Qcow2::chart(block::LayoutVisitor& visitor) {
+  if (image_.writable && !image_.corrupt) {
+    auto turn = co_await maintenance_.lock();
+    PLATTER_CO_TRY(co_await settle());
+  }
+  co_return co_await chart_image(*image_.file, image_.header, visitor);
 }
 
 }  // namespace platter::format::qcow2
