@@ -13,6 +13,7 @@ extern const Command kInspectCommand;
 extern const Command kMapCommand;
 extern const Command kMeasureCommand;
 extern const Command kResizeCommand;
+extern const Command kSnapshotCommand;
 
 namespace {
 
@@ -29,6 +30,7 @@ constexpr const Command* kCommands[] = {
     &kMapCommand,
     &kMeasureCommand,
     &kResizeCommand,
+    &kSnapshotCommand,
 };
 // clang-format on
 

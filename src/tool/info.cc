@@ -11,6 +11,7 @@
 #include "tool/command.h"
 #include "tool/image_open.h"
 #include "tool/session.h"
+#include "tool/snapshot_table.h"
 
 namespace platter::tool {
 namespace {
@@ -122,33 +123,6 @@ void print_value(std::string& out, const base::Json& value, unsigned depth) {
   }
 }
 
-std::string local_date(uint64_t seconds) {
-  const auto when = static_cast<time_t>(seconds);
-  tm local = {};
-  char text[64];
-  if (localtime_r(&when, &local) == nullptr) return {};
-  return std::string(text, strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &local));
-}
-
-std::string clock_text(uint64_t nanoseconds) {
-  const uint64_t milliseconds = nanoseconds / 1'000'000;
-  const uint64_t seconds = milliseconds / 1000;
-  return fmt::format("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60,
-                     milliseconds % 1000);
-}
-
-void print_snapshots(std::string& out, const std::vector<block::SnapshotInfo>& snapshots) {
-  if (snapshots.empty()) return;
-  constexpr std::string_view kRow = "{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n";
-  out += "Snapshot list:\n";
-  out += fmt::format(kRow, "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
-  for (const auto& snapshot : snapshots) {
-    out += fmt::format(kRow, snapshot.id, snapshot.name, base::format_size(snapshot.vm_state_size),
-                       local_date(snapshot.date_seconds), clock_text(snapshot.vm_clock_nanoseconds),
-                       snapshot.icount ? std::to_string(*snapshot.icount) : std::string());
-  }
-}
-
 void print_backing(std::string& out, const ImageInfo& info) {
   if (!info.backing) return;
   out += "backing file: " + info.backing->filename;
@@ -172,7 +146,7 @@ std::string to_text(const ImageInfo& info) {
     out += fmt::format("cluster_size: {}\n", info.driver.cluster_size);
   if (info.driver.dirty) out += "cleanly shut down: no\n";
   print_backing(out, info);
-  print_snapshots(out, info.driver.snapshots);
+  if (!info.driver.snapshots.empty()) out += snapshot_table(info.driver.snapshots);
   const auto* data = info.driver.specific.is_object() ? info.driver.specific.find("data") : nullptr;
   if (data != nullptr && data->is_object() && !data->get_if<base::Json::Object>()->empty()) {
     out += "Format specific information:\n";

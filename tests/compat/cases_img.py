@@ -142,3 +142,34 @@ cases("object",
                                      "resize --object frob data.qcow2 8M", "convert --object frob data.qcow2 x.img", "create --object frob x.img 1M",
                                      "create --object secret,id=a,data=x x.img 1M", "check --object secret,id=a,data=x data.qcow2", "info --object", "info --object frob")],
       )
+
+# ---- snapshot
+
+PLAIN_ERROR = accept("our message has the reason, not a number")
+SNAPSHOT_RULES = ("date", "icount")
+
+cases("snapshot",
+      "snapshot -l snapshot.qcow2", "snapshot snapshot.qcow2", "snapshot -l data.qcow2", "snapshot -l raw.img", "snapshot -q -l snapshot.qcow2",
+      "snapshot -U -l snapshot.qcow2", "snapshot --image-opts -l driver=qcow2,file.filename=snapshot.qcow2", "snapshot --object secret,id=a,data=x -l snapshot.qcow2",
+      *[f"snapshot -c new {name}" for name in ("empty.qcow2", "data.qcow2", "overlay.qcow2", "v2.qcow2", "lazy.qcow2", "bits64.qcow2", "tiny.qcow2",
+                                               "big.qcow2", "meta.qcow2", "zlib.qcow2", "zstd.qcow2", "snapshot.qcow2", "rawbacked.qcow2")],
+      "snapshot -q -c new data.qcow2", "snapshot -c '' data.qcow2", "snapshot -c 'a b' data.qcow2", "snapshot -c " + "n" * 300 + " data.qcow2",
+      "snapshot --image-opts -c new driver=qcow2,file.filename=data.qcow2",
+      "snapshot -a first snapshot.qcow2", "snapshot -a 1 snapshot.qcow2", "snapshot -q -a first snapshot.qcow2", "snapshot -d first snapshot.qcow2", "snapshot -d 1 snapshot.qcow2",
+      "snapshot -q -d first snapshot.qcow2", "snapshot -a b snapshots.qcow2", "snapshot -a 2 snapshots.qcow2", "snapshot -d 2 snapshots.qcow2", "snapshot -d b snapshots.qcow2",
+      "snapshot -d 3 snapshots.qcow2", "snapshot -a 3 snapshots.qcow2", "snapshot -c c snapshots.qcow2", "snapshot -l snapshots.qcow2", "info snapshots.qcow2", "check snapshots.qcow2",
+      "measure -O qcow2 -l 1 snapshots.qcow2", "measure -O qcow2 -l b snapshots.qcow2", "measure -l snapshot.id=1 snapshots.qcow2", "measure -l snapshot.name=b snapshots.qcow2",
+      "measure -O qcow2 -l snapshot.id=1,snapshot.name=a snapshots.qcow2", "measure -O qcow2 -l nobody snapshots.qcow2", "measure -l snapshot.id=1,snapshot.name=b snapshots.qcow2",
+      rules=SNAPSHOT_RULES)
+
+cases("snapshot/bad",
+      "snapshot", "snapshot a b", "snapshot -l nowhere", "snapshot -c x nowhere", "snapshot -c", "snapshot -z", "snapshot --frob a", "snapshot -f qcow2 -l data.qcow2",
+      "snapshot -l -c x data.qcow2", "snapshot -c a -c b data.qcow2", "snapshot -l -l data.qcow2", "snapshot -a x -d x data.qcow2", "snapshot -U -c x data.qcow2",
+      "snapshot -c x raw.img", "snapshot -d x raw.img", "snapshot --image-opts -c x driver=raw,file.filename=raw.img",
+      ("snapshot --image-opts -a x driver=raw,file.filename=raw.img", accept("7.2 fails without a word", "stderr")),
+      "snapshot -a nobody data.qcow2", "snapshot -d nobody data.qcow2", "snapshot -a nobody snapshot.qcow2", "snapshot -d nobody snapshot.qcow2", "snapshot --object frob -l data.qcow2",
+      ("snapshot -c x bits1.qcow2", {}), ("snapshot -c x bits1data.qcow2", accept("7.2 leaves leaked clusters behind where counts are too narrow", "files")),
+      "snapshot -c x corruptbit.qcow2", "snapshot -c x orphan.qcow2", "snapshot -c x truncated.qcow2",
+      rules=SNAPSHOT_RULES)
+
+cases("snapshot/locked", "snapshot -l data.qcow2", "snapshot -U -l data.qcow2", "snapshot -c x data.qcow2", lock="data.qcow2", rules=SNAPSHOT_RULES)

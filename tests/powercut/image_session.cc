@@ -92,6 +92,7 @@ VoidTask ImageSession::make_backing() {
 VoidTask ImageSession::open() {
   PLATTER_CO_ASSIGN(backend_,
                     co_await graph_->open(setup_.open_request(kImagePath), kWriter, kWriterShares));
+  find_kept();
   co_return Result<void>{};
 }
 
@@ -122,8 +123,66 @@ VoidTask ImageSession::phase(unsigned operations) {
   for (Result<void>& result : results) {
     if (!result) co_return std::move(result);
   }
-  if (random_.one_in(4)) co_return co_await resize();
+  if (random_.one_in(4)) PLATTER_CO_TRY(co_await resize());
+  if (random_.one_in(3)) co_return co_await snapshot();
   co_return Result<void>{};
+}
+
+// One that was being taken when power failed is there and nobody knows what it holds: it is left
+// alone. One that was being deleted may be there or not.
+void ImageSession::find_kept() {
+  auto* store = backend_->node().driver().snapshot_store();
+  const auto there = store->snapshots();
+  std::erase_if(kept_, [&](const Kept& kept) {
+    return std::ranges::find(there, kept.id, &block::SnapshotInfo::id) == there.end();
+  });
+}
+
+VoidTask ImageSession::snapshot() {
+  auto& store = *backend_->node().driver().snapshot_store();
+  const bool narrow = setup_.refcount_bits <= 4;  // too many references are refused
+  if (!kept_.empty() && random_.one_in(3)) co_return co_await apply(store);
+  const uint64_t ticket = model_.begin_flush();
+  Result<void> done;
+  if (!kept_.empty() && random_.one_in(2)) {
+    const size_t index = random_.below(kept_.size());
+    trace("delete snapshot", {index, 0}, 0);
+    done = co_await store.delete_snapshot(kept_[index].id);
+    if (done) kept_.erase(kept_.begin() + static_cast<ptrdiff_t>(index));
+  } else {
+    trace("take snapshot", {kept_.size(), 0}, 0);
+    done = co_await store.create_snapshot({.id = {}, .name = "kept"});
+    if (done) kept_.push_back({store.snapshots().back().id, model_.content()});
+    if (!done && narrow && done.error().code() == EINVAL) co_return Result<void>{};
+  }
+  // What the image held before is durable with it.
+  if (done) model_.end_flush(ticket);
+  if (!done) PLATTER_CO_TRY(co_await after_failure(std::move(done).error(), {0, 0}));
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::apply(block::SnapshotStore& store) {
+  const Kept& kept = kept_[random_.below(kept_.size())];
+  const uint64_t before = model_.sectors();
+  const uint64_t after = kept.content.size();
+  trace("apply snapshot", {before, after}, 0);
+  model_.begin_replace(kept.content, after);
+  auto done = co_await store.apply_snapshot(kept.id);
+  if (done) {
+    unsure_sizes_.clear();
+    model_.end_replace(kept.content, after);
+    model_.end_flush(model_.begin_flush());
+    co_return Result<void>{};
+  }
+  ++failed_requests_;
+  if (setup_.refcount_bits <= 4 && done.error().code() == EINVAL) {
+    PLATTER_CO_TRY(model_.adopt_size(before));
+    co_return co_await adopt({0, before});
+  }
+  if (after_error_ == AfterError::kStop) co_return done;
+  unsure_sizes_ = {before, after};
+  PLATTER_CO_TRY(model_.adopt_size(backend_->size() / kSectorSize));
+  co_return co_await adopt({0, model_.sectors()});
 }
 
 VoidTask ImageSession::worker(Random random, unsigned operations) {
@@ -272,6 +331,8 @@ VoidTask ImageSession::flush() {
 }
 
 VoidTask ImageSession::resize() {
+  if (setup_.compat == "0.10" && !backend_->node().driver().snapshot_store()->snapshots().empty())
+    co_return Result<void>{};  // the format forbids it
   uint64_t before = model_.sectors();
   uint64_t after = random_.between(std::max<uint64_t>(model_.capacity() / 8, 1), model_.capacity());
   if (random_.one_in(2)) after = std::min(before + 1 + random_.below(64), model_.capacity());

@@ -90,6 +90,10 @@ class ImageSession {
   VoidTask discard(Range range);
   VoidTask flush();
   VoidTask resize();
+  VoidTask snapshot();
+  VoidTask apply(block::SnapshotStore& store);
+  // After a cut, or an error: which of them there are.
+  void find_kept();
   // What to do about a request that failed.
   VoidTask after_failure(Error error, Range range);
   VoidTask adopt(Range range);
@@ -104,6 +108,12 @@ class ImageSession {
   base::Log log_;
   std::unique_ptr<block::Graph> graph_;
   std::unique_ptr<block::Backend> backend_;
+  // A snapshot, and what it must hold.
+  struct Kept {
+    std::string id;
+    std::vector<Stamp> content;
+  };
+  std::vector<Kept> kept_;
   std::vector<io::Reactor*> reactors_;
   workload::RangeClaims claims_;
   Stamp next_stamp_ = kFirstWriteStamp;

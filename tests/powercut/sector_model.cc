@@ -76,6 +76,24 @@ Stamp SectorModel::current(uint64_t sector) const {
   return later_[sector].empty() ? settled_[sector] : later_[sector].back().stamp;
 }
 
+std::vector<Stamp> SectorModel::content() const {
+  std::vector<Stamp> stamps;
+  for (uint64_t sector = 0; sector < sectors(); ++sector) stamps.push_back(current(sector));
+  return stamps;
+}
+
+void SectorModel::begin_replace(std::span<const Stamp> content, uint64_t sectors) {
+  for (uint64_t sector = 0; sector < content.size(); ++sector)
+    begin_write(sector, 1, content[sector]);
+  begin_resize(sectors);
+}
+
+void SectorModel::end_replace(std::span<const Stamp> content, uint64_t sectors) {
+  for (uint64_t sector = 0; sector < content.size(); ++sector)
+    end_write(sector, 1, content[sector], false);
+  end_resize(sectors);
+}
+
 namespace {
 constexpr size_t kPeriod = 64;
 }  // namespace

@@ -53,6 +53,13 @@ class SectorModel {
   Result<void> settle_size(uint64_t sectors);
   Result<void> adopt_size(uint64_t sectors);
 
+  // What was last written to each sector.
+  std::vector<Stamp> content() const;
+  // As if all of `content`, and the size, were being written: an older content takes the place of
+  // the present one.
+  void begin_replace(std::span<const Stamp> content, uint64_t sectors);
+  void end_replace(std::span<const Stamp> content, uint64_t sectors);
+
   // The bytes that `stamp` puts into `sector`.
   void fill(std::span<uint8_t> sector_bytes, uint64_t sector, Stamp stamp) const;
 

@@ -137,7 +137,7 @@ Runner::VoidTask Runner::worker(Random random, unsigned operations) {
 }
 
 Runner::VoidTask Runner::between_phases() {
-  switch (random_.below(6)) {
+  switch (random_.below(8)) {
     case 0: co_return co_await backend_->flush();
     case 1: co_return co_await resize();
     case 2: {
@@ -149,8 +149,48 @@ Runner::VoidTask Runner::between_phases() {
       PLATTER_CO_TRY(co_await verify_status(StatusDetail::kFast));
       co_return co_await verify_status(StatusDetail::kPrecise);
     }
+    case 5:
+    case 6: co_return co_await snapshot();
     default: co_return Result<void>{};
   }
+}
+
+Runner::VoidTask Runner::snapshot() {
+  auto* store = backend_->node().driver().snapshot_store();
+  if (store == nullptr) co_return Result<void>{};
+  if (!kept_.empty() && random_.one_in(2)) {
+    PLATTER_CO_TRY(co_await apply_or_delete(*store));
+  } else {
+    auto taken = co_await store->create_snapshot({.id = {}, .name = "kept"});
+    // Two bits count three references.
+    const bool too_narrow = setup_.refcount_bits <= 2;
+    if (!taken && too_narrow && taken.error().code() == EINVAL) co_return Result<void>{};
+    if (!taken) co_return std::unexpected(in_context(std::move(taken).error(), "snapshot"));
+    kept_.push_back({store->snapshots().back().id, expected_});
+  }
+  if (store->snapshots().size() != kept_.size()) {
+    co_return fail(EIO, fmt::format("there are {} snapshots, should be {}",
+                                    store->snapshots().size(), kept_.size()));
+  }
+  co_return co_await verify_all();
+}
+
+Runner::VoidTask Runner::apply_or_delete(block::SnapshotStore& store) {
+  const size_t index = random_.below(kept_.size());
+  if (random_.one_in(2)) {
+    auto deleted = co_await store.delete_snapshot(kept_[index].id);
+    if (!deleted) co_return std::unexpected(in_context(std::move(deleted).error(), "delete"));
+    kept_.erase(kept_.begin() + static_cast<ptrdiff_t>(index));
+    co_return Result<void>{};
+  }
+  auto applied = co_await store.apply_snapshot(kept_[index].id);
+  if (!applied) co_return std::unexpected(in_context(std::move(applied).error(), "apply"));
+  expected_ = kept_[index].content;
+  if (backend_->size() != expected_.size()) {
+    co_return fail(EIO, fmt::format("a snapshot has {} bytes, should have {}", backend_->size(),
+                                    expected_.size()));
+  }
+  co_return Result<void>{};
 }
 
 Runner::VoidTask Runner::resize() {
@@ -164,6 +204,7 @@ Runner::VoidTask Runner::resize() {
   if (setup_.is_qcow2()) {
     size = std::clamp<uint64_t>(size, unit, std::max<uint64_t>(setup_.size * 2, unit));
   }
+  if (setup_.compat == "0.10" && !kept_.empty()) co_return Result<void>{};  // the format forbids it
   auto resized = co_await backend_->resize(size, block::Preallocation::kOff, true);
   if (!resized) {
     co_return std::unexpected(in_context(std::move(resized).error(),

@@ -3,7 +3,8 @@
 //
 // Requests run concurrently on every reactor of the world, on ranges that are disjoint to the byte
 // but often share a cluster or a sector. Between phases the image is resized, flushed, closed and
-// opened again, read back in full and compared with its own block status. At the end qemu-img must
+// opened again, read back in full and compared with its own block status; snapshots are taken,
+// applied and deleted. At the end qemu-img must
 // find it clean and equal.
 #pragma once
 
@@ -59,6 +60,8 @@ class Runner {
   VoidTask worker(workload::Random random, unsigned operations);
   VoidTask between_phases();
   VoidTask resize();
+  VoidTask snapshot();
+  VoidTask apply_or_delete(block::SnapshotStore& store);
   VoidTask verify_all();
   VoidTask verify_status(block::StatusDetail detail);
   VoidTask verify_host_bytes(block::BlockStatus status, uint64_t offset);
@@ -87,6 +90,12 @@ class Runner {
   std::unique_ptr<block::Graph> graph_;
   std::unique_ptr<block::Backend> backend_;
   workload::RangeClaims claims_;
+  // What was kept, and what it must read as.
+  struct Kept {
+    std::string id;
+    std::vector<uint8_t> content;
+  };
+  std::vector<Kept> kept_;
   std::vector<uint8_t> expected_;
   std::vector<uint8_t> backing_;
 };

@@ -22,6 +22,7 @@
 #include "format/qcow2/open_options.h"
 #include "format/qcow2/refcounts.h"
 #include "format/qcow2/snapshots.h"
+#include "format/qcow2/table_switch.h"
 #include "format/qcow2/writeback.h"
 #include "io/sync.h"
 #include "io/turns.h"
@@ -32,6 +33,7 @@ class Qcow2 final : public block::Driver,
                     public block::Resizable,
                     public block::Checkable,
                     public block::Charted,
+                    public block::SnapshotStore,
                     public block::BitmapStore {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
@@ -56,6 +58,12 @@ class Qcow2 final : public block::Driver,
   block::Resizable* resizable() override { return this; }
   block::Checkable* checkable() override { return this; }
   block::Charted* charted() override { return this; }
+  block::SnapshotStore* snapshot_store() override { return this; }
+  std::vector<block::SnapshotInfo> snapshots() const override;
+  io::Task<Result<void>> create_snapshot(block::SnapshotInfo snapshot) override;
+  io::Task<Result<void>> apply_snapshot(std::string id) override;
+  io::Task<Result<void>> delete_snapshot(std::string id) override;
+  io::Task<Result<void>> load_snapshot(std::string id) override;
   // Version 2 has no bitmaps.
   block::BitmapStore* bitmap_store() override {
     return image_.geometry.version >= 3 ? this : nullptr;
@@ -152,6 +160,15 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> store_size(uint64_t size);
   io::Task<Result<void>> write_zeroes(uint64_t offset, uint64_t end);
 
+  // snapshot_store.cc
+  io::Task<Result<void>> create_snapshot_in(TableSwitch& tables, Snapshot snapshot);
+  io::Task<Result<void>> apply_snapshot_in(TableSwitch& tables, Snapshot snapshot);
+  io::Task<Result<void>> delete_snapshot_in(TableSwitch& tables, Snapshot snapshot);
+  io::Task<Result<void>> after_switch(const TableSwitch& tables, Result<void> result);
+  // Replaces the tables in the file, and then what is held of them in memory.
+  io::Task<Result<void>> switch_to(TableSwitch& tables, std::vector<uint64_t> l1,
+                                   std::vector<Snapshot> snapshots, uint64_t size);
+
   Image image_;
   OpenOptions options_;
   std::atomic<uint64_t> size_;
@@ -165,7 +182,7 @@ class Qcow2 final : public block::Driver,
   bool lazy_refcounts_ = false;
   bool no_io_ = false;  // tables were not loaded
   std::vector<Bitmap> bitmaps_;
-  std::vector<Snapshot> snapshots_;  // for info alone
+  std::vector<Snapshot> snapshots_;  // as on disk
   enum class Sparse : uint8_t { kUnknown, kNo, kYes };
   std::atomic<Sparse> sparse_ = Sparse::kUnknown;  // as it was when first asked
 

@@ -27,6 +27,8 @@ Json describe_encryption(CryptMethod method) {
   return encryption;
 }
 
+}  // namespace
+
 block::SnapshotInfo describe_snapshot(const Snapshot& snapshot) {
   block::SnapshotInfo info;
   info.id = snapshot.id;
@@ -38,8 +40,6 @@ block::SnapshotInfo describe_snapshot(const Snapshot& snapshot) {
   if (snapshot.icount != UINT64_MAX) info.icount = snapshot.icount;
   return info;
 }
-
-}  // namespace
 
 block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps,
                            std::span<const Snapshot> snapshots) {

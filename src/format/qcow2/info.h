@@ -10,6 +10,8 @@
 
 namespace platter::format::qcow2 {
 
+block::SnapshotInfo describe_snapshot(const Snapshot& snapshot);
+
 // Members in qemu-img's order. `bitmaps` and `snapshots` as their tables were read (empty: none).
 block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps,
                            std::span<const Snapshot> snapshots = {});

@@ -321,6 +321,14 @@ io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
   co_return Result<void>{};
 }
 
+void Mapping::adopt(std::span<const uint64_t> l1) {
+  cache_.clear();
+  l1_entries_ = l1.size();
+  l1_ = std::make_unique<std::atomic<uint64_t>[]>(l1_entries_);
+  for (size_t i = 0; i < l1.size(); ++i) l1_[i].store(l1[i], std::memory_order_relaxed);
+  dirty_.reset(l1_entries_ * kTableEntryBytes, image_.metadata_unit);
+}
+
 void Mapping::drop_tables(uint64_t first_entry) {
   for (uint64_t index = first_entry; index < l1_entries_; ++index) {
     const uint64_t entry = load_l1(index);

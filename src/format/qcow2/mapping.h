@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "format/qcow2/image.h"
 #include "format/qcow2/table_cache.h"
@@ -74,6 +75,9 @@ class Mapping {
   // adopt_l1 names them in the header (fields in one write, flush) and frees the old ones.
   io::Task<Result<NewL1>> prepare_l1(uint64_t entries);
   io::Task<Result<void>> adopt_l1(NewL1 next);
+  // The tables in the file have been replaced: `l1` is the new one, as on disk. The cache holds
+  // nothing dirty.
+  void adopt(std::span<const uint64_t> l1);
   // Lets go of the L2 tables from `first_entry` on, which map nothing. The cache holds nothing
   // dirty and is empty afterwards.
   void drop_tables(uint64_t first_entry);

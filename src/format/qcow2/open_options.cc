@@ -102,6 +102,7 @@ Result<OpenOptions> read_open_options(const base::OptionSet& options, const Head
   OpenOptions result;
   result.pass_discard_request =
       options.given("pass-discard-request") ? options.get_bool("pass-discard-request") : unmap;
+  result.pass_discard_snapshot = options.get_bool("pass-discard-snapshot");
   result.pass_discard_other = options.get_bool("pass-discard-other");
   result.lazy_refcounts = options.given("lazy-refcounts") ? options.get_bool("lazy-refcounts")
                                                           : header.has(kLazyRefcounts);

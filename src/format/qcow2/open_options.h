@@ -13,6 +13,7 @@ extern const base::OptionSchema kRuntimeOptions;
 
 struct OpenOptions {
   bool pass_discard_request = false;
+  bool pass_discard_snapshot = false;
   bool pass_discard_other = false;
   bool lazy_refcounts = false;
 };

@@ -65,6 +65,15 @@ io::Task<Result<void>> Refcounts::load() {
   co_return Result<void>{};
 }
 
+void Refcounts::adopt(std::vector<uint64_t> table) {
+  cache_.clear();
+  table_ = std::move(table);
+  dirty_.reset(table_.size() * kTableEntryBytes, image_.metadata_unit);
+  file_reached(image_.file->size());
+  free_hint_ = 0;
+  leave_tail();
+}
+
 void Refcounts::file_was_cut() {
   leave_tail();
   fresh_from_ = 0;

@@ -57,6 +57,9 @@ class Refcounts {
   // Takes the last refcount blocks out of the table while they count nothing but themselves. The
   // cache holds nothing dirty and is empty afterwards.
   io::Task<Result<void>> drop_empty_blocks();
+  // The tables in the file have been replaced: `table` is the new one, as on disk. The cache holds
+  // nothing dirty.
+  void adopt(std::vector<uint64_t> table);
   // Tells that the file holds (or held) bytes up to `end`: nothing below is fresh.
   void file_reached(uint64_t end);
   // The file was truncated to (or not far beyond) end_of_used(): what it grows by now is fresh

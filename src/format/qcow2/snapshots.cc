@@ -1,6 +1,7 @@
 #include "format/qcow2/snapshots.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <optional>
 
@@ -14,6 +15,7 @@
 namespace platter::format::qcow2 {
 
 using base::load_big;
+using base::store_big;
 
 namespace {
 
@@ -27,7 +29,10 @@ void parse_extra(std::span<const uint8_t> extra, const Header& header, Snapshot&
   if (extra.size() >= kExtraVmStateSize) snapshot.vm_state_size = load_big<uint64_t>(extra, 0);
   snapshot.disk_size =
       extra.size() >= kExtraDiskSize ? load_big<uint64_t>(extra, 8) : header.virtual_size();
-  if (extra.size() >= kExtraIcount) snapshot.icount = load_big<uint64_t>(extra, 16);
+  if (extra.size() >= kExtraIcount) {
+    snapshot.icount = load_big<uint64_t>(extra, 16);
+    snapshot.unknown_extra.assign(extra.begin() + kExtraIcount, extra.end());
+  }
   snapshot.incomplete = header.version >= 3 && extra.size() < kExtraDiskSize;
 }
 
@@ -88,6 +93,39 @@ io::Task<Result<SnapshotTable>> read_snapshot_table(block::Child& file, const He
     }
     wanted *= 4;
   }
+}
+
+Result<std::vector<uint8_t>> serialise_snapshot_table(std::span<const Snapshot> snapshots) {
+  std::vector<uint8_t> table;
+  if (snapshots.size() > kMaxSnapshots) return fail(EFBIG, "Too many snapshots");
+  for (const Snapshot& snapshot : snapshots) {
+    if (snapshot.id.size() > UINT16_MAX || snapshot.name.size() > UINT16_MAX)
+      return fail(EINVAL, "The name of a snapshot is too long");
+    std::array<uint8_t, kSnapshotEntryBytes + kExtraIcount> fixed = {};
+    const std::span<uint8_t> out(fixed);
+    const auto extra = static_cast<uint32_t>(kExtraIcount + snapshot.unknown_extra.size());
+    store_big(out, 0, snapshot.l1_table_offset);
+    store_big(out, 8, snapshot.l1_entries);
+    store_big(out, 12, static_cast<uint16_t>(snapshot.id.size()));
+    store_big(out, 14, static_cast<uint16_t>(snapshot.name.size()));
+    store_big(out, 16, snapshot.date_seconds);
+    store_big(out, 20, snapshot.date_nanoseconds);
+    store_big(out, 24, snapshot.vm_clock_nanoseconds);
+    // A reader that knows no extra data would take a part of it for all.
+    const bool fits = snapshot.vm_state_size <= UINT32_MAX;
+    store_big(out, 32, fits ? static_cast<uint32_t>(snapshot.vm_state_size) : 0u);
+    store_big(out, 36, extra);
+    store_big(out, 40, snapshot.vm_state_size);
+    store_big(out, 48, snapshot.disk_size);
+    store_big(out, 56, snapshot.icount);
+    table.insert(table.end(), fixed.begin(), fixed.end());
+    table.insert(table.end(), snapshot.unknown_extra.begin(), snapshot.unknown_extra.end());
+    table.insert(table.end(), snapshot.id.begin(), snapshot.id.end());
+    table.insert(table.end(), snapshot.name.begin(), snapshot.name.end());
+    table.resize(base::align_up(table.size(), 8));
+    if (table.size() > kMaxSnapshotTableBytes) return fail(EFBIG, "Snapshot table is too big");
+  }
+  return table;
 }
 
 Result<void> check_snapshot_l1(const Snapshot& snapshot, const Geometry& geometry) {

@@ -23,7 +23,8 @@ struct Snapshot {
   uint64_t vm_clock_nanoseconds = 0;
   uint64_t vm_state_size = 0;
   uint64_t disk_size = 0;
-  uint64_t icount = UINT64_MAX;  // UINT64_MAX: none
+  uint64_t icount = UINT64_MAX;        // UINT64_MAX: none
+  std::vector<uint8_t> unknown_extra;  // extra data beyond what we know, kept for a rewrite
   // Lacks the extra data that version 3 demands.
   bool incomplete = false;
 };
@@ -35,6 +36,10 @@ struct SnapshotTable {
 
 // Reads what the header announces. EFBIG: more than the limits allow.
 io::Task<Result<SnapshotTable>> read_snapshot_table(block::Child& file, const Header& header);
+
+// The table as it goes to disk, with all the extra data that we know. EFBIG: more than the limits
+// allow.
+Result<std::vector<uint8_t>> serialise_snapshot_table(std::span<const Snapshot> snapshots);
 
 // Whether the L1 table of a snapshot is where a table may be: aligned and within the limits.
 Result<void> check_snapshot_l1(const Snapshot& snapshot, const Geometry& geometry);
