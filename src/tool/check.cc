@@ -184,6 +184,14 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},
 };
 
+constexpr ExitMeaning kExitMeanings[] = {
+    {kConsistent, "the image is consistent"},
+    {kCheckFailed, "the check could not be made"},
+    {kCorrupted, "the image is corrupt"},
+    {kLeaksOnly, "clusters are leaked, and nothing worse"},
+    {kNotSupported, "the format has no check"},
+};
+
 }  // namespace
 
 extern const Command kCheckCommand;
@@ -193,6 +201,7 @@ const Command kCheckCommand = {
     .operands = "FILE",
     .options = kOptions,
     .run = run_check,
+    .exit_statuses = kExitMeanings,
 };
 
 }  // namespace platter::tool

@@ -15,6 +15,9 @@ constexpr CommandOption kNativeOptions[] = {
     {.name = "allow-backing",
      .argument = "DIR",
      .help = "let images name files in this directory too; 'any': anywhere"},
+    {.name = "progress-fd",
+     .argument = "N",
+     .help = "tell of progress, errors and the end on this descriptor, as lines of JSON"},
 };
 
 constexpr int kHelpKey = 'h';

@@ -5,11 +5,13 @@ namespace platter::tool {
 extern const Command kBenchCommand;
 extern const Command kCheckCommand;
 extern const Command kCompareCommand;
+extern const Command kCompletionCommand;
 extern const Command kConvertCommand;
 extern const Command kCreateCommand;
 extern const Command kDdCommand;
 extern const Command kInfoCommand;
 extern const Command kInspectCommand;
+extern const Command kManCommand;
 extern const Command kMapCommand;
 extern const Command kMeasureCommand;
 extern const Command kResizeCommand;
@@ -22,11 +24,13 @@ constexpr const Command* kCommands[] = {
     &kBenchCommand,
     &kCheckCommand,
     &kCompareCommand,
+    &kCompletionCommand,
     &kConvertCommand,
     &kCreateCommand,
     &kDdCommand,
     &kInfoCommand,
     &kInspectCommand,
+    &kManCommand,
     &kMapCommand,
     &kMeasureCommand,
     &kResizeCommand,

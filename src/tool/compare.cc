@@ -23,6 +23,7 @@ struct CompareArguments {
   std::string names[2];
   std::string formats[2];
   block::CacheMode cache;
+  bool json = false;
 };
 
 class Comparing {
@@ -49,8 +50,9 @@ class Comparing {
   io::Task<int> compare();
   int tell(job::CompareOutcome outcome);
   void say(std::string_view text) {
-    if (!invocation_.has("q")) invocation_.console.print(text);
+    if (!invocation_.has("q") && !arguments_.json) invocation_.console.print(text);
   }
+  void say_in_json(std::string_view difference, std::optional<uint64_t> offset);
 
   Session& session_;
   const Invocation& invocation_;
@@ -59,6 +61,17 @@ class Comparing {
   std::unique_ptr<block::Backend> images_[2];
   io::CancelSource interrupted_;
 };
+
+// The verdict for a program; `difference` is empty where there is none.
+void Comparing::say_in_json(std::string_view difference, std::optional<uint64_t> offset) {
+  if (!arguments_.json) return;
+  auto json = base::Json::object();
+  json.add("identical", difference.empty());
+  json.add("sizes", base::Json::Array{images_[0]->size(), images_[1]->size()});
+  if (!difference.empty()) json.add("difference", difference);
+  if (offset) json.add("offset", *offset);
+  invocation_.console.print(json.dump_pretty() + "\n");
+}
 
 int Comparing::tell(job::CompareOutcome outcome) {
   using Kind = job::CompareOutcome::Kind;
@@ -70,12 +83,17 @@ int Comparing::tell(job::CompareOutcome outcome) {
   }
   const std::string& name = arguments_.names[outcome.image];
   switch (outcome.kind) {
-    case Kind::kIdentical: say("Images are identical.\n"); return kIdentical;
+    case Kind::kIdentical:
+      say("Images are identical.\n");
+      say_in_json({}, std::nullopt);
+      return kIdentical;
     case Kind::kContentDiffers:
       say(fmt::format("Content mismatch at offset {}!\n", outcome.offset));
+      say_in_json("content", outcome.offset);
       return kDifferent;
     case Kind::kStatusDiffers:
       say(fmt::format("Strict mode: Offset {} block status mismatch!\n", outcome.offset));
+      say_in_json("allocation", outcome.offset);
       return kDifferent;
     case Kind::kStatusFailed:
       invocation_.console.error(
@@ -95,6 +113,7 @@ io::Task<int> Comparing::compare() {
   const bool strict = invocation_.has("s");
   if (strict && images_[0]->size() != images_[1]->size()) {
     say("Strict mode: Image size mismatch!\n");
+    say_in_json("size", std::nullopt);
     co_return kDifferent;
   }
   std::vector<io::Reactor*> reactors;
@@ -168,6 +187,12 @@ int run_compare(Invocation& invocation) {
     return kCannotOpen;
   }
   arguments.cache = *cache;
+  const auto json = json_output(invocation);
+  if (!json) {
+    invocation.console.error(json.error());
+    return kCannotOpen;
+  }
+  arguments.json = *json;
   return run_session(
       invocation, [&](Session& session) { return run_comparing(session, invocation, arguments); });
 }
@@ -178,10 +203,19 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'f', .argument = "FMT", .help = "format of the first image (default: found out)"},
     {.letter = 'F', .argument = "FMT", .help = "format of the second image (default: found out)"},
     {.letter = 'T', .argument = "CACHE", .help = "cache mode of both (default: writeback)"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
     {.letter = 'p', .help = "show progress"},
     {.letter = 'q', .help = "print nothing but errors"},
     {.letter = 's', .help = "strict: sizes and allocation must be the same too"},
     {.letter = 'U', .name = "force-share", .help = "open them even while somebody writes to them"},
+};
+
+constexpr ExitMeaning kExitMeanings[] = {
+    {kIdentical, "the images are identical"},
+    {kDifferent, "they differ"},
+    {kCannotOpen, "an image could not be opened"},
+    {kStatusFailed, "what is allocated could not be read"},
+    {kReadFailed, "data could not be read"},
 };
 
 }  // namespace
@@ -194,6 +228,7 @@ const Command kCompareCommand = {
     .options = kOptions,
     .run = run_compare,
     .object_error_status = kCannotOpen,
+    .exit_statuses = kExitMeanings,
 };
 
 }  // namespace platter::tool

@@ -56,6 +56,7 @@ void Console::write_error_locked(std::string_view text) {
 }
 
 void Console::error(std::string_view message) {
+  events_.error(message);
   std::lock_guard lock(mutex_);
   write_error_locked(program_name_ + ": " + std::string(message) + "\n");
 }
@@ -63,11 +64,16 @@ void Console::error(std::string_view message) {
 void Console::error(const Error& failure) {
   std::string text = program_name_ + ": " + failure.message() + "\n";
   if (!failure.hint().empty()) text += failure.hint() + "\n";
+  events_.error(failure.message());
   std::lock_guard lock(mutex_);
   write_error_locked(text);
 }
 
-void Console::warning(std::string_view message) { error("warning: " + std::string(message)); }
+void Console::warning(std::string_view message) {
+  events_.warning(message);
+  std::lock_guard lock(mutex_);
+  write_error_locked(program_name_ + ": warning: " + std::string(message) + "\n");
+}
 
 void Console::note(std::string_view text) {
   std::lock_guard lock(mutex_);

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "platter/error.h"
+#include "tool/events.h"
 
 namespace platter::tool {
 
@@ -34,6 +35,8 @@ class Console {
   void error(std::string_view message);
   void error(const Error& failure);  // and its hint, on lines of their own
   void warning(std::string_view message);
+  // Errors and warnings go there, too; open only where --progress-fd asked for it.
+  EventStream& events() { return events_; }
   // As it is, to standard error, without the program's name.
   void note(std::string_view text);
 
@@ -44,6 +47,7 @@ class Console {
   void write_error_locked(std::string_view text);
 
   std::string program_name_;
+  EventStream events_;
   std::mutex mutex_;
   std::string buffer_;
   int write_errno_ = 0;

@@ -4,11 +4,11 @@
 
 #include "block/registry.h"
 #include "tool/command_table.h"
+#include "tool/syntax.h"
 
 namespace platter::tool {
 namespace {
 
-constexpr std::string_view kVersion = "0.1.0";
 // The version of QEMU whose commands, options and messages the qemu-img dialect has.
 constexpr std::string_view kQemuVersion = "7.2.0";
 constexpr size_t kHelpColumn = 32;
@@ -102,6 +102,12 @@ std::string command_help(Dialect dialect, const Command& command) {
   for (const auto& option : command.options) text += option_line(option);
   text += "  -h, --help                    show this help\n\nOptions of every command:\n";
   for (const auto& option : native_options()) text += option_line(option);
+  text += "\nExit status:\n";
+  for (const auto& [status, meaning] : exit_statuses_of(command)) {
+    std::string line = "  " + std::to_string(status);
+    line.resize(std::max<size_t>(line.size() + 1, 7), ' ');
+    text += line + std::string(meaning) + "\n";
+  }
   return text;
 }
 

@@ -7,6 +7,8 @@
 
 namespace platter::tool {
 
+inline constexpr std::string_view kVersion = "0.1.0";
+
 std::string version_text(Dialect dialect);
 std::string program_help(Dialect dialect);
 // qemu-img has one help for all of its commands; platter has one for each.

@@ -265,6 +265,11 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'q', .help = "say nothing but why it is refused"},
 };
 
+constexpr ExitMeaning kExitMeanings[] = {
+    {0, "the policy accepts the image"},
+    {1, "it is refused, or could not be inspected"},
+};
+
 }  // namespace
 
 extern const Command kInspectCommand;
@@ -275,6 +280,7 @@ const Command kInspectCommand = {
     .options = kOptions,
     .run = run_inspect,
     .native = true,
+    .exit_statuses = kExitMeanings,
 };
 
 }  // namespace platter::tool

@@ -4,6 +4,7 @@
 
 #include <csignal>
 
+#include "base/try.h"
 #include "tool/command_table.h"
 #include "tool/help.h"
 
@@ -26,6 +27,13 @@ int usage_error(Console& console, std::string_view message) {
 int show(Console& console, std::string_view text) {
   console.print(text);
   return console.finish() ? 0 : 1;
+}
+
+Result<void> open_events(const Invocation& invocation) {
+  const auto number = invocation.value("progress-fd");
+  if (!number) return {};
+  PLATTER_ASSIGN(const int descriptor, parse_descriptor(*number));
+  return invocation.console.events().open(descriptor);
 }
 
 }  // namespace
@@ -66,8 +74,10 @@ int run_program(std::span<char*> arguments) {
   }
   Invocation invocation(dialect, *command, console);
   if (auto status = parse_arguments(invocation, rest)) return *status;
+  if (auto opened = open_events(invocation); !opened) return invocation.fail(opened.error());
   int status = command->run(invocation);
   if (!console.finish() && status == 0) status = 1;
+  console.events().finished(status);
   return status;
 }
 

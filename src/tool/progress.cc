@@ -37,13 +37,15 @@ std::string duration_text(double seconds) {
 }  // namespace
 
 ProgressStyle choose_progress_style(const Invocation& invocation) {
-  if (invocation.has("q")) return ProgressStyle::kNone;
+  const ProgressStyle nothing =
+      invocation.console.events().is_open() ? ProgressStyle::kSilent : ProgressStyle::kNone;
+  if (invocation.has("q")) return nothing;
   const bool asked = invocation.has("p");
   if (isatty(STDOUT_FILENO) != 0 && isatty(STDERR_FILENO) != 0 &&
       (asked || invocation.dialect == Dialect::kPlatter)) {
     return ProgressStyle::kBar;
   }
-  return asked ? ProgressStyle::kPercent : ProgressStyle::kNone;
+  return asked ? ProgressStyle::kPercent : nothing;
 }
 
 std::string progress_bar_line(uint64_t done, uint64_t total, double seconds, unsigned columns) {
@@ -88,7 +90,8 @@ void Progress::update(uint64_t done, uint64_t total) {
   while (before < done && !done_.compare_exchange_weak(before, done, std::memory_order_relaxed)) {
   }
   total_.store(total, std::memory_order_relaxed);
-  if (style_ == ProgressStyle::kNone) return;
+  console_.events().progress(done_.load(std::memory_order_relaxed), total);
+  if (style_ == ProgressStyle::kNone || style_ == ProgressStyle::kSilent) return;
   if (style_ == ProgressStyle::kBar) {
     int64_t now = std::chrono::nanoseconds(Clock::now() - start_).count();
     int64_t due = next_draw_ns_.load(std::memory_order_relaxed);
@@ -110,6 +113,7 @@ void Progress::report() {
 }
 
 void Progress::complete() {
+  console_.events().progress(total_.load(), total_.load());
   std::lock_guard lock(mutex_);
   if (style_ == ProgressStyle::kPercent) print_percent(100.0);
   if (style_ == ProgressStyle::kBar && drawn_) draw_bar(total_.load(), total_.load());

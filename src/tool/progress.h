@@ -3,7 +3,8 @@
 // With -p into a pipe or file: exactly what qemu-img prints, "    (12.34/100%)" and a carriage
 // return each time that the percentage has grown by a step. On a terminal: one line with a bar,
 // bytes, rate and the time left, redrawn at most ten times a second. report() prints the percentage
-// to standard error, for a signal that asks, whether progress was asked for or not.
+// to standard error, for a signal that asks, whether progress was asked for or not. Where events
+// were asked for (tool/events.h) progress is one of them, whatever is drawn.
 #pragma once
 
 #include <atomic>
@@ -17,7 +18,8 @@
 
 namespace platter::tool {
 
-enum class ProgressStyle { kNone, kPercent, kBar };
+// kSilent: nothing is drawn, and somebody wants to know all the same (--progress-fd).
+enum class ProgressStyle { kNone, kSilent, kPercent, kBar };
 
 // By -p and -q as given and by what the output is. The program under its own name draws the bar on
 // a terminal unasked.

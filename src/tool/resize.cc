@@ -66,6 +66,7 @@ struct ResizeRequest {
   block::Preallocation preallocation = block::Preallocation::kOff;
   bool shrink = false;
   bool quiet = false;
+  bool json = false;
 };
 
 io::Task<int> resize_backend(const Invocation& invocation, block::Backend& backend,
@@ -90,15 +91,30 @@ io::Task<int> resize_backend(const Invocation& invocation, block::Backend& backe
   co_return 0;
 }
 
+void say_done(const Invocation& invocation, const ResizeRequest& request, uint64_t before,
+              uint64_t after) {
+  if (request.json) {
+    auto json = base::Json::object();
+    json.add("filename", invocation.operands[0]);
+    json.add("virtual-size", after);
+    json.add("virtual-size-before", before);
+    invocation.console.print(json.dump_pretty() + "\n");
+  } else if (!request.quiet) {
+    invocation.console.print("Image resized.\n");
+  }
+}
+
 io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
                      ResizeRequest request) {
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
+  const uint64_t before = (*backend)->size();
   int status = co_await resize_backend(invocation, **backend, request);
+  const uint64_t after = (*backend)->size();
   if (auto closed = co_await (*backend)->close(); !closed && status == 0) {
     status = invocation.fail(closed.error());
   }
-  if (status == 0 && !request.quiet) invocation.console.print("Image resized.\n");
+  if (status == 0) say_done(invocation, request, before, after);
   co_return status;
 }
 
@@ -115,6 +131,9 @@ int run_resize(Invocation& invocation) {
   auto change = parse_change(invocation.operands[1]);
   if (!change) return invocation.fail(change.error());
   request.change = *change;
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  request.json = *json;
   if (auto checked = check_common_options(invocation); !checked)
     return invocation.fail(checked.error());
   ImageArgument image = {
@@ -138,6 +157,7 @@ constexpr CommandOption kOptions[] = {
     {.name = "preallocation",
      .argument = "MODE",
      .help = "what growing reserves: off, metadata, falloc or full"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
     {.letter = 'q', .help = "say nothing but errors"},
     {.name = "shrink", .help = "allow the image to become smaller: what lies beyond is lost"},
 };
