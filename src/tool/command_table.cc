@@ -4,6 +4,7 @@ namespace platter::tool {
 
 extern const Command kBenchCommand;
 extern const Command kCheckCommand;
+extern const Command kCommitCommand;
 extern const Command kCompareCommand;
 extern const Command kCompletionCommand;
 extern const Command kConvertCommand;
@@ -14,6 +15,7 @@ extern const Command kInspectCommand;
 extern const Command kManCommand;
 extern const Command kMapCommand;
 extern const Command kMeasureCommand;
+extern const Command kRebaseCommand;
 extern const Command kResizeCommand;
 extern const Command kSnapshotCommand;
 
@@ -23,6 +25,7 @@ namespace {
 constexpr const Command* kCommands[] = {
     &kBenchCommand,
     &kCheckCommand,
+    &kCommitCommand,
     &kCompareCommand,
     &kCompletionCommand,
     &kConvertCommand,
@@ -33,6 +36,7 @@ constexpr const Command* kCommands[] = {
     &kManCommand,
     &kMapCommand,
     &kMeasureCommand,
+    &kRebaseCommand,
     &kResizeCommand,
     &kSnapshotCommand,
 };

@@ -63,6 +63,7 @@ class Conversion {
   io::Task<Result<void>> create_target();
   io::Task<Result<void>> open_target();
   Result<void> check_target() const;
+  Result<void> check_bitmaps() const;
   unsigned choose_workers() const;
   void report_lost(uint64_t offset, const Error& error) const;
   io::Task<Result<void>> copy_content();
@@ -102,7 +103,18 @@ io::Task<Result<void>> Conversion::open_sources() {
     }
     size_ = *size;
   }
-  co_return Result<void>{};
+  if (arguments_.bitmaps && sources_.size() > 1)
+    co_return fail(EINVAL, "Copying bitmaps only possible with single source");
+  if (arguments_.bitmaps &&
+      sources_.front()->node().skip_filters().driver().bitmap_store() == nullptr) {
+    co_return fail(ENOTSUP, "Source lacks bitmap support");
+  }
+  if (!arguments_.snapshot) co_return Result<void>{};
+  if (sources_.size() > 1) co_return fail(EINVAL, "No support for concatenating multiple snapshot");
+  auto loaded = co_await load_snapshot(*sources_.front(), *arguments_.snapshot);
+  if (!loaded) loaded.error().add_context("Failed to load snapshot");
+  size_ = sources_.front()->size();  // it may have had another one
+  co_return loaded;
 }
 
 // What -o, -B and -F say about the target, checked as far as that can be done without touching it.
@@ -184,10 +196,22 @@ io::Task<Result<void>> Conversion::open_target() {
   co_return Result<void>{};
 }
 
+Result<void> Conversion::check_bitmaps() const {
+  const block::Node& target = target_->node();
+  if (target.driver().bitmap_store() == nullptr) {
+    return fail(ENOTSUP,
+                "Format driver '" + std::string(target.type().name) + "' does not support bitmaps");
+  }
+  if (!sources_.front()->node().skip_filters().driver().bitmap_store()->bitmaps().empty())
+    return fail(ENOTSUP, "Copying bitmaps is not supported by this version");
+  return {};
+}
+
 Result<void> Conversion::check_target() const {
   if (arguments_.compressed && target_->limits().compressed_alignment == 0) {
     return fail(ENOTSUP, "Compression not supported for this file format");
   }
+  if (arguments_.bitmaps) PLATTER_TRY(check_bitmaps());
   if (target_->size() < size_) return fail(EINVAL, "output file is smaller than input file");
   const bool backed = target_->node().backing() != nullptr;
   if (backed && arguments_.target_is_zero) {

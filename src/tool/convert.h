@@ -8,6 +8,7 @@
 
 #include "block/graph.h"
 #include "tool/command.h"
+#include "tool/snapshot_selector.h"
 
 namespace platter::tool {
 
@@ -33,6 +34,8 @@ struct ConvertArguments {
   bool compressed = false;
   bool salvage = false;
   bool quiet = false;
+  bool bitmaps = false;
+  std::optional<SnapshotSelector> snapshot;  // of the source
 };
 
 // An exit status if that is the end: an error, which has been printed, or help.

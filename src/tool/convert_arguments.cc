@@ -18,8 +18,6 @@ struct Missing {
 };
 constexpr Missing kMissing[] = {
     {"C", "Copy offloading (-C) is not supported by this version"},
-    {"l", "Converting a snapshot (-l) is not supported by this version"},
-    {"bitmaps", "Copying bitmaps (--bitmaps) is not supported by this version"},
 };
 
 std::optional<int> parse_numbers(const Invocation& invocation, ConvertArguments& arguments) {
@@ -98,6 +96,14 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
   auto list = join_option_lists(invocation);
   if (!list) return invocation.fail(list.error());
   arguments.creation_options = *list;
+  if (auto text = invocation.value("l")) {
+    auto selector = SnapshotSelector::parse(*text);
+    if (!selector) {
+      invocation.console.error(selector.error().message());
+      return invocation.fail(selector.error().hint());
+    }
+    arguments.snapshot = *selector;
+  }
   if (auto text = conflict(invocation)) return invocation.fail(*text);
   if (auto common = check_common_options(invocation); !common)
     return invocation.fail(common.error());
@@ -134,6 +140,7 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
   arguments.compressed = invocation.has("c");
   arguments.salvage = invocation.has("salvage");
   arguments.quiet = invocation.has("q");
+  arguments.bitmaps = invocation.has("bitmaps");
   return std::nullopt;
 }
 

@@ -34,6 +34,8 @@ class Qcow2 final : public block::Driver,
                     public block::Checkable,
                     public block::Charted,
                     public block::SnapshotStore,
+                    public block::Emptiable,
+                    public block::Rebasable,
                     public block::BitmapStore {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
@@ -64,6 +66,8 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> apply_snapshot(std::string id) override;
   io::Task<Result<void>> delete_snapshot(std::string id) override;
   io::Task<Result<void>> load_snapshot(std::string id) override;
+  block::Emptiable* emptiable() override { return this; }
+  block::Rebasable* rebasable() override { return this; }
   // Version 2 has no bitmaps.
   block::BitmapStore* bitmap_store() override {
     return image_.geometry.version >= 3 ? this : nullptr;
@@ -71,6 +75,8 @@ class Qcow2 final : public block::Driver,
   std::vector<block::BitmapInfo> bitmaps() const override;
   io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
                                 bool exact) override;
+  io::Task<Result<void>> make_empty() override;
+  io::Task<Result<void>> change_backing_reference(block::BackingReference reference) override;
   io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;
   io::Task<Result<block::CheckResult>> chart(block::LayoutVisitor& visitor) override;
 
@@ -157,6 +163,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> preallocate(uint64_t from, uint64_t to,
                                      block::Preallocation preallocation);
   io::Task<Result<void>> shrink(uint64_t size);
+  io::Task<Result<void>> drop_tables(uint64_t first_l1_entry);
   io::Task<Result<void>> store_size(uint64_t size);
   io::Task<Result<void>> write_zeroes(uint64_t offset, uint64_t end);
 

@@ -165,10 +165,15 @@ io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
   PLATTER_CO_TRY(co_await store_size(new_size));
   if (from < to)
     PLATTER_CO_TRY(co_await zero_range(from, to, Release::kToBacking, FreeReason::kShrink));
+  co_return co_await drop_tables(geometry.l1_entries_for(new_size));
+}
+
+// Lets go of L2 tables that map nothing, and of the end of the file that is free then.
+io::Task<Result<void>> Qcow2::drop_tables(uint64_t first_l1_entry) {
   PLATTER_CO_TRY(co_await settle());
   {
     auto lock = co_await image_.allocation.lock();
-    mapping_.drop_tables(geometry.l1_entries_for(new_size));
+    mapping_.drop_tables(first_l1_entry);
   }
   PLATTER_CO_TRY(co_await settle());
   uint64_t host_end;
@@ -176,7 +181,7 @@ io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
     auto lock = co_await image_.allocation.lock();
     PLATTER_CO_TRY(co_await refcounts_.drop_empty_blocks());
     PLATTER_CO_ASSIGN(const uint64_t clusters, co_await refcounts_.end_of_used());
-    host_end = clusters << geometry.cluster_bits;
+    host_end = clusters << image_.geometry.cluster_bits;
   }
   PLATTER_CO_TRY(co_await settle());
   if (image_.file->size() > host_end) {

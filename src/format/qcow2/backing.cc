@@ -1,0 +1,45 @@
+// What commit and rebase ask of an image: to let go of what it holds, and to name another backing
+// file. No request is in flight.
+
+#include "base/try.h"
+#include "format/qcow2/driver.h"
+
+namespace platter::format::qcow2 {
+
+// What has been let go of shows the backing file again, so a cut in power leaves an image that is
+// emptied in part.
+io::Task<Result<void>> Qcow2::make_empty() {
+  PLATTER_CO_TRY(check_writable());
+  const Geometry& geometry = image_.geometry;
+  auto turn = co_await maintenance_.lock();
+  {
+    auto lock = co_await image_.allocation.lock();
+    PLATTER_CO_TRY(co_await prepare_allocation());
+  }
+  const uint64_t end = geometry.clusters_for(size()) << geometry.cluster_bits;
+  if (end != 0)
+    PLATTER_CO_TRY(co_await zero_range(0, end, Release::kToBacking, FreeReason::kShrink));
+  co_return co_await drop_tables(0);
+}
+
+io::Task<Result<void>> Qcow2::change_backing_reference(block::BackingReference reference) {
+  PLATTER_CO_TRY(check_writable());
+  auto lock = co_await image_.allocation.lock();
+  auto features = co_await image_.features.lock();
+  Header next = image_.header;
+  next.backing_file = std::move(reference.filename);
+  next.backing_format = next.backing_file.empty() ? std::string() : std::move(reference.format);
+  if (next.backing_format.size() > kMaxFormatNameBytes)
+    co_return fail(EINVAL, "Backing file format name too long");
+  PLATTER_CO_ASSIGN(auto before, serialise_header(image_.header));
+  PLATTER_CO_ASSIGN(auto after, serialise_header(next));
+  // What the longer one has beyond the shorter is left over, or overwritten with nothing.
+  const size_t length = std::max(before.size(), after.size());
+  before.resize(length);
+  after.resize(length);
+  PLATTER_CO_TRY(co_await image_.replace_header_fields(0, before, after));
+  image_.header = std::move(next);
+  co_return Result<void>{};
+}
+
+}  // namespace platter::format::qcow2
