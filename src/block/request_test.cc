@@ -174,32 +174,6 @@ TEST_F(RequestTest, ADrainedSectionHoldsRequestsBackAndLetsThemGoOn) {
   EXPECT_TRUE(run(backend->close()));
 }
 
-io::Task<void> read_slowly(Backend& backend, std::atomic<bool>& ended) {
-  std::vector<uint8_t> data(512);
-  Result<void> read = co_await backend.read(0, io::BufferList(data));
-  PLATTER_ASSERT(read);
-  ended = true;
-}
-io::Task<void> nothing() { co_return; }
-io::Task<bool> wait_for_earlier(Node& node, std::atomic<bool>& ended) {
-  co_await node.requests_in_flight_end();
-  co_return ended.load();
-}
-
-TEST_F(RequestTest, AGracePeriodWaitsForEarlierRequestsOnly) {
-  auto backend = open("driver=null-co,latency-ns=50000000");
-  std::atomic<bool> first = false, second = false;
-  io::Gate gate;
-  gate.spawn(reactors_->at(1), read_slowly(*backend, first));
-  // The request is under way once its reactor has run what was queued behind it.
-  run(io::run_on(reactors_->at(1), nothing()));
-  EXPECT_TRUE(run(wait_for_earlier(backend->node(), first)));
-  gate.spawn(reactors_->at(2), read_slowly(*backend, second));
-  run(gate.close());
-  EXPECT_TRUE(second.load());
-  EXPECT_TRUE(run(backend->close()));
-}
-
 TEST_F(RequestTest, UsersComeAndGoWhileOthersWrite) {
   auto backend = open("driver=raw,file.driver=memory,file.size=1M");
   std::atomic<bool> stop = false;
@@ -218,6 +192,83 @@ TEST_F(RequestTest, UsersComeAndGoWhileOthersWrite) {
   stop = true;
   run(gate.close());
   EXPECT_TRUE(run(backend->close()));
+}
+
+// A driver whose reads end when they are let: the one at 0 and the others apart.
+struct Holds {
+  io::Event first, others;
+  std::atomic<bool> first_ended = false;
+};
+thread_local Holds* current_holds = nullptr;
+class HeldDriver final : public Driver {
+ public:
+  explicit HeldDriver(Holds& holds) : holds_(holds) {}
+  uint64_t size() const override { return 1 << 20; }
+  Limits limits() const override { return {}; }
+  io::Task<Result<void>> read(uint64_t offset, io::BufferList) override {
+    co_await (offset == 0 ? holds_.first : holds_.others);
+    if (offset == 0) holds_.first_ended = true;
+    co_return Result<void>{};
+  }
+  io::Task<Result<BlockStatus>> status(uint64_t, uint64_t length, StatusDetail) override {
+    BlockStatus status;
+    status.length = length;
+    return io::Task<Result<BlockStatus>>::ready(status);
+  }
+
+ private:
+  Holds& holds_;
+};
+io::Task<Result<std::unique_ptr<Driver>>> open_held(OpenContext&) {
+  co_return std::make_unique<HeldDriver>(*current_holds);
+}
+const DriverType kHeld = {.name = "held",
+                          .kind = DriverKind::kProtocol,
+                          .runtime_options = base::OptionSchema(std::span<const base::OptionDef>()),
+                          .create_options = base::OptionSchema(std::span<const base::OptionDef>()),
+                          .open = open_held};
+
+io::Task<Result<std::unique_ptr<Backend>>> open_holding(Graph& graph, Holds& holds) {
+  current_holds = &holds;
+  OpenRequest request;
+  request.format = "held";
+  co_return co_await graph.open(std::move(request), Permission::kConsistentRead, kAllPermissions);
+}
+io::Task<void> read_sector(Backend& backend, uint64_t offset) {
+  std::vector<uint8_t> data(512);
+  Result<void> read = co_await backend.read(offset, io::BufferList(data));
+  EXPECT_TRUE(read);
+}
+io::Task<void> nothing() { co_return; }
+io::Task<void> wait_for_earlier(Node& node, const Holds& holds, io::Event& over) {
+  co_await node.requests_in_flight_end();
+  EXPECT_TRUE(holds.first_ended);
+  over.set();
+}
+io::Task<void> wait_for(io::Event& event) { co_await event; }
+
+TEST_F(RequestTest, AGracePeriodWaitsForEarlierRequestsOnly) {
+  DriverRegistry registry({&kHeld});
+  Graph graph({registry, io::system_files(), log_});
+  Holds holds;
+  auto backend = run(open_holding(graph, holds));
+  ASSERT_TRUE(backend) << backend.error().message();
+  io::Gate gate;
+  gate.spawn(reactors_->at(1), read_sector(**backend, 0));
+  // What was queued behind it has run: the request is under way.
+  run(io::run_on(reactors_->at(1), nothing()));
+  io::Event over;
+  gate.spawn(reactors_->at(0), wait_for_earlier((*backend)->node(), holds, over));
+  run(io::run_on(reactors_->at(0), nothing()));
+  EXPECT_FALSE(over.is_set());
+  gate.spawn(reactors_->at(2), read_sector(**backend, 512));
+  run(io::run_on(reactors_->at(2), nothing()));
+  holds.first.set();
+  // Although the later one is still held.
+  run(wait_for(over));
+  holds.others.set();
+  run(gate.close());
+  EXPECT_TRUE(run((*backend)->close()));
 }
 
 // A driver that counts what reaches it.

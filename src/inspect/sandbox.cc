@@ -116,11 +116,12 @@ constexpr uint32_t kArchitecture = AUDIT_ARCH_S390X;
 #error "inspect/sandbox.cc: name this architecture"
 #endif
 
-// Without arguments to look at: memory, ending, and what abort() needs to end in.
+// Without arguments to look at: memory, ending, and what abort() needs to end in (tgkill, of this
+// process alone, is added below).
 constexpr uint32_t kAllowed[] = {
-    SYS_brk,         SYS_munmap,         SYS_mremap,       SYS_madvise,       SYS_exit_group,
-    SYS_exit,        SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_getpid,        SYS_gettid,
-    SYS_tgkill,      SYS_futex,          SYS_getrandom,    SYS_clock_gettime,
+    SYS_brk,         SYS_munmap,         SYS_mremap,        SYS_madvise, SYS_exit_group,
+    SYS_exit,        SYS_rt_sigprocmask, SYS_rt_sigreturn,  SYS_getpid,  SYS_gettid,
+    SYS_futex,       SYS_getrandom,      SYS_clock_gettime,
 #ifdef PLATTER_SANITIZED
     SYS_sigaltstack, SYS_sched_yield,
 #endif
@@ -149,6 +150,7 @@ class Filter {
     }
     allow_if_argument(SYS_pread64, 0, static_cast<uint32_t>(read_descriptor));
     allow_if_argument(SYS_write, 0, static_cast<uint32_t>(write_descriptor));
+    allow_if_argument(SYS_tgkill, 0, static_cast<uint32_t>(getpid()));
     allow_unless_bits(SYS_mmap, 2, kExecutable);
     allow_unless_bits(SYS_mprotect, 2, kExecutable);
     add(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);

@@ -58,11 +58,13 @@ MUTATIONS = [
              "change_incompatible(kDirty, 0));\n    PLATTER_CO_TRY(co_await image_.file->flush());",
              "change_incompatible(kDirty, 0));"),
     Mutation("dirty-bit-cleared-early", QCOW2 + "reclaim.cc",
-             "  PLATTER_CO_TRY(co_await settle());\n  if (image_.header.has(kDirty)) {",
+             "  PLATTER_CO_TRY(co_await settle());\n"
+             "  PLATTER_CO_TRY(co_await end_file_with_sector());\n",
              "  if (image_.header.has(kDirty)) {\n"
              "    PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));\n"
              "    PLATTER_CO_TRY(co_await image_.file->flush());\n  }\n"
-             "  PLATTER_CO_TRY(co_await settle());\n  if (image_.header.has(kDirty)) {"),
+             "  PLATTER_CO_TRY(co_await settle());\n"
+             "  PLATTER_CO_TRY(co_await end_file_with_sector());\n"),
     Mutation("new-refcount-table-not-durable", QCOW2 + "refcounts.cc",
              "  if (grown) grown = co_await image_.file->flush();\n", ""),
     Mutation("size-before-what-it-exposes", QCOW2 + "resize.cc",
