@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "base/options.h"
+#include "block/debug.h"
 #include "block/types.h"
 #include "io/buffer.h"
 #include "io/task.h"
@@ -210,8 +211,9 @@ class Amendable {
 };
 
 struct DriverInfo {
-  uint64_t cluster_size = 0;  // 0: the format has none
-  bool dirty = false;         // not cleanly shut down
+  uint64_t cluster_size = 0;     // 0: the format has none
+  uint64_t vm_state_offset = 0;  // where, past the disk, the state of a virtual machine is kept
+  bool dirty = false;            // not cleanly shut down
   bool compressed = false;
   bool encrypted = false;
   // "format-specific": {"type": ..., "data": {...}}; null: none.
@@ -271,6 +273,7 @@ class Driver {
   virtual Amendable* amendable() { return nullptr; }
   virtual Emptiable* emptiable() { return nullptr; }
   virtual Rebasable* rebasable() { return nullptr; }
+  virtual DebugPoints* debug_points() { return nullptr; }
 };
 
 // ---- Opening and creating

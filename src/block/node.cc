@@ -94,6 +94,11 @@ io::Task<Result<void>> Child::resize(uint64_t size, Preallocation preallocation,
   return node_->resize(size, preallocation, exact);
 }
 
+io::Task<void> Child::pass(DebugEvent event) const {
+  if (debug_points_ == nullptr) return io::Task<void>::ready();
+  return debug_points_->pass(event);
+}
+
 // ---- Grace
 
 static void collect_users(const Node& node, std::vector<std::shared_ptr<InFlight>>& users) {

@@ -44,12 +44,17 @@ class Child {
   io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length, StatusDetail detail);
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
 
+  // Whether pass() does anything; the node below then is a filter for debugging (block/debug.h).
+  bool has_debug_points() const { return debug_points_ != nullptr; }
+  io::Task<void> pass(DebugEvent event) const;
+
  private:
   friend struct ChildAccess;  // block/node_state.h
   std::string name_;
   ChildRoles roles_;
   Node* parent_ = nullptr;  // null: a backend's edge
   Node* node_ = nullptr;
+  DebugPoints* debug_points_ = nullptr;        // of the node
   std::shared_ptr<class InFlight> in_flight_;  // of the backend whose edge this is
   // Requests look at them while another user comes or goes.
   std::atomic<uint32_t> needed_{0};

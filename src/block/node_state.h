@@ -19,6 +19,7 @@ struct ChildAccess {
   static ChildRoles& roles(Child& child) { return child.roles_; }
   static Node*& parent(Child& child) { return child.parent_; }
   static Node*& node(Child& child) { return child.node_; }
+  static DebugPoints*& debug_points(Child& child) { return child.debug_points_; }
   static void set_permissions(Child& child, Permissions needed, Permissions shared) {
     child.needed_.store(needed.bits(), std::memory_order_relaxed);
     child.shared_.store(shared.bits(), std::memory_order_relaxed);

@@ -168,6 +168,8 @@ void link_edge(Child& edge, Node& node) {
   Graph::State& graph = node.graph().state();
   std::lock_guard guard(graph.structure);
   ChildAccess::node(edge) = &node;
+  Driver* driver = node.state().driver.get();
+  ChildAccess::debug_points(edge) = driver != nullptr ? driver->debug_points() : nullptr;
   node.state().parents.push_back(&edge);
 }
 

@@ -1,12 +1,20 @@
 #include "tool/arguments.h"
 
 #include <cerrno>
+#include <utility>
 
 #include "base/size.h"
 #include "base/try.h"
 
 namespace platter::tool {
 namespace {
+
+constexpr std::pair<std::string_view, block::Preallocation> kPreallocationModes[] = {
+    {"off", block::Preallocation::kOff},
+    {"metadata", block::Preallocation::kMetadata},
+    {"falloc", block::Preallocation::kFalloc},
+    {"full", block::Preallocation::kFull},
+};
 
 // Lists are joined by commas: one that starts with a comma, or ends in an odd number of them (an
 // even number is escaped ones), would run into its neighbour.
@@ -67,6 +75,13 @@ bool asks_for_help(std::string_view option_list) {
     begin = end + 1;
   }
   return false;
+}
+
+Result<block::Preallocation> parse_preallocation(std::string_view name) {
+  for (const auto& [known, mode] : kPreallocationModes) {
+    if (known == name) return mode;
+  }
+  return fail(EINVAL, "Invalid preallocation mode '" + std::string(name) + "'");
 }
 
 }  // namespace platter::tool

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/options.h"
+#include "block/types.h"
 #include "platter/error.h"
 #include "tool/command.h"
 
@@ -22,6 +23,9 @@ Result<void> check_common_options(const Invocation& invocation);
 // value.
 std::optional<uint64_t> parse_size_argument(const Invocation& invocation, std::string_view what,
                                             std::string_view text);
+
+// off, metadata, falloc or full.
+Result<block::Preallocation> parse_preallocation(std::string_view name);
 
 // Every -o that was given, as one list. The error's text says which list is malformed.
 Result<std::string> join_option_lists(const Invocation& invocation);

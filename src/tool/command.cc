@@ -135,6 +135,29 @@ int Invocation::fail(const Error& failure) const {
   return 1;
 }
 
+namespace {
+
+// A word that getopt_long() stopped at, as it says so itself in the dialect that has its messages.
+int fail_word(const Invocation& invocation, bool value_missing, const std::string& word) {
+  if (invocation.dialect != Dialect::kQemuIo) {
+    return invocation.usage_error(
+        (value_missing ? "missing argument for option '" : "unrecognized option '") + word + "'");
+  }
+  const std::string letter(1, static_cast<char>(optopt));
+  if (word.starts_with("--")) {
+    invocation.console.error(value_missing ? "option '" + word + "' requires an argument"
+                                           : "unrecognized option '" + word + "'");
+  } else {
+    invocation.console.error(
+        (value_missing ? "option requires an argument -- '" : "invalid option -- '") + letter +
+        "'");
+  }
+  show_help(invocation);
+  return 1;
+}
+
+}  // namespace
+
 std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> arguments) {
   const GetoptTables tables(invocation);
   std::optional<std::string> last_word;
@@ -155,8 +178,7 @@ std::optional<int> parse_arguments(Invocation& invocation, std::span<char*> argu
     if (key == kHelpKey) return show_help(invocation);
     if (key == ':' || key == '?') {
       std::string word = arguments[static_cast<size_t>(optind - 1)];
-      return invocation.usage_error(
-          (key == ':' ? "missing argument for option '" : "unrecognized option '") + word + "'");
+      return fail_word(invocation, key == ':', word);
     }
     invocation.options.push_back({tables.find(key), optarg != nullptr ? optarg : ""});
     if (invocation.options.back().is("object")) {

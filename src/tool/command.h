@@ -17,9 +17,10 @@
 namespace platter::tool {
 
 // The tongue that the program speaks, by the name it was called with. It decides the prefix of
-// errors, the version text, which files an image may name when nothing is said (qemu-img: any;
-// platter: those in its own directory), and the form of --help.
-enum class Dialect { kPlatter, kQemuImg };
+// errors, the version text, which files an image may name when nothing is said (platter: those in
+// its own directory; the others: any), and the form of --help. As qemu-io it is the one command
+// `io`.
+enum class Dialect { kPlatter, kQemuImg, kQemuIo };
 
 struct CommandOption {
   char letter = 0;                 // 0: long form only

@@ -12,6 +12,7 @@ extern const Command kCreateCommand;
 extern const Command kDdCommand;
 extern const Command kInfoCommand;
 extern const Command kInspectCommand;
+extern const Command kIoCommand;
 extern const Command kManCommand;
 extern const Command kMapCommand;
 extern const Command kMeasureCommand;
@@ -33,6 +34,7 @@ constexpr const Command* kCommands[] = {
     &kDdCommand,
     &kInfoCommand,
     &kInspectCommand,
+    &kIoCommand,
     &kManCommand,
     &kMapCommand,
     &kMeasureCommand,

@@ -4,8 +4,7 @@
 // written to standard error, so that a terminal shows both in order). Errors go to standard error,
 // one line each, behind the program's name: "qemu-img: Could not open 'a': ...".
 //
-// Thread-safety: error(), warning() and note() may be called from any thread; print() only by one
-// at a time.
+// Thread-safety: any thread may call any of them. What one call prints is not torn.
 #pragma once
 
 #include <mutex>

@@ -61,10 +61,11 @@ std::string formats_line() {
 }  // namespace
 
 std::string version_text(Dialect dialect) {
-  std::string text = dialect == Dialect::kQemuImg
-                         ? "qemu-img version " + std::string(kQemuVersion) + " (Platter " +
-                               std::string(kVersion) + ")"
-                         : "platter version " + std::string(kVersion);
+  std::string text = "platter version " + std::string(kVersion);
+  if (dialect != Dialect::kPlatter) {
+    text = std::string(dialect == Dialect::kQemuImg ? "qemu-img" : "qemu-io") + " version " +
+           std::string(kQemuVersion) + " (Platter " + std::string(kVersion) + ")";
+  }
   return text + "\nLicensed under the Apache License, Version 2.0\n";
 }
 
@@ -96,11 +97,14 @@ std::string program_help(Dialect dialect) {
 
 std::string command_help(Dialect dialect, const Command& command) {
   if (dialect == Dialect::kQemuImg) return program_help(dialect);
-  std::string text = "Usage: platter " + std::string(command.name) + " [OPTIONS] " +
-                     std::string(command.operands) + "\n\n" + std::string(command.summary) +
-                     "\n\nOptions:\n";
+  const bool native = dialect == Dialect::kPlatter;
+  std::string text = "Usage: " + (native ? "platter " + std::string(command.name) : "qemu-io") +
+                     " [OPTIONS] " + std::string(command.operands) + "\n\n" +
+                     std::string(command.summary) + "\n\nOptions:\n";
   for (const auto& option : command.options) text += option_line(option);
-  text += "  -h, --help                    show this help\n\nOptions of every command:\n";
+  text += "  -h, --help                    show this help\n";
+  if (!native) return text;
+  text += "\nOptions of every command:\n";
   for (const auto& option : native_options()) text += option_line(option);
   text += "\nExit status:\n";
   for (const auto& [status, meaning] : exit_statuses_of(command)) {

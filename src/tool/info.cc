@@ -10,6 +10,7 @@
 #include "tool/arguments.h"
 #include "tool/command.h"
 #include "tool/image_open.h"
+#include "tool/json_text.h"
 #include "tool/session.h"
 #include "tool/snapshot_table.h"
 
@@ -85,44 +86,6 @@ base::Json to_json(const ImageInfo& info) {
 
 // ---- For people
 
-std::string scalar_text(const base::Json& value) {
-  if (const auto* flag = value.get_if<bool>()) return *flag ? "true" : "false";
-  if (const auto* text = value.get_if<std::string>()) return *text;
-  return value.dump();
-}
-
-bool is_composite(const base::Json& value) { return value.is_object() || value.is_array(); }
-
-// One "key: value" a line; what is nested stands below its key, four spaces further in.
-void print_value(std::string& out, const base::Json& value, unsigned depth);
-
-void print_entry(std::string& out, std::string key, const base::Json& value, unsigned depth) {
-  out.append(size_t{depth} * 4, ' ');
-  out += key;
-  if (is_composite(value)) {
-    out += ":\n";
-    print_value(out, value, depth + 1);
-  } else {
-    out += ": " + scalar_text(value) + "\n";
-  }
-}
-
-void print_value(std::string& out, const base::Json& value, unsigned depth) {
-  if (const auto* members = value.get_if<base::Json::Object>()) {
-    for (const auto& [name, member] : *members) {
-      std::string key = name;
-      for (char& c : key) {
-        if (c == '-') c = ' ';
-      }
-      print_entry(out, std::move(key), member, depth);
-    }
-  } else if (const auto* items = value.get_if<base::Json::Array>()) {
-    for (size_t i = 0; i < items->size(); ++i) {
-      print_entry(out, fmt::format("[{}]", i), (*items)[i], depth);
-    }
-  }
-}
-
 void print_backing(std::string& out, const ImageInfo& info) {
   if (!info.backing) return;
   out += "backing file: " + info.backing->filename;
@@ -150,7 +113,7 @@ std::string to_text(const ImageInfo& info) {
   const auto* data = info.driver.specific.is_object() ? info.driver.specific.find("data") : nullptr;
   if (data != nullptr && data->is_object() && !data->get_if<base::Json::Object>()->empty()) {
     out += "Format specific information:\n";
-    print_value(out, *data, 1);
+    print_json_text(out, *data, 1);
   }
   return out;
 }

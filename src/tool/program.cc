@@ -24,6 +24,27 @@ int usage_error(Console& console, std::string_view message) {
   return 1;
 }
 
+std::string program_name(Dialect dialect) {
+  switch (dialect) {
+    case Dialect::kQemuImg: return "qemu-img";
+    case Dialect::kQemuIo: return "qemu-io";
+    case Dialect::kPlatter: break;
+  }
+  return "platter";
+}
+
+// `arguments`: its own name first.
+int run_command(const Command& command, Dialect dialect, Console& console,
+                std::span<char*> arguments) {
+  Invocation invocation(dialect, command, console);
+  if (auto status = parse_arguments(invocation, arguments)) return *status;
+  if (auto opened = open_events(invocation); !opened) return invocation.fail(opened.error());
+  int status = command.run(invocation);
+  if (!console.finish() && status == 0) status = 1;
+  console.events().finished(status);
+  return status;
+}
+
 int show(Console& console, std::string_view text) {
   console.print(text);
   return console.finish() ? 0 : 1;
@@ -41,13 +62,16 @@ Result<void> open_events(const Invocation& invocation) {
 Dialect dialect_of(std::string_view program_path) {
   if (auto slash = program_path.rfind('/'); slash != program_path.npos)
     program_path.remove_prefix(slash + 1);
-  return program_path == "qemu-img" ? Dialect::kQemuImg : Dialect::kPlatter;
+  if (program_path == "qemu-img") return Dialect::kQemuImg;
+  return program_path == "qemu-io" ? Dialect::kQemuIo : Dialect::kPlatter;
 }
 
 int run_program(std::span<char*> arguments) {
   signal(SIGPIPE, SIG_IGN);
   const Dialect dialect = arguments.empty() ? Dialect::kPlatter : dialect_of(arguments[0]);
-  Console console(dialect == Dialect::kQemuImg ? "qemu-img" : "platter");
+  Console console(program_name(dialect));
+  if (dialect == Dialect::kQemuIo)
+    return run_command(*find_command("io"), dialect, console, arguments);
   if (arguments.size() < 2) return usage_error(console, "Not enough arguments");
 
   const int count = static_cast<int>(arguments.size());
@@ -72,13 +96,7 @@ int run_program(std::span<char*> arguments) {
   if (command == nullptr || (command->native && dialect != Dialect::kPlatter)) {
     return usage_error(console, "Command not found: " + std::string(rest[0]));
   }
-  Invocation invocation(dialect, *command, console);
-  if (auto status = parse_arguments(invocation, rest)) return *status;
-  if (auto opened = open_events(invocation); !opened) return invocation.fail(opened.error());
-  int status = command->run(invocation);
-  if (!console.finish() && status == 0) status = 1;
-  console.events().finished(status);
-  return status;
+  return run_command(*command, dialect, console, rest);
 }
 
 }  // namespace platter::tool

@@ -13,13 +13,6 @@
 namespace platter::tool {
 namespace {
 
-constexpr std::pair<std::string_view, block::Preallocation> kPreallocationModes[] = {
-    {"off", block::Preallocation::kOff},
-    {"metadata", block::Preallocation::kMetadata},
-    {"falloc", block::Preallocation::kFalloc},
-    {"full", block::Preallocation::kFull},
-};
-
 struct SizeChange {
   char sign = 0;  // '+', '-', or 0: absolute
   uint64_t amount = 0;
@@ -52,13 +45,6 @@ Result<uint64_t> changed_size(uint64_t current, SizeChange change) {
   }
   if (size == 0) return fail(EINVAL, "New image size must be positive");
   return size;
-}
-
-Result<block::Preallocation> parse_preallocation(std::string_view name) {
-  for (const auto& [known, mode] : kPreallocationModes) {
-    if (known == name) return mode;
-  }
-  return fail(EINVAL, "Invalid preallocation mode '" + std::string(name) + "'");
 }
 
 struct ResizeRequest {

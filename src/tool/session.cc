@@ -34,7 +34,7 @@ Result<unsigned> parse_reactors(std::string_view text) {
 // A name in an image is followed anywhere under the compat name, as its users expect; as ourselves
 // only within the image's own directory, unless --allow-backing says more.
 OpenPolicy make_policy(const Invocation& invocation) {
-  if (invocation.dialect == Dialect::kQemuImg) return OpenPolicy::anything();
+  if (invocation.dialect != Dialect::kPlatter) return OpenPolicy::anything();
   OpenPolicy policy = OpenPolicy::own_directory();
   for (auto& directory : invocation.values("allow-backing")) {
     if (directory == "any") return OpenPolicy::anything();

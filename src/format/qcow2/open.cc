@@ -147,7 +147,10 @@ block::Limits Qcow2::limits() const {
 }
 
 Result<block::DriverInfo> Qcow2::info() const {
-  return describe(image_.header, bitmaps_, snapshots_);
+  block::DriverInfo info = describe(image_.header, bitmaps_, snapshots_);
+  // The tables of the disk end there.
+  info.vm_state_offset = base::align_up(size(), image_.geometry.l2_coverage());
+  return info;
 }
 
 std::vector<block::BitmapInfo> Qcow2::bitmaps() const {

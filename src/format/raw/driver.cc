@@ -184,8 +184,13 @@ constexpr base::OptionDef kRuntimeOptions[] = {
      .type = OptionType::kSize,
      .help = "offset in the disk where the image starts",
      .default_value = "0",
-     .max = kMaxLength},
-    {.name = "size", .type = OptionType::kSize, .help = "virtual disk size", .max = kMaxLength},
+     .max = kMaxLength,
+     .changeable = true},
+    {.name = "size",
+     .type = OptionType::kSize,
+     .help = "virtual disk size",
+     .max = kMaxLength,
+     .changeable = true},
 };
 constexpr base::OptionDef kCreateOptions[] = {
     {.name = "size",
