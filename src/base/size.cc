@@ -43,7 +43,7 @@ std::errc take_number(std::string_view& rest, int radix, uint64_t& value) {
   return error;
 }
 
-// The part of `unit` that the digits after the decimal point say, whole bytes.
+// The part of `unit` that the digits after the decimal point say, to the nearest byte.
 uint64_t fraction_of(std::string_view digits, uint64_t unit) {
   Wide numerator = 0;
   Wide denominator = 1;
@@ -51,7 +51,7 @@ uint64_t fraction_of(std::string_view digits, uint64_t unit) {
     numerator = numerator * 10 + static_cast<unsigned>(digit - '0');
     denominator *= 10;
   }
-  return static_cast<uint64_t>(numerator * unit / denominator);
+  return static_cast<uint64_t>((2 * numerator * unit + denominator) / (2 * denominator));
 }
 
 }  // namespace

@@ -14,10 +14,9 @@ inline constexpr uint64_t kMaxSize = INT64_MAX;
 
 // A decimal number, possibly with a fraction, or a hexadecimal integer (0x...), then an optional
 // suffix of b k M G T P E (powers of 1024; either case). `default_suffix` is the unit of a bare
-// number. A fraction needs a unit above bytes and is cut to whole bytes. Blanks and a plus sign may
-// come first, nothing may follow.
-// The error's code tells the kinds of failure apart: ERANGE when the value exceeds kMaxSize,
-// EINVAL else.
+// number. A fraction needs a unit above bytes and is rounded to the nearest byte. Blanks and a plus
+// sign may come first, nothing may follow. The error's code tells the kinds of failure apart:
+// ERANGE when the value exceeds kMaxSize, EINVAL else.
 Result<uint64_t> parse_size(std::string_view text, char default_suffix = 'b');
 // The same up to 2^64 - 1: what option values of type size may be before their range is checked.
 Result<uint64_t> parse_wide_size(std::string_view text, char default_suffix = 'b');

@@ -38,7 +38,8 @@ TEST(ParseSize, AcceptsWhatPeopleType) {
                         {"+1M", 1 << 20},
                         {"1.0001k", 1024},
                         {"0.0001k", 0},
-                        {"1.99999999999999999999k", 2047},
+                        {"1.7k", 1741},
+                        {"1.99999999999999999999k", 2048},
                         {"9223372036854775807", kMaxSize}}) {
     Result<uint64_t> size = parse_size(c.text);
     ASSERT_TRUE(size.has_value()) << c.text << ": " << size.error().message();

@@ -19,6 +19,7 @@ class Case:
     needs: tuple = ()                 # images that the command line does not name
     lock: Optional[str] = None        # an image that a qemu-io holds open meanwhile
     lock_writing: bool = True
+    script: Optional[str] = None      # what the program reads from standard input
     accepted: Optional[Accepted] = None
 
 

@@ -67,6 +67,7 @@ class Builder:
         self.img("create", "-q", "-f", "raw", "hole.img", "1M")
         (self.directory / "odd.img").write_bytes(b"\x01" * 1000)
         (self.directory / "zero-length.img").write_bytes(b"")
+        (self.directory / "text").write_bytes(b"\0AbC ~\x7f\x80\xff")
         self.create("empty.qcow2", "64M")
         self.create("data.qcow2", "4M")
         self.io("data.qcow2", "write -P 1 64k 128k", "write -P 2 1M 64k", "write -z 2M 64k")

@@ -96,7 +96,7 @@ bool run_help(Shell& shell, const std::vector<std::string>& words) {
   }
   const auto* command = find_io_command(words[1]);
   if (command == nullptr) return shell.fail_out(fmt::format("command {} not found", words[1]));
-  shell.print(usage_line(*command) + std::string(command->help));
+  shell.print(usage_line(*command, words[1]) + std::string(command->help));
   return true;
 }
 

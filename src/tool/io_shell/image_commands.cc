@@ -77,6 +77,11 @@ Result<void> change_settings(const block::Node& node, const Words& words, OpenSe
       if (key == "read-only") {
         if (words.has('r') || words.has('w'))
           return fail(EINVAL, "Cannot set both -r/-w and 'read-only'");
+        if (settings.writable && !says_off(value)) {
+          return fail(EPERM,
+                      fmt::format("Read-only block node '{}' cannot support read-write users",
+                                  node.name()));
+        }
         settings.writable = says_off(value);
       }
       settings.options.set(key, value);

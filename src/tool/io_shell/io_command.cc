@@ -27,8 +27,8 @@ const IoCommand* find_io_command(std::string_view name) {
   return nullptr;
 }
 
-std::string usage_line(const IoCommand& command) {
-  std::string line(command.name);
+std::string usage_line(const IoCommand& command, std::string_view called) {
+  std::string line(called.empty() ? command.name : called);
   if (!command.arguments.empty()) line += " " + std::string(command.arguments);
   return line + " -- " + std::string(command.summary) + "\n";
 }

@@ -33,7 +33,8 @@ struct IoCommand {
 std::span<const IoCommand* const> all_io_commands();
 const IoCommand* find_io_command(std::string_view name);  // also by alias; null: none
 
-// "read [-abCqrv] ... off len -- reads ...", with its line end.
-std::string usage_line(const IoCommand& command);
+// "read [-abCqrv] ... off len -- reads ...", with its line end. `called`: the name to show, if it
+// is not the command's own.
+std::string usage_line(const IoCommand& command, std::string_view called = {});
 
 }  // namespace platter::tool::io_shell
