@@ -156,6 +156,7 @@ io::Task<Result<std::unique_ptr<OpenImage>>> OpenImage::open(Session& session,
   if (settings.copy_on_read && !settings.writable) {
     co_return fail(EINVAL, "Can't use copy-on-read on read-only device");
   }
+  if (settings.copy_on_read) co_return fail(ENOTSUP, "Copy-on-read is not supported");
   PLATTER_CO_ASSIGN(auto backend, co_await open_backend(session, std::move(request)));
   if (settings.snapshot) {
     PLATTER_CO_ASSIGN(backend, co_await open_overlay(session, settings, std::move(backend)));

@@ -65,7 +65,7 @@ bool run_map(Shell& shell, const std::vector<std::string>&) {
     if (!run) {
       shell.print(out);
       return shell.fail_error(
-          std::move(run).error().with_context("Failed to query allocation status"));
+          Error::from_errno(run.error().code(), "Failed to get allocation status"));
     }
     out +=
         fmt::format("{} ({:#x}) bytes {} allocated at offset {} ({:#x})\n", in_units(run->length),
