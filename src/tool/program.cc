@@ -33,18 +33,6 @@ std::string program_name(Dialect dialect) {
   return "platter";
 }
 
-// `arguments`: its own name first.
-int run_command(const Command& command, Dialect dialect, Console& console,
-                std::span<char*> arguments) {
-  Invocation invocation(dialect, command, console);
-  if (auto status = parse_arguments(invocation, arguments)) return *status;
-  if (auto opened = open_events(invocation); !opened) return invocation.fail(opened.error());
-  int status = command.run(invocation);
-  if (!console.finish() && status == 0) status = 1;
-  console.events().finished(status);
-  return status;
-}
-
 int show(Console& console, std::string_view text) {
   console.print(text);
   return console.finish() ? 0 : 1;
@@ -55,6 +43,18 @@ Result<void> open_events(const Invocation& invocation) {
   if (!number) return {};
   PLATTER_ASSIGN(const int descriptor, parse_descriptor(*number));
   return invocation.console.events().open(descriptor);
+}
+
+// `arguments`: its own name first.
+int run_command(const Command& command, Dialect dialect, Console& console,
+                std::span<char*> arguments) {
+  Invocation invocation(dialect, command, console);
+  if (auto status = parse_arguments(invocation, arguments)) return *status;
+  if (auto opened = open_events(invocation); !opened) return invocation.fail(opened.error());
+  int status = command.run(invocation);
+  if (!console.finish() && status == 0) status = 1;
+  console.events().finished(status);
+  return status;
 }
 
 }  // namespace
