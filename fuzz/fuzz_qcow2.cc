@@ -12,6 +12,7 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -40,6 +41,37 @@ constexpr size_t kProbeLength = 3000;  // of reads and writes: unaligned, severa
 class Silent final : public block::CheckReporter {
  public:
   void report(std::string) override {}
+};
+
+// What a chart promises: runs within the file, no cluster twice, the guest's view in order.
+class Promises final : public block::LayoutVisitor {
+ public:
+  Promises(uint64_t file_size, uint64_t disk_size)
+      : shown_((file_size + kSector - 1) / kSector), file_size_(file_size), disk_size_(disk_size) {}
+
+  void file_run(block::FileUse, uint64_t offset, uint64_t length) override {
+    require(length != 0 && offset <= file_size_ && length <= file_size_ - offset);
+    for (uint64_t sector = offset / kSector; sector <= (offset + length - 1) / kSector; ++sector) {
+      require(!shown_[sector]);
+      shown_[sector] = true;
+    }
+  }
+  void guest_run(const block::GuestRun& run) override {
+    require(run.length != 0 && run.offset + run.length > run.offset);
+    if (run.snapshot) return;
+    require(run.offset >= next_ && run.offset + run.length <= disk_size_);
+    next_ = run.offset + run.length;
+  }
+
+ private:
+  static constexpr uint64_t kSector = 512;
+  static void require(bool holds) {
+    if (!holds) std::abort();
+  }
+  std::vector<bool> shown_;
+  const uint64_t file_size_;
+  const uint64_t disk_size_;
+  uint64_t next_ = 0;
 };
 
 class World {
@@ -86,6 +118,10 @@ class World {
     if (auto* checkable = (*image)->node().driver().checkable()) {
       auto checked = co_await checkable->check(silent);
       if (checked) result = *checked;
+    }
+    if (auto* charted = (*image)->node().driver().charted()) {
+      Promises promises((*image)->node().primary()->size(), (*image)->size());
+      (void)co_await charted->chart(promises);
     }
     (void)co_await (*image)->close();
     co_return result;

@@ -43,6 +43,21 @@ TEST(Source, RunsOutOfItsBudget) {
   EXPECT_EQ(many.read(0, 1).error().code(), EFBIG);
 }
 
+class BrokenSource : public Source {
+ public:
+  BrokenSource() : Source(4096) {}
+
+ protected:
+  Result<void> read_at(uint64_t, std::span<uint8_t>) override {
+    return std::unexpected(Error::from_errno(EIO, "Could not read the image"));
+  }
+};
+
+TEST(Inspect, UnreadableFileIsAnError) {
+  BrokenSource source;
+  EXPECT_EQ(inspect_image(source, {}).error().code(), EIO);
+}
+
 TEST(Inspect, EmptyFileIsRaw) {
   MemorySource source({});
   const auto report = inspect_image(source, {});

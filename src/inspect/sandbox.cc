@@ -16,13 +16,6 @@
 
 #include "base/try.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
-    __has_feature(memory_sanitizer)
-#define PLATTER_SANITIZED 1
-#endif
-#endif
-
 namespace platter::inspect {
 namespace {
 
@@ -59,13 +52,12 @@ Result<void> set_limits(const SandboxLimits& limits) {
   PLATTER_TRY(limit(RLIMIT_FSIZE, 0, "RLIMIT_FSIZE"));
   PLATTER_TRY(limit(RLIMIT_CORE, 0, "RLIMIT_CORE"));
   PLATTER_TRY(limit(RLIMIT_NPROC, 0, "RLIMIT_NPROC"));
-#ifndef PLATTER_SANITIZED
-  // A sanitizer maps terabytes of shadow.
+  // A sanitizer maps terabytes of shadow, and makes pipes to find out what memory may be read.
+  if (kSanitized) return {};
   if (limits.mapped_bytes != 0) {
     PLATTER_TRY(limit(RLIMIT_AS, limits.mapped_bytes + limits.max_memory_bytes, "RLIMIT_AS"));
   }
   PLATTER_TRY(limit(RLIMIT_DATA, limits.max_memory_bytes, "RLIMIT_DATA"));
-#endif
   return limit(RLIMIT_NOFILE, 0, "RLIMIT_NOFILE");
 }
 
@@ -119,12 +111,23 @@ constexpr uint32_t kArchitecture = AUDIT_ARCH_S390X;
 // Without arguments to look at: memory, ending, and what abort() needs to end in (tgkill, of this
 // process alone, is added below).
 constexpr uint32_t kAllowed[] = {
-    SYS_brk,         SYS_munmap,         SYS_mremap,        SYS_madvise, SYS_exit_group,
-    SYS_exit,        SYS_rt_sigprocmask, SYS_rt_sigreturn,  SYS_getpid,  SYS_gettid,
-    SYS_futex,       SYS_getrandom,      SYS_clock_gettime,
-#ifdef PLATTER_SANITIZED
-    SYS_sigaltstack, SYS_sched_yield,
-#endif
+    SYS_brk,   SYS_munmap,         SYS_mremap,        SYS_madvise, SYS_exit_group,
+    SYS_exit,  SYS_rt_sigprocmask, SYS_rt_sigreturn,  SYS_getpid,  SYS_gettid,
+    SYS_futex, SYS_getrandom,      SYS_clock_gettime,
+};
+// What a sanitizer's runtime calls besides, and only its builds may.
+constexpr uint32_t kAllowedToSanitizers[] = {
+    SYS_sigaltstack,
+    SYS_sched_yield,
+    SYS_nanosleep,
+    SYS_clock_nanosleep,
+    SYS_pipe2,
+    SYS_close,
+    SYS_write,
+    SYS_rt_sigaction,
+    SYS_prctl,
+    SYS_sched_getaffinity,
+    SYS_process_vm_readv,
 };
 
 constexpr uint32_t argument_offset(unsigned index) {
@@ -144,9 +147,9 @@ class Filter {
     add(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 0, 1);
     add(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
 #endif
-    for (const uint32_t number : kAllowed) {
-      add(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1);
-      add(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    for (const uint32_t number : kAllowed) allow(number);
+    if (kSanitized) {
+      for (const uint32_t number : kAllowedToSanitizers) allow(number);
     }
     allow_if_argument(SYS_pread64, 0, static_cast<uint32_t>(read_descriptor));
     allow_if_argument(SYS_write, 0, static_cast<uint32_t>(write_descriptor));
@@ -172,6 +175,10 @@ class Filter {
   void kill_unless_equal(uint32_t value) {
     add(BPF_JMP | BPF_JEQ | BPF_K, value, 1, 0);
     add(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+  }
+  void allow(uint32_t number) {
+    add(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1);
+    add(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
   }
   // The low half of the argument decides: descriptors and protection bits are ints.
   void allow_if_argument(uint32_t number, unsigned index, uint32_t value) {

@@ -14,6 +14,14 @@
 
 namespace platter::inspect {
 
+// Builds with a sanitizer need some more calls, and more memory than can be limited.
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(memory_sanitizer)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 struct SandboxLimits {
   uint64_t max_memory_bytes = uint64_t{40} << 20;  // private memory
   uint64_t mapped_bytes = 0;  // what the process has mapped already; 0: unknown

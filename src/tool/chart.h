@@ -79,7 +79,7 @@ inline constexpr char kFreeGlyph = '.';
 
 io::Task<Result<Chart>> collect_chart(block::Backend& backend);
 
-// A document of its own: no script, nothing loaded, at most about a megabyte.
+// A document of its own: no script, nothing loaded, a few hundred KiB at most.
 std::string chart_svg(const Chart& chart);
 // `columns` wide. With colours for a terminal that has them.
 std::string chart_text(const Chart& chart, unsigned columns, bool colours);

@@ -1,15 +1,36 @@
 // platter create: makes a new image.
+#include "base/try.h"
 #include "tool/arguments.h"
 #include "tool/command.h"
 #include "tool/create_image.h"
+#include "tool/image_open.h"
 #include "tool/session.h"
 
 namespace platter::tool {
 namespace {
 
-io::Task<int> run_in(Session& session, const Invocation& invocation, NewImage image) {
+// What has been made, as it now is.
+io::Task<Result<void>> describe(Session& session, ImageArgument made) {
+  auto json = base::Json::object();
+  json.add("filename", made.name);
+  json.add("format", made.format);
+  PLATTER_CO_ASSIGN(auto backend, co_await open_image(session, std::move(made)));
+  json.add("virtual-size", backend->size());
+  PLATTER_CO_TRY(co_await backend->close());
+  session.console().print(json.dump_pretty() + "\n");
+  co_return Result<void>{};
+}
+
+io::Task<int> run_in(Session& session, const Invocation& invocation, NewImage image, bool json) {
+  ImageArgument made = {.name = image.filename,
+                        .format = image.format,
+                        .flags = {.read_only = true, .no_io = true, .no_backing = true},
+                        .cache = {}};
   auto created = co_await create_image(session, std::move(image));
   if (!created) co_return invocation.fail(created.error());
+  if (!json) co_return 0;
+  auto told = co_await describe(session, std::move(made));
+  if (!told) co_return invocation.fail(told.error());
   co_return 0;
 }
 
@@ -26,6 +47,9 @@ int run_create(Invocation& invocation) {
       .backing_unchecked = invocation.has("u"),
       .quiet = invocation.has("q"),
   };
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  if (*json) image.quiet = true;
   if (asks_for_help(image.option_list)) {
     auto help = create_option_help(block::DriverRegistry::builtin(), image.format, image.filename);
     if (!help) return invocation.fail(help.error());
@@ -43,7 +67,7 @@ int run_create(Invocation& invocation) {
   if (auto checked = check_common_options(invocation); !checked)
     return invocation.fail(checked.error());
   return run_session(invocation,
-                     [&](Session& session) { return run_in(session, invocation, image); });
+                     [&](Session& session) { return run_in(session, invocation, image, *json); });
 }
 
 constexpr CommandOption kOptions[] = {
@@ -52,6 +76,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'f', .argument = "FMT", .help = "format of the new image (default: raw)"},
     {.letter = 'b', .argument = "BACKING", .help = "image that it is to be based on"},
     {.letter = 'F', .argument = "FMT", .help = "format of BACKING"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
     {.letter = 'u', .help = "do not look at BACKING: it need not exist"},
     {.letter = 'o', .argument = "OPTIONS", .help = "options of the format; '-o help' lists them"},
 };

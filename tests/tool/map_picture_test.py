@@ -13,7 +13,7 @@ import xml.etree.ElementTree
 
 PLATTER = None
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-MAX_SVG_BYTES = 2 << 20
+MAX_SVG_BYTES = 512 << 10
 
 
 def parse_size(text):

@@ -98,6 +98,12 @@ class NativeTest(unittest.TestCase):
 
     # ---- Results in JSON
 
+    def test_create_in_json(self):
+        self.assertEqual(json.loads(self.platter("create", "--output=json", "-f", "qcow2", "a.qcow2", "1000").stdout),
+                         {"filename": "a.qcow2", "format": "qcow2", "virtual-size": 1024})
+        ended = self.platter("create", "--output=json", "-f", "frob", "b", "1M", status=1)
+        self.assertEqual(ended.stdout, "")
+
     def test_compare_and_resize_in_json(self):
         for name, size in (("a.raw", 1 << 20), ("b.raw", 2 << 20), ("c.raw", 1 << 20)):
             (self.directory / name).write_bytes(bytes(size))
