@@ -96,6 +96,32 @@ base::Json to_json(const block::CheckResult& result, const std::string& filename
   return json;
 }
 
+std::string repaired_text(const block::CheckResult& result) {
+  return fmt::format(
+      "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
+      "corruptions\n\nDouble checking the fixed image now...\n",
+      result.leaks_fixed, result.corruptions_fixed);
+}
+
+// Repairs; what that has fixed is part of the result of the check that follows.
+io::Task<Result<block::CheckResult>> repair_and_check(const Invocation& invocation,
+                                                      block::Checkable& checkable,
+                                                      StreamReporter& reporter, bool json) {
+  const auto what =
+      *invocation.value("repair") == "leaks" ? block::Repair::kLeaks : block::Repair::kAll;
+  PLATTER_CO_ASSIGN(auto result, co_await checkable.repair(reporter, what));
+  if (result.corruptions_fixed == 0 && result.leaks_fixed == 0) co_return result;
+  if (!json && !invocation.has("q")) {
+    invocation.console.print(repaired_text(result));
+    invocation.console.flush();
+  }
+  const auto fixed = result;
+  PLATTER_CO_ASSIGN(result, co_await checkable.check(reporter));
+  result.corruptions_fixed = fixed.corruptions_fixed;
+  result.leaks_fixed = fixed.leaks_fixed;
+  co_return result;
+}
+
 io::Task<int> check_backend(const Invocation& invocation, block::Backend& backend,
                             std::string filename, bool json) {
   auto* checkable = backend.node().driver().checkable();
@@ -104,7 +130,9 @@ io::Task<int> check_backend(const Invocation& invocation, block::Backend& backen
     co_return kNotSupported;
   }
   StreamReporter reporter(invocation.console);
-  auto result = co_await checkable->check(reporter);
+  auto result = invocation.has("repair")
+                    ? co_await repair_and_check(invocation, *checkable, reporter, json)
+                    : co_await checkable->check(reporter);
   if (!result) {
     invocation.fail(std::move(result).error().with_context("Check failed"));
     co_return kCheckFailed;
@@ -151,18 +179,18 @@ int run_check(Invocation& invocation) {
   const std::string cache_name = invocation.value_or("T", "writeback");
   auto cache = block::CacheMode::parse(cache_name);
   if (!cache) return invocation.fail("Invalid source cache option: " + cache_name);
-  if (invocation.has("repair")) {
-    return invocation.fail(
-        "Repairing (-r) is not supported by this version; the image has not been touched");
-  }
   ImageArgument image = {
       .name = invocation.operands[0],
       .image_opts = invocation.has("image-opts"),
       .format = invocation.value_or("format", ""),
       .force_share = invocation.has("force-share"),
-      .flags = {.read_only = true, .check = true},
+      .flags = {.read_only = !invocation.has("repair"), .check = true},
       .cache = *cache,
   };
+  if (invocation.has("repair")) {
+    image.needed =
+        block::Permission::kConsistentRead | block::Permission::kWrite | block::Permission::kResize;
+  }
   return run_session(invocation,
                      [&](Session& session) { return run_in(session, invocation, image, *json); });
 }
@@ -179,7 +207,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'r',
      .name = "repair",
      .argument = "leaks|all",
-     .help = "repair (not supported by this version)"},
+     .help = "repair what is found: leaked clusters alone, or all"},
     {.letter = 'T', .argument = "CACHE", .help = "cache mode to read with"},
     {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},
 };

@@ -173,3 +173,24 @@ cases("snapshot/bad",
       rules=SNAPSHOT_RULES)
 
 cases("snapshot/locked", "snapshot -l data.qcow2", "snapshot -U -l data.qcow2", "snapshot -c x data.qcow2", lock="data.qcow2", rules=SNAPSHOT_RULES)
+
+# ---- check -r
+
+MOVED = accept("a repair writes new tables and switches to them at once: the image ends elsewhere", "stdout")
+ALL_AT_ONCE = accept("counts and flags are repaired at once, QEMU rebuilds or goes step by step: other counts, other lines",
+                     "stdout", "stderr", "files")
+CAREFUL = accept("leaks are repaired only where nothing is corrupt", "stdout", "stderr", "status", "files")
+
+cases("check/repair",
+      *[f"check -r {what} {name}" for what in ("leaks", "all") for name in (
+          "empty.qcow2", "data.qcow2", "overlay.qcow2", "v2.qcow2", "bits64.qcow2", "zlib.qcow2", "meta.qcow2", "snapshots.qcow2", "dirty.qcow2",
+          "corruptbit.qcow2", "truncated.qcow2", "header.qcow2", "nowhere", "orphan.qcow2", "unknownbit.qcow2")],
+      ("check -r leaks leakdata.qcow2", MOVED), ("check -r all leakdata.qcow2", MOVED), ("check --output=json -r all leakdata.qcow2", MOVED),
+      "check -q -r all leakdata.qcow2", "check --output=json -r all data.qcow2",
+      ("check -r all unreferenced.qcow2", ALL_AT_ONCE), ("check -r leaks unreferenced.qcow2", CAREFUL), ("check -r all beyond.qcow2", ALL_AT_ONCE),
+      ("check -r leaks beyond.qcow2", CAREFUL), ("check -r all unaligned.qcow2", ALL_AT_ONCE), ("check -r leaks unaligned.qcow2", CAREFUL),
+      ("check -r all reserved.qcow2", ALL_AT_ONCE), ("check -r leaks reserved.qcow2", CAREFUL),
+      "check -r", "check -r frob data.qcow2", "check -r all", "check -U -r all data.qcow2", "check -r all -f raw raw.img", "check -r all raw.img",
+      "check -r all --image-opts driver=qcow2,file.filename=data.qcow2", "check -r all -f qcow2 data.qcow2", "check -r all -T none data.qcow2",
+      )
+cases("check/repair/locked", "check -r all data.qcow2", lock="data.qcow2")

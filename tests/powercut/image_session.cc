@@ -429,6 +429,20 @@ io::Task<Result<CheckOutcome>> ImageSession::check() {
   co_return outcome;
 }
 
+VoidTask ImageSession::repair(block::Repair what) {
+  block::OpenRequest request = setup_.open_request(kImagePath);
+  request.flags.check = true;
+  PLATTER_CO_ASSIGN(auto backend,
+                    co_await graph_->open(std::move(request), kWriter, kWriterShares));
+  FirstLine lines;
+  auto repaired = co_await backend->node().driver().checkable()->repair(lines, what);
+  auto closed = co_await backend->close();
+  if (!repaired) co_return std::unexpected(in_context(std::move(repaired).error(), "repair"));
+  PLATTER_CO_TRY(std::move(closed));
+  PLATTER_CO_TRY(co_await expect_sound(false));
+  co_return co_await verify_survivor();
+}
+
 VoidTask ImageSession::expect_sound(bool leaks_allowed) {
   PLATTER_CO_ASSIGN(CheckOutcome outcome, co_await check());
   if (outcome.dirty) co_return Result<void>{};

@@ -66,6 +66,8 @@ class ImageSession {
   // on them.
   VoidTask verify_survivor();
   io::Task<Result<CheckOutcome>> check();
+  // Repairs the image; nothing may be wrong with it afterwards, and its content is what it was.
+  VoidTask repair(block::Repair what);
   // Fails if the image has corruptions, or leaks where they are not allowed.
   VoidTask expect_sound(bool leaks_allowed);
 

@@ -157,10 +157,10 @@ io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header head
   co_return result;
 }
 
-io::Task<Result<ReferenceCounts>> count_references(block::Child& file, Header header,
-                                                   block::CheckReporter& reporter,
-                                                   CheckOptions options) {
-  block::CheckResult result;
+io::Task<Result<ReferenceCounts>> count_reachable(block::Child& file, const Header& header,
+                                                  block::CheckReporter& reporter,
+                                                  block::CheckResult& result,
+                                                  CheckOptions options) {
   if (counted_clusters(file.size(), header.geometry()) > kMaxClusters) {
     co_return std::unexpected(Error::from_errno(EFBIG));
   }
@@ -168,10 +168,19 @@ io::Task<Result<ReferenceCounts>> count_references(block::Child& file, Header he
   PLATTER_CO_ASSIGN(const auto refcount_table, co_await read_refcount_table(file, header));
   ReferenceWalk walk(file, header, nullptr, reporter, result, options);
   PLATTER_CO_TRY(co_await walk.run(refcount_table, std::move(snapshots)));
-  if (result.corruptions != 0 || result.check_errors != 0) {
-    co_return std::unexpected(Error(EIO, "The image's tables are corrupt"));
-  }
+  if (result.check_errors != 0)
+    co_return std::unexpected(Error(EIO, "Some of the image's tables cannot be read"));
   co_return walk.take_counts();
+}
+
+io::Task<Result<ReferenceCounts>> count_references(block::Child& file, Header header,
+                                                   block::CheckReporter& reporter,
+                                                   CheckOptions options) {
+  block::CheckResult result;
+  PLATTER_CO_ASSIGN(auto counts, co_await count_reachable(file, header, reporter, result, options));
+  if (result.corruptions != 0)
+    co_return std::unexpected(Error(EIO, "The image's tables are corrupt"));
+  co_return counts;
 }
 
 }  // namespace platter::format::qcow2

@@ -34,4 +34,11 @@ io::Task<Result<ReferenceCounts>> count_references(block::Child& file, Header he
                                                    block::CheckReporter& reporter,
                                                    CheckOptions options = {});
 
+// The same, whatever is wrong with the tables: what cannot be followed is left out, and counted in
+// `result`. EIO only if some cannot be read.
+io::Task<Result<ReferenceCounts>> count_reachable(block::Child& file, const Header& header,
+                                                  block::CheckReporter& reporter,
+                                                  block::CheckResult& result,
+                                                  CheckOptions options = {});
+
 }  // namespace platter::format::qcow2

@@ -78,6 +78,9 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> make_empty() override;
   io::Task<Result<void>> change_backing_reference(block::BackingReference reference) override;
   io::Task<Result<block::CheckResult>> check(block::CheckReporter& reporter) override;
+  // Of an image that was opened to be checked.
+  io::Task<Result<block::CheckResult>> repair(block::CheckReporter& reporter,
+                                              block::Repair what) override;
   io::Task<Result<block::CheckResult>> chart(block::LayoutVisitor& visitor) override;
 
  private:

@@ -10,6 +10,7 @@
 #include "format/qcow2/check.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/info.h"
+#include "format/qcow2/repair.h"
 
 namespace platter::format::qcow2 {
 namespace {
@@ -177,6 +178,13 @@ std::optional<block::BackingReference> Qcow2::backing_reference() const {
 bool Qcow2::zero_initialised() const {
   return no_io_ || mapping_.l1_entries() == 0 || !mapping_.has_table(0) ||
          image_.file->node().driver().zero_initialised();
+}
+
+io::Task<Result<block::CheckResult>> Qcow2::repair(block::CheckReporter& reporter,
+                                                   block::Repair what) {
+  if (!no_io_ || image_.node->read_only())
+    co_return fail(EINVAL, "Only an image that is open for a check, and for writing, is repaired");
+  co_return co_await repair_image(image_, reporter, what);
 }
 
 io::Task<Result<block::CheckResult>> Qcow2::check(block::CheckReporter& reporter) {

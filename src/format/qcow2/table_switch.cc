@@ -30,16 +30,51 @@ TableSwitch::TableSwitch(Image& image)
     : image_(image), geometry_(image.geometry), file_(*image.file) {}
 
 io::Task<Result<void>> TableSwitch::load(uint64_t new_bytes) {
-  const Header& header = image_.header;
-  PLATTER_CO_ASSIGN(table_, co_await read_refcount_table(file_, header));
-  uint64_t blocks = 0;
+  PLATTER_CO_ASSIGN(table_, co_await read_refcount_table(file_, image_.header));
   for (size_t i = 0; i < table_.size(); ++i) {
-    if (table_[i] == 0) continue;
-    blocks = i + 1;
     const uint64_t offset = table_[i] & kRefcountTableOffsetMask;
     if (offset != table_[i] || !geometry_.is_aligned(offset) || offset > kMaxHostOffset)
       co_return corrupt(fmt::format("refcount table entry {} is {:#x}", i, table_[i]));
   }
+  co_return co_await load_stored(new_bytes, /*tolerate=*/false);
+}
+
+io::Task<Result<void>> TableSwitch::load_counted(const ReferenceCounts& counts, bool only_lower,
+                                                 uint64_t new_bytes,
+                                                 block::CheckReporter& reporter) {
+  PLATTER_CO_ASSIGN(table_, co_await read_refcount_table(file_, image_.header));
+  for (uint64_t& entry : table_) {
+    // What is no block there is made anew where it is needed.
+    if ((entry & kRefcountTableReservedMask) != 0 || !geometry_.is_aligned(entry) ||
+        entry >= file_.size()) {
+      entry = 0;
+    }
+  }
+  PLATTER_CO_TRY(co_await load_stored(new_bytes, /*tolerate=*/true));
+  const uint64_t per_block = geometry_.refcount_block_entries();
+  for (uint64_t block = 0; block < blocks_.size(); ++block) {
+    const uint64_t first = block * per_block;
+    const uint64_t place = block < table_.size() ? table_[block] : 0;
+    if (place == 0 && first >= counts.clusters()) continue;
+    if (place != 0 && counts.get(place >> geometry_.cluster_bits) != 1) move_block(block);
+    const uint64_t end = std::min(first + per_block, next_.clusters());
+    for (uint64_t cluster = first; cluster < end; ++cluster) {
+      const uint64_t stored = next_.get(cluster);
+      const uint64_t right = cluster < counts.clusters() ? counts.get(cluster) : 0;
+      if (stored == right || (only_lower && stored < right)) continue;
+      reporter.report(
+          fmt::format("Repairing cluster {} refcount={} reference={}", cluster, stored, right));
+      PLATTER_CO_TRY(store(cluster, right));
+    }
+  }
+  co_return Result<void>{};
+}
+
+// `tolerate`: what cannot be read counts nothing.
+io::Task<Result<void>> TableSwitch::load_stored(uint64_t new_bytes, bool tolerate) {
+  const Header& header = image_.header;
+  uint64_t blocks = table_.size();
+  while (blocks != 0 && table_[blocks - 1] == 0) --blocks;
   const uint64_t used =
       std::max(geometry_.clusters_for(file_.size()), blocks << geometry_.refcount_block_bits());
   // Every block may have to move, and the table; the new ones count themselves.
@@ -52,7 +87,7 @@ io::Task<Result<void>> TableSwitch::load(uint64_t new_bytes) {
   PLATTER_CO_ASSIGN(auto stored,
                     co_await read_stored_counts(file_, header, table_, clusters,
                                                 {.max_memory_bytes = kMaxMemoryBytes}));
-  if (!stored.unreadable.empty())
+  if (!stored.unreadable.empty() && !tolerate)
     co_return std::unexpected(std::move(stored.unreadable.front().error));
   next_ = std::move(stored.counts);
   PLATTER_CO_ASSIGN(freed_, ReferenceCounts::create(clusters, kMaxMemoryBytes));
@@ -64,12 +99,14 @@ io::Task<Result<void>> TableSwitch::load(uint64_t new_bytes) {
 
 Result<void> TableSwitch::store(uint64_t cluster, uint64_t count) {
   if (!next_.set(cluster, count)) return out_of_memory();
-  const uint64_t block = geometry_.refcount_table_index(cluster);
-  if (blocks_[block] == BlockState::kClean) {
-    blocks_[block] = BlockState::kPending;
-    pending_.push_back(block);
-  }
+  move_block(geometry_.refcount_table_index(cluster));
   return {};
+}
+
+void TableSwitch::move_block(uint64_t block) {
+  if (blocks_[block] != BlockState::kClean) return;
+  blocks_[block] = BlockState::kPending;
+  pending_.push_back(block);
 }
 
 Result<void> TableSwitch::change(uint64_t cluster, bool add) {

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "block/driver.h"
 #include "format/qcow2/image.h"
 #include "format/qcow2/reference_counts.h"
 #include "format/qcow2/snapshots.h"
@@ -28,6 +29,12 @@ class TableSwitch {
   // Reads the counts. `new_bytes`: of the tables that will be allocated with allocate_table(), and
   // of those that commit() is given.
   io::Task<Result<void>> load(uint64_t new_bytes);
+
+  // The same, with other counts: those that were found by following every reference. Where they
+  // differ from the stored ones, and which refcount blocks cannot stay, is settled with the switch;
+  // the reporter hears of each count. `only_lower`: counts that are too low stay as they are.
+  io::Task<Result<void>> load_counted(const ReferenceCounts& counts, bool only_lower,
+                                      uint64_t new_bytes, block::CheckReporter& reporter);
 
   // An L1 table without its copied flags.
   io::Task<Result<std::vector<uint64_t>>> read_l1(uint64_t offset, uint64_t entries);
@@ -71,6 +78,8 @@ class TableSwitch {
     size_t bytes;
   };
 
+  io::Task<Result<void>> load_stored(uint64_t new_bytes, bool tolerate);
+  void move_block(uint64_t block);
   io::Task<Result<void>> change_tree(std::vector<uint64_t> l1, bool add);
   Result<void> change_entry(uint64_t entry, bool add);
   Result<void> change(uint64_t cluster, bool add);
