@@ -2,7 +2,9 @@
 
 namespace platter::tool {
 
+extern const Command kAmendCommand;
 extern const Command kBenchCommand;
+extern const Command kBitmapCommand;
 extern const Command kCheckCommand;
 extern const Command kCommitCommand;
 extern const Command kCompareCommand;
@@ -24,7 +26,9 @@ namespace {
 
 // clang-format off
 constexpr const Command* kCommands[] = {
+    &kAmendCommand,
     &kBenchCommand,
+    &kBitmapCommand,
     &kCheckCommand,
     &kCommitCommand,
     &kCompareCommand,

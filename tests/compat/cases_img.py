@@ -194,3 +194,59 @@ cases("check/repair",
       "check -r all --image-opts driver=qcow2,file.filename=data.qcow2", "check -r all -f qcow2 data.qcow2", "check -r all -T none data.qcow2",
       )
 cases("check/repair/locked", "check -r all data.qcow2", lock="data.qcow2")
+
+# ---- amend
+
+NOT_YET = accept("what this version cannot amend is refused, and the image is left alone", "stdout", "stderr", "status", "files")
+HEAD_FIRST = accept("the order of checks differs")
+
+cases("amend",
+      *[f"amend -o {options} {name}" for name in ("data.qcow2", "v2.qcow2", "overlay.qcow2", "bits64.qcow2", "tiny.qcow2", "lazy.qcow2", "empty.qcow2", "zlib.qcow2", "meta.qcow2")
+        for options in ("compat=1.1", "lazy_refcounts=off", "size=8M", "compat=1.1,lazy_refcounts=on", "compat=1.1,refcount_bits=8", "compat=1.1,refcount_bits=64")],
+      *[f"amend -o compat=0.10 {name}" for name in ("data.qcow2", "v2.qcow2", "overlay.qcow2", "tiny.qcow2", "lazy.qcow2", "empty.qcow2", "zlib.qcow2", "meta.qcow2", "bits64.qcow2",
+                                                    "rawbacked.qcow2", "short.qcow2")],
+      "amend -o compat=v3 v2.qcow2", "amend -o compat=v2 data.qcow2", "amend -o refcount_bits=16 bits64.qcow2", "amend -o refcount_bits=1 data.qcow2",
+      "amend -o refcount_bits=16,compat=0.10 bits64.qcow2", "amend -o size=1M data.qcow2", "amend -o size=4M data.qcow2", "amend -o size=0 data.qcow2",
+      "amend -o compat=1.1 -o size=8M v2.qcow2", "amend -f qcow2 -t none -o compat=1.1 v2.qcow2", "amend -q -o compat=1.1 v2.qcow2", "amend --force -o compat=1.1 v2.qcow2",
+      ("amend -p -o compat=1.1 v2.qcow2", {"rules": ("progress",)}), "amend -p -q -o compat=1.1 v2.qcow2", "amend --image-opts -o compat=1.1 driver=qcow2,file.filename=v2.qcow2",
+      "amend -o lazy_refcounts=on data.qcow2",
+      ("amend -o compat=0.10 snapshots.qcow2", NOT_YET), ("amend -o compat=0.10 bitmap.qcow2", NOT_YET),
+      ("amend -o refcount_bits=8 snapshots.qcow2", {}), ("amend -o size=8M snapshots.qcow2", {}),
+      rules=("date", "icount"))
+
+cases("amend/help",
+      "amend -f qcow2 -o help", "amend -o help data.qcow2", "amend -o '?' data.qcow2", "amend -f raw -o help", "amend -f frob -o help", "amend -o help", "amend -o help raw.img",
+      "amend -f qcow2 -o compat=1.1,help",
+      )
+
+cases("amend/bad",
+      "amend", "amend data.qcow2", "amend -o compat=1.1", "amend -o compat=1.1 a b", "amend -o compat=1.1 nowhere", "amend -o , data.qcow2", "amend -o '' data.qcow2",
+      "amend -o compat=frob data.qcow2", "amend -o frob=1 data.qcow2", "amend -o cluster_size=4k data.qcow2", "amend -o preallocation=full data.qcow2",
+      "amend -o encryption=on data.qcow2", "amend -o compression_type=zstd data.qcow2", "amend -o extended_l2=on data.qcow2", "amend -o refcount_bits=3 data.qcow2",
+      "amend -o refcount_bits=128 data.qcow2", "amend -o refcount_bits=x data.qcow2", "amend -o refcount_bits=8 v2.qcow2", "amend -o refcount_bits=8,compat=0.10 data.qcow2",
+      "amend -o compat=0.10,lazy_refcounts=on data.qcow2", "amend -o lazy_refcounts=on v2.qcow2", "amend -o lazy_refcounts=maybe data.qcow2", "amend -o size=x data.qcow2",
+      "amend -o size=4194305 data.qcow2", "amend -o backing_file=x data.qcow2", "amend -o backing_fmt=raw data.qcow2", "amend -o data_file=x data.qcow2",
+      "amend -o data_file_raw=on data.qcow2", "amend -o encrypt.state=active data.qcow2", "amend -o encrypt.keyslot=1 data.qcow2", "amend -o compat=0.10 zstd.qcow2",
+      "amend -o refcount_bits=1 snapshots.qcow2", "amend -f raw -o size=1M raw.img", "amend -o size=1M raw.img", "amend -f frob -o size=1M data.qcow2", "amend -t frob -o compat=1.1 data.qcow2",
+      "amend --image-opts -f qcow2 -o compat=1.1 data.qcow2", "amend -z data.qcow2", "amend --frob data.qcow2", "amend --object frob -o compat=1.1 data.qcow2", "amend -o compat=1.1 corruptbit.qcow2",
+      "amend -o compat=1.1 orphan.qcow2",
+      )
+
+cases("amend/locked", "amend -o compat=1.1 data.qcow2", lock="data.qcow2")
+
+# ---- bitmap
+
+NODE_NAME = accept("names of unnamed nodes are our own")
+
+cases("bitmap",
+      "bitmap", "bitmap data.qcow2", "bitmap data.qcow2 b", "bitmap --add data.qcow2", "bitmap --add data.qcow2 b c", "bitmap --frob data.qcow2 b", "bitmap --merge", "bitmap -g",
+      "bitmap --add -g x data.qcow2 b", "bitmap -g 64k --remove data.qcow2 b", "bitmap -b base.qcow2 --add data.qcow2 b", "bitmap -F qcow2 --add data.qcow2 b",
+      "bitmap -F qcow2 --merge s data.qcow2 b", "bitmap --add -f frob data.qcow2 b", "bitmap --add nowhere b", "bitmap --add --image-opts -f qcow2 data.qcow2 b",
+      "bitmap --add --object frob data.qcow2 b", "bitmap --add data.qcow2 ''", "bitmap --merge s -b nowhere data.qcow2 b",
+      *[f"bitmap --{action} {image} b" for action in ("remove", "clear", "enable", "disable", "merge s") for image in ("data.qcow2", "-f raw raw.img")],
+      "bitmap --merge s -b base.qcow2 data.qcow2 b", "bitmap --merge s -b base.qcow2 -F qcow2 -f raw raw.img b",
+      ("bitmap --add -f raw raw.img b", NODE_NAME), ("bitmap --add raw.img b", NODE_NAME), ("bitmap --add v2.qcow2 b", NODE_NAME),
+      ("bitmap --add data.qcow2 b", NOT_YET), ("bitmap --add -g 64k data.qcow2 b", NOT_YET), ("bitmap --add -g 3 data.qcow2 b", NOT_YET), ("bitmap --add --disable data.qcow2 b", NOT_YET),
+      *[(f"bitmap --{action} bitmap.qcow2 fine", NOT_YET) for action in ("remove", "clear", "enable", "disable", "merge coarse", "add")],
+      )
+cases("bitmap/locked", "bitmap --add data.qcow2 b", lock="data.qcow2")

@@ -36,6 +36,7 @@ class Qcow2 final : public block::Driver,
                     public block::SnapshotStore,
                     public block::Emptiable,
                     public block::Rebasable,
+                    public block::Amendable,
                     public block::BitmapStore {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
@@ -68,6 +69,9 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> load_snapshot(std::string id) override;
   block::Emptiable* emptiable() override { return this; }
   block::Rebasable* rebasable() override { return this; }
+  block::Amendable* amendable() override { return this; }
+  io::Task<Result<void>> amend(const base::OptionSet& options, bool force,
+                               std::function<void(uint64_t, uint64_t)> progress) override;
   // Version 2 has no bitmaps.
   block::BitmapStore* bitmap_store() override {
     return image_.geometry.version >= 3 ? this : nullptr;
@@ -169,6 +173,16 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> drop_tables(uint64_t first_l1_entry);
   io::Task<Result<void>> store_size(uint64_t size);
   io::Task<Result<void>> write_zeroes(uint64_t offset, uint64_t end);
+
+  // amend.cc
+  io::Task<Result<void>> rewrite_header(Header next);
+  io::Task<Result<void>> upgrade();
+  io::Task<Result<void>> downgrade();
+  io::Task<Result<void>> expand_zero_clusters();
+  io::Task<Result<bool>> has_compressed_clusters();
+  io::Task<Result<void>> set_lazy_refcounts(bool on);
+  io::Task<Result<void>> change_refcount_order(unsigned order);
+  io::Task<Result<void>> change_refcount_order_in(TableSwitch& tables, unsigned order);
 
   // snapshot_store.cc
   io::Task<Result<void>> create_snapshot_in(TableSwitch& tables, Snapshot snapshot);

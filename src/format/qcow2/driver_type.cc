@@ -1,5 +1,6 @@
 #include "format/qcow2/driver_type.h"
 
+#include "format/qcow2/amend_options.h"
 #include "format/qcow2/create.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/measure.h"
@@ -23,6 +24,7 @@ const block::DriverType kQcow2 = {
     .open = qcow2::Qcow2::open,
     .create = qcow2::create,
     .measure = qcow2::measure,
+    .amend_options = qcow2::amend_options(),
 };
 
 }  // namespace platter::format

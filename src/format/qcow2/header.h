@@ -43,6 +43,8 @@ inline constexpr uint64_t kSize = 24;                   // u64
 inline constexpr uint64_t kIncompatible = 72;           // u64
 inline constexpr uint64_t kCompatible = 80;             // u64
 inline constexpr uint64_t kAutoclear = 88;              // u64
+inline constexpr uint64_t kRefcountOrder = 96;          // u32
+inline constexpr uint64_t kHeaderLength = 100;          // u32; does not change in place
 }  // namespace field
 
 enum Incompatible : uint64_t {

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/try.h"
@@ -93,6 +93,32 @@ io::Task<Result<void>> TableSwitch::load_stored(uint64_t new_bytes, bool tolerat
   PLATTER_CO_ASSIGN(freed_, ReferenceCounts::create(clusters, kMaxMemoryBytes));
   blocks_.assign(base::divide_round_up(clusters, per_block), BlockState::kClean);
   co_return Result<void>{};
+}
+
+Result<void> TableSwitch::change_refcount_order(unsigned order) {
+  for (uint64_t& entry : table_) {
+    if (entry != 0) PLATTER_TRY(change(entry >> geometry_.cluster_bits, false));
+    entry = 0;
+  }
+  geometry_.refcount_order = order;
+  pending_.clear();
+  blocks_.assign(base::divide_round_up(next_.clusters(), geometry_.refcount_block_entries()),
+                 BlockState::kClean);
+  PLATTER_ASSIGN(const auto none, ReferenceCounts::create(next_.clusters(), kMaxMemoryBytes));
+  std::optional<uint64_t> too_many;
+  ReferenceCounts::for_each_difference(next_, none, [&](uint64_t cluster) {
+    if (next_.get(cluster) > geometry_.max_refcount()) {
+      too_many = cluster;
+      return false;
+    }
+    move_block(geometry_.refcount_table_index(cluster));
+    return true;
+  });
+  if (!too_many) return {};
+  return fail(ENOTSUP, fmt::format("Cannot decrease refcount entry width to {} bits: Cluster at "
+                                   "offset {:#x} has a refcount of {}",
+                                   geometry_.refcount_bits(), *too_many << geometry_.cluster_bits,
+                                   next_.get(*too_many)));
 }
 
 // ---- Counts
@@ -330,9 +356,10 @@ io::Task<Result<void>> TableSwitch::write_header(uint64_t l1_offset, uint64_t l1
                                                  uint64_t snapshots_offset, uint64_t snapshot_count,
                                                  uint64_t size) {
   constexpr uint64_t kFirst = field::kSize;
-  constexpr size_t kBytes = kHeaderBytesV2 - kFirst;
-  const auto fields = [](const Header& header) {
-    std::array<uint8_t, kBytes> bytes = {};
+  const bool width_changes = geometry_.refcount_order != image_.header.refcount_order;
+  const uint64_t end = width_changes ? field::kHeaderLength : kHeaderBytesV2;
+  const auto fields = [end](const Header& header) {
+    std::vector<uint8_t> bytes(end - kFirst);
     const std::span<uint8_t> out(bytes);
     base::store_big(out, 0, header.size);
     base::store_big(out, 32 - kFirst, static_cast<uint32_t>(header.crypt_method));
@@ -342,8 +369,14 @@ io::Task<Result<void>> TableSwitch::write_header(uint64_t l1_offset, uint64_t l1
     base::store_big(out, field::kRefcountTableClusters - kFirst, header.refcount_table_clusters);
     base::store_big(out, field::kSnapshotCount - kFirst, header.snapshot_count);
     base::store_big(out, field::kSnapshotsOffset - kFirst, header.snapshots_offset);
+    if (end == kHeaderBytesV2) return bytes;
+    base::store_big(out, field::kIncompatible - kFirst, header.incompatible);
+    base::store_big(out, field::kCompatible - kFirst, header.compatible);
+    base::store_big(out, field::kAutoclear - kFirst, header.autoclear);
+    base::store_big(out, field::kRefcountOrder - kFirst, header.refcount_order);
     return bytes;
   };
+  auto features = co_await image_.features.lock();
   Header next = image_.header;
   next.size = size;
   next.l1_entries = static_cast<uint32_t>(l1_entries);
@@ -353,9 +386,11 @@ io::Task<Result<void>> TableSwitch::write_header(uint64_t l1_offset, uint64_t l1
       static_cast<uint32_t>(geometry_.clusters_for(table_.size() * kTableEntryBytes));
   next.snapshot_count = static_cast<uint32_t>(snapshot_count);
   next.snapshots_offset = snapshots_offset;
+  next.refcount_order = geometry_.refcount_order;
   PLATTER_CO_TRY(
       co_await image_.replace_header_fields(kFirst, fields(image_.header), fields(next)));
   image_.header = std::move(next);
+  image_.geometry = image_.header.geometry();
   co_return Result<void>{};
 }
 

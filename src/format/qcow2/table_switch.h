@@ -36,6 +36,9 @@ class TableSwitch {
   io::Task<Result<void>> load_counted(const ReferenceCounts& counts, bool only_lower,
                                       uint64_t new_bytes, block::CheckReporter& reporter);
 
+  // After load(): every count is to have another width. ENOTSUP: one of them does not fit.
+  Result<void> change_refcount_order(unsigned order);
+
   // An L1 table without its copied flags.
   io::Task<Result<std::vector<uint64_t>>> read_l1(uint64_t offset, uint64_t entries);
   // One reference more, or less, to each L2 table that `l1` names and to everything below.
@@ -99,7 +102,7 @@ class TableSwitch {
   io::Task<Result<void>> write_staged();
 
   Image& image_;
-  const Geometry geometry_;
+  Geometry geometry_;  // the next one, where the width of counts changes
   block::Child& file_;
   ReferenceCounts next_;
   ReferenceCounts freed_;  // 1: in use until the switch, not after it
