@@ -85,6 +85,16 @@ class Checkable {
   virtual io::Task<Result<CheckResult>> repair(CheckReporter& reporter, Repair what);
 };
 
+// Files that the system copies parts of by itself, sharing blocks where it can.
+class RangeCopier {
+ public:
+  virtual ~RangeCopier() = default;
+  // Copies from `source`, the driver of another node. ENOTSUP: not between these two, and nothing
+  // useful was copied; reading and writing may do it.
+  virtual io::Task<Result<void>> copy_range(Driver& source, uint64_t source_offset, uint64_t offset,
+                                            uint64_t length) = 0;
+};
+
 // Images that can let go of all they hold: what a commit leaves behind.
 class Emptiable {
  public:
@@ -272,6 +282,7 @@ class Driver {
   virtual BitmapStore* bitmap_store() { return nullptr; }
   virtual Amendable* amendable() { return nullptr; }
   virtual Emptiable* emptiable() { return nullptr; }
+  virtual RangeCopier* range_copier() { return nullptr; }
   virtual Rebasable* rebasable() { return nullptr; }
   virtual DebugPoints* debug_points() { return nullptr; }
 };

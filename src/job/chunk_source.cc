@@ -134,6 +134,11 @@ io::Task<Result<std::optional<Chunk>>> ChunkSource::next() {
   co_return std::nullopt;
 }
 
+std::pair<block::Backend*, uint64_t> ChunkSource::place(uint64_t offset) const {
+  const Extent& extent = extent_at(offset);
+  return {extent.source.backend, offset - extent.begin};
+}
+
 io::Task<Result<void>> ChunkSource::read(uint64_t offset, io::BufferList buffers) const {
   while (!buffers.empty()) {
     const Extent& extent = extent_at(offset);

@@ -46,6 +46,8 @@ class ChunkSource {
   io::Task<Result<std::optional<Chunk>>> next();
   // Reads what belongs at `offset` in the target. Any reactor.
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) const;
+  // Where the source has what belongs at `offset`: which one, and where in it.
+  std::pair<block::Backend*, uint64_t> place(uint64_t offset) const;
   // next() hands out nothing more. Any thread.
   void stop() { stopped_.store(true, std::memory_order_relaxed); }
 

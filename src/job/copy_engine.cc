@@ -60,6 +60,7 @@ class Copy {
   io::Task<bool> worker();
   io::Task<Result<void>> read_data(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> salvage(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<bool>> offload(Chunk chunk);
   io::Task<void> copy_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBatch& batch);
   io::Task<void> write_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBatch& batch);
   void start_write(bool zero, uint64_t offset, io::BufferList bytes, RequestBatch& batch);
@@ -84,6 +85,7 @@ class Copy {
   std::atomic<uint64_t> data_bytes_ = 0;
   std::atomic<uint64_t> zero_bytes_ = 0;
   std::atomic<bool> failed_ = false;
+  std::atomic<bool> offload_refused_ = false;
   std::mutex error_mutex_;
   std::optional<Error> error_;
   uint64_t error_offset_ = UINT64_MAX;
@@ -184,7 +186,42 @@ io::Task<Result<void>> Copy::salvage(uint64_t offset, io::BufferList buffers) {
   co_return Result<void>{};
 }
 
+// False: it has to be read and written.
+io::Task<Result<bool>> Copy::offload(Chunk chunk) {
+  if (!options_.offload || offload_refused_.load(std::memory_order_relaxed)) co_return false;
+  const auto [source, source_offset] = chunks_.place(chunk.offset);
+  auto from = co_await source->status_above(nullptr, source_offset, chunk.length,
+                                            block::StatusDetail::kFast);
+  auto to = co_await options_.target->status_above(nullptr, chunk.offset, chunk.length,
+                                                   block::StatusDetail::kFast);
+  if (!from || !to || from->length < chunk.length || to->length < chunk.length ||
+      !from->has_host_offset || !to->has_host_offset || !from->data || from->compressed) {
+    co_return false;
+  }
+  block::RangeCopier* copier = to->host->driver().range_copier();
+  if (copier == nullptr) co_return false;
+  auto copied = co_await copier->copy_range(from->host->driver(), from->host_offset,
+                                            to->host_offset, chunk.length);
+  if (copied) co_return true;
+  if (copied.error().code() != ENOTSUP) co_return std::unexpected(std::move(copied).error());
+  offload_refused_.store(true, std::memory_order_relaxed);
+  co_return false;
+}
+
 io::Task<void> Copy::copy_data(Chunk chunk, io::AlignedBuffer& buffer, RequestBatch& batch) {
+  auto offloaded = co_await offload(chunk);
+  if (!offloaded) fail_at(Step::kWrite, chunk.offset, std::move(offloaded).error());
+  if (!offloaded || *offloaded) {
+    if (!options_.any_order) {
+      co_await turns_.wait(chunk.sequence);
+      turns_.done(chunk.sequence);
+    }
+    if (!offloaded) co_return;
+    data_bytes_.fetch_add(chunk.length, std::memory_order_relaxed);
+    co_await pace_.wait(chunk.length, options_.cancel);
+    advance(chunk.length);
+    co_return;
+  }
   auto read = co_await read_data(chunk.offset, buffer.view(0, chunk.length));
   if (!read) fail_at(Step::kRead, chunk.offset, std::move(read).error());
   co_await pace_.wait(chunk.length, options_.cancel);

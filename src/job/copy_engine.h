@@ -43,6 +43,9 @@ struct CopyOptions {
   // Data is written compressed, where the target does that, in whole blocks of its
   // compressed_alignment.
   bool compressed = false;
+  // Data whose place in a file is known at both ends is copied by the file system, where it can; it
+  // is not searched for zeroes.
+  bool offload = false;
   // Bytes of data to write in a second, about; 0: no limit.
   uint64_t bytes_per_second = 0;
   // If not empty, a sector of 512 bytes that cannot be read becomes zeroes, and this is told. The

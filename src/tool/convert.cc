@@ -271,6 +271,7 @@ io::Task<Result<void>> Conversion::copy_content() {
   options.sparse_size = arguments_.sparse_size;
   options.any_order = arguments_.any_order;
   options.compressed = arguments_.compressed;
+  options.offload = arguments_.offload;
   options.bytes_per_second = arguments_.bytes_per_second;
   if (arguments_.salvage) {
     options.salvage = [this](uint64_t offset, const Error& error) { report_lost(offset, error); };

@@ -32,6 +32,7 @@ struct ConvertArguments {
   bool target_is_zero = false;
   bool any_order = false;
   bool compressed = false;
+  bool offload = false;
   bool salvage = false;
   bool quiet = false;
   bool bitmaps = false;

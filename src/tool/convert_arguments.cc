@@ -11,15 +11,6 @@ constexpr unsigned kMaxWorkers = 16;
 constexpr uint64_t kMaxSparseSize = 16 << 20;
 constexpr uint64_t kSectorSize = 512;
 
-// What qemu-img has and this version has not.
-struct Missing {
-  std::string_view option;
-  std::string_view text;
-};
-constexpr Missing kMissing[] = {
-    {"C", "Copy offloading (-C) is not supported by this version"},
-};
-
 std::optional<int> parse_numbers(const Invocation& invocation, ConvertArguments& arguments) {
   if (auto text = invocation.value("m")) {
     unsigned number = 0;
@@ -115,9 +106,6 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
                              names.size() > 1 ? names.back() : "");
   }
   if (names.size() < 2) return invocation.fail("Must specify image file name");
-  for (const Missing& missing : kMissing) {
-    if (invocation.has(missing.option)) return invocation.fail(missing.text);
-  }
   auto target_cache = block::CacheMode::parse(invocation.value_or("t", "unsafe"));
   if (!target_cache) return invocation.fail("Invalid cache option: " + *invocation.value("t"));
   auto source_cache = block::CacheMode::parse(invocation.value_or("T", "writeback"));
@@ -138,6 +126,7 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
   arguments.target_is_zero = invocation.has("target-is-zero");
   arguments.any_order = invocation.has("W");
   arguments.compressed = invocation.has("c");
+  arguments.offload = invocation.has("C");
   arguments.salvage = invocation.has("salvage");
   arguments.quiet = invocation.has("q");
   arguments.bitmaps = invocation.has("bitmaps");

@@ -31,6 +31,12 @@ cases("convert/pace",
       "convert --salvage beyond.qcow2 x.img",
       )
 
+cases("convert/offload",
+      "convert -C raw.img x.img", "convert -C -O qcow2 raw.img x.qcow2", "convert -C data.qcow2 x.img", "convert -C overlay.qcow2 x.img", "convert -C zlib.qcow2 x.img",
+      "convert -C odd.img raw.img x.img", "convert -C -W -m 4 raw.img x.img", "convert -C -n data.img raw.img", "convert -C hole.img x.img", "convert -C zero-length.img x.img",
+      ("convert -C -p raw.img x.img", {"rules": ("progress",)}), "convert -C -t none -T none raw.img x.img", "convert -C nowhere x.img",
+      )
+
 cases("convert/snapshot",
       "convert -l snapshot.id=1,frob=2 snapshot.qcow2 x.img", "convert -l first raw.img x.img", "convert -l first snapshot.qcow2 data.qcow2 x.img",
       "convert -l first nowhere x.img", "convert -l snapshot.frob=1 snapshot.qcow2 x.img",

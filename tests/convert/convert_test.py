@@ -91,6 +91,8 @@ class FileSystemImage(Scratch):
                 ["-O", "qcow2", "-o", "cluster_size=2M"], ["-O", "qcow2", "-o", "cluster_size=512,compat=0.10"],
                 ["-O", "qcow2", "-o", "preallocation=metadata"], ["-O", "qcow2", "-t", "none", "-T", "none"],
                 ["--engine", "threads", "--reactors", "3", "-O", "qcow2"],
+                ["-c", "-O", "qcow2"], ["-c", "-W", "-O", "qcow2", "-o", "cluster_size=4k,compression_type=zstd"],
+                ["-c", "-O", "qcow2", "-o", "cluster_size=2M"],
         ]):
             with self.subTest(options=options):
                 platter("convert", *options, "fs.raw", "fs.qcow2")
@@ -104,6 +106,17 @@ class FileSystemImage(Scratch):
         run("qemu-img", "convert", "fs.raw", "theirs.raw")
         ours, theirs = os.stat("back.raw").st_blocks, os.stat("theirs.raw").st_blocks
         self.assertLess(ours, theirs * 1.05 + 2048)
+
+    def test_the_file_system_copies(self):
+        self.make("a.raw", [(i * 3 * MIB + 512, os.urandom(MIB + 4096)) for i in range(8)], 32 * MIB + 512)
+        platter("convert", "-C", "a.raw", "b.raw")
+        self.assertEqual(sha("a.raw"), sha("b.raw"))
+        self.assertLess(os.stat("b.raw").st_blocks * 512, 12 * MIB)
+        run("qemu-img", "convert", "-O", "qcow2", "a.raw", "a.qcow2")
+        platter("convert", "-C", "a.qcow2", "c.raw")
+        run("qemu-img", "compare", "a.raw", "c.raw")
+        platter("convert", "-C", "-O", "qcow2", "a.raw", "c.qcow2")
+        run("qemu-img", "compare", "a.raw", "c.qcow2")
 
     def test_two_runs_in_guest_order_give_the_same_file(self):
         self.make("a.raw", [(i * 3 * MIB, os.urandom(2 * MIB)) for i in range(16)], 64 * MIB)

@@ -124,6 +124,7 @@ VoidTask ImageSession::phase(unsigned operations) {
     if (!result) co_return std::move(result);
   }
   if (random_.one_in(4)) PLATTER_CO_TRY(co_await resize());
+  if (random_.one_in(8)) PLATTER_CO_TRY(co_await make_empty());
   if (random_.one_in(3)) co_return co_await snapshot();
   co_return Result<void>{};
 }
@@ -358,6 +359,18 @@ VoidTask ImageSession::resize() {
   uint64_t end = std::min(changed.first + changed.count, model_.sectors());
   if (end <= changed.first) co_return Result<void>{};
   co_return co_await adopt({changed.first, end - changed.first});
+}
+
+VoidTask ImageSession::make_empty() {
+  const Range all = {0, model_.sectors()};
+  const Stamp shown = model_.has_backing() ? kBackingStamp : kZeroStamp;
+  model_.begin_write(all.first, all.count, shown);
+  trace("make empty", all, 0);
+  auto done = co_await backend_->node().driver().emptiable()->make_empty();
+  if (!done) co_return co_await after_failure(std::move(done).error(), all);
+  trace("emptied", all, 0);
+  model_.end_write(all.first, all.count, shown, true);
+  co_return Result<void>{};
 }
 
 VoidTask ImageSession::verify() {

@@ -92,6 +92,7 @@ class ImageSession {
   VoidTask discard(Range range);
   VoidTask flush();
   VoidTask resize();
+  VoidTask make_empty();
   VoidTask snapshot();
   VoidTask apply(block::SnapshotStore& store);
   // After a cut, or an error: which of them there are.

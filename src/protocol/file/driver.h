@@ -15,7 +15,7 @@
 
 namespace platter::protocol {
 
-class FileDriver final : public block::Driver, public block::Resizable {
+class FileDriver final : public block::Driver, public block::Resizable, public block::RangeCopier {
  public:
   struct Setup {
     std::string path;
@@ -45,6 +45,9 @@ class FileDriver final : public block::Driver, public block::Resizable {
   Result<void> set_permissions(block::Permissions needed, block::Permissions shared) override;
 
   Resizable* resizable() override { return this; }
+  RangeCopier* range_copier() override { return this; }
+  io::Task<Result<void>> copy_range(block::Driver& source, uint64_t source_offset, uint64_t offset,
+                                    uint64_t length) override;
   io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
                                 bool exact) override;
 
@@ -76,6 +79,7 @@ class FileDriver final : public block::Driver, public block::Resizable {
   // What the medium turned out not to support is not tried again.
   std::atomic<bool> punches_{true};
   std::atomic<bool> zeroes_{true};
+  std::atomic<bool> copies_{true};
   std::atomic<bool> sync_failed_{false};
 
   std::mutex extent_mutex_;
