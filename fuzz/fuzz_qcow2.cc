@@ -10,9 +10,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -46,15 +47,14 @@ class Silent final : public block::CheckReporter {
 // What a chart promises: runs within the file, no cluster twice, the guest's view in order.
 class Promises final : public block::LayoutVisitor {
  public:
-  Promises(uint64_t file_size, uint64_t disk_size)
-      : shown_((file_size + kSector - 1) / kSector), file_size_(file_size), disk_size_(disk_size) {}
+  Promises(uint64_t file_size, uint64_t disk_size) : file_size_(file_size), disk_size_(disk_size) {}
 
   void file_run(block::FileUse, uint64_t offset, uint64_t length) override {
     require(length != 0 && offset <= file_size_ && length <= file_size_ - offset);
-    for (uint64_t sector = offset / kSector; sector <= (offset + length - 1) / kSector; ++sector) {
-      require(!shown_[sector]);
-      shown_[sector] = true;
-    }
+    const auto after = shown_.lower_bound(offset);
+    require(after == shown_.end() || after->first >= offset + length);
+    require(after == shown_.begin() || std::prev(after)->second <= offset);
+    shown_.emplace(offset, offset + length);
   }
   void guest_run(const block::GuestRun& run) override {
     require(run.length != 0 && run.offset + run.length > run.offset);
@@ -64,11 +64,10 @@ class Promises final : public block::LayoutVisitor {
   }
 
  private:
-  static constexpr uint64_t kSector = 512;
   static void require(bool holds) {
     if (!holds) std::abort();
   }
-  std::vector<bool> shown_;
+  std::map<uint64_t, uint64_t> shown_;  // from offset to end
   const uint64_t file_size_;
   const uint64_t disk_size_;
   uint64_t next_ = 0;
