@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -81,11 +82,21 @@ class DebugPoints {
 
   // Holds the next caller that passes `event`, under the name `tag`.
   virtual Result<void> add_breakpoint(DebugEvent event, std::string tag) = 0;
-  // Forgets the breakpoint and lets go whom it holds. ENOENT: there is none of that name.
+  // Forgets the breakpoints of that name, and lets go whom one of them holds. ENOENT: there was
+  // none that still waited for somebody.
   virtual Result<void> remove_breakpoint(std::string_view tag) = 0;
   // Lets go the one that has been held longest. ENOENT: none is held under that name.
   virtual Result<void> resume(std::string_view tag) = 0;
   virtual bool is_held(std::string_view tag) = 0;
+  // Forgets every breakpoint and lets go everybody.
+  virtual void release_all() = 0;
+  // Hears of everyone who is held or let go, on the thread where it happens. Set while nobody
+  // passes.
+  struct Change {
+    bool held;
+    std::string_view tag;
+  };
+  virtual void set_listener(std::function<void(Change)> listener) = 0;
 };
 
 }  // namespace platter::block

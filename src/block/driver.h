@@ -314,7 +314,12 @@ class OpenContext {
   // Opens what the options say for the child `name` ("file": an inline definition under "file.", or
   // the name of a node), or the node's file name if they say nothing. A child of a format is opened
   // as a protocol.
-  virtual io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles) = 0;
+  // `filename`: what is opened where there are no such options either.
+  virtual io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles,
+                                              std::string filename = {}) = 0;
+  // Takes the options below "<prefix>.": a list, which a table cannot describe. What is not taken
+  // is refused as unknown.
+  virtual base::Options take_options(std::string_view prefix) = 0;
 };
 
 // Given to DriverType::create.

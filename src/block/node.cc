@@ -57,7 +57,9 @@ void Node::State::prepare_requests() {
   plain_read = limits.request_alignment == 1;
   if (limits.request_alignment > 1 && tracker == nullptr)
     tracker = std::make_unique<WriteTracker>();
-  plain_write = plain_read && tracker == nullptr && detect_zeroes == DetectZeroes::kOff;
+  debug_points = driver->debug_points();
+  plain_write = plain_read && tracker == nullptr && detect_zeroes == DetectZeroes::kOff &&
+                debug_points == nullptr;
 }
 
 // ---- Child: the requests, with the permission for them asserted. A driver that asks for more than

@@ -58,6 +58,7 @@ struct Node::State {
   bool plain_read = false;                // no request needs padding or a bounce buffer
   bool plain_write = false;               // nor tracking, nor a look at its content
   bool fua = false;                       // the driver makes a write durable by itself
+  DebugPoints* debug_points = nullptr;    // the driver's own, if it has any
   WriteFlags slow_flags;                  // those that a plain write must not have
   std::unique_ptr<WriteTracker> tracker;  // null: writes are not tracked
 

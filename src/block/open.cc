@@ -98,8 +98,12 @@ class Opener final : public OpenContext {
   const OpenFlags& flags() const override { return request_.flags; }
   const OpenPolicy& policy() const override { return *request_.policy; }
   const std::string& filename() const override { return request_.filename; }
-  io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles) override {
-    return open_named_child(std::string(name), roles);
+  io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles,
+                                      std::string filename) override {
+    return open_named_child(std::string(name), roles, std::move(filename));
+  }
+  base::Options take_options(std::string_view prefix) override {
+    return request_.options.take_subtree(prefix);
   }
 
  private:
@@ -170,7 +174,10 @@ class Opener final : public OpenContext {
         type_ = registry.find("file");
       }
     }
-    if (type_ == nullptr || type_->kind != DriverKind::kProtocol) return {};
+    if (type_ == nullptr) return {};
+    // A filter takes part in names only by its prefix.
+    const bool by_prefix = type_->parse_filename != nullptr && request_.driver.empty();
+    if (type_->kind != DriverKind::kProtocol && !by_prefix) return {};
     return take_protocol_filename();
   }
 
@@ -240,7 +247,7 @@ class Opener final : public OpenContext {
     if (!has_child_options("file") && request_.filename.empty()) {
       co_return fail(EINVAL, "Must specify either driver or file");
     }
-    PLATTER_CO_ASSIGN(file_, co_await find_or_open("file", kImageRole, true));
+    PLATTER_CO_ASSIGN(file_, co_await find_or_open("file", kImageRole, true, {}));
     const uint64_t size = file_->size();
     // Up to a whole sector, as if zeroes followed: a cut-off image is told by its first bytes all
     // the same.
@@ -282,7 +289,7 @@ class Opener final : public OpenContext {
 
   Result<void> check_leftovers() {
     if (request_.options.empty()) return {};
-    const bool format = type_->kind != DriverKind::kProtocol;
+    const bool format = type_->kind != DriverKind::kProtocol && type_->filename_prefix.empty();
     return fail(EINVAL,
                 fmt::format("Block {} '{}' {} the option '{}'", format ? "format" : "protocol",
                             type_->name, format ? "does not support" : "doesn't support",
@@ -324,11 +331,13 @@ class Opener final : public OpenContext {
   }
 
   // `of_format`: the child of a format is a protocol unless it is told to be something else.
-  io::Task<Result<Node*>> find_or_open(std::string name, ChildRoles roles, bool of_format) {
+  io::Task<Result<Node*>> find_or_open(std::string name, ChildRoles roles, bool of_format,
+                                       std::string filename) {
     PLATTER_CO_ASSIGN(Node * existing, find_reference(name));
     if (existing != nullptr) co_return existing;
     NodeRequest child = child_request(name, roles);
     if (name == "file") child.filename = request_.filename;
+    if (child.filename.empty() && child.options.empty()) child.filename = std::move(filename);
     if (child.filename.empty() && child.options.empty()) {
       co_return fail(EINVAL, fmt::format("A block device must be specified for \"{}\"", name));
     }
@@ -336,13 +345,16 @@ class Opener final : public OpenContext {
     co_return co_await open_node(state_, std::move(child));
   }
 
-  io::Task<Result<Child*>> open_named_child(std::string name, ChildRoles roles) {
+  io::Task<Result<Child*>> open_named_child(std::string name, ChildRoles roles,
+                                            std::string filename) {
     Node* below = nullptr;
     if (name == "file" && file_ != nullptr) {
       below = std::exchange(file_, nullptr);
     } else {
-      const bool of_format = type_->kind == DriverKind::kFormat;
-      PLATTER_CO_ASSIGN(below, co_await find_or_open(name, roles, of_format));
+      // Below a format, also through filters, stands a protocol.
+      const bool of_format = type_->kind == DriverKind::kFormat ||
+                             (type_->kind == DriverKind::kFilter && request_.protocol);
+      PLATTER_CO_ASSIGN(below, co_await find_or_open(name, roles, of_format, std::move(filename)));
     }
     co_return co_await add_child(std::move(name), roles, *below);
   }

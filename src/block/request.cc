@@ -79,10 +79,25 @@ io::Task<Result<void>> write_pieces(Node::State& s, uint64_t offset, io::BufferL
   co_return Result<void>();
 }
 
+io::Task<Result<void>> write_at_points(Node::State& s, uint64_t offset, io::BufferList buffers,
+                                       WriteFlags flags) {
+  co_await s.debug_points->pass(DebugEvent::kPwritev);
+  auto result = co_await write_pieces(s, offset, buffers, flags);
+  co_await s.debug_points->pass(DebugEvent::kPwritevDone);
+  co_return std::move(result);
+}
+
 io::Task<Result<void>> write_aligned(Node::State& s, uint64_t offset, io::BufferList buffers,
                                      WriteFlags flags) {
+  if (s.debug_points != nullptr) [[unlikely]]
+    return write_at_points(s, offset, buffers, flags);
   if (buffers.size() <= transfer_limit(s.limits)) return s.driver->write(offset, buffers, flags);
   return write_pieces(s, offset, buffers, flags);
+}
+
+io::Task<void> pass(Node::State& s, DebugEvent event) {
+  if (s.debug_points == nullptr) return io::Task<void>::ready();
+  return s.debug_points->pass(event);
 }
 
 // Reads the blocks of [begin, begin + length) in `bounce` that the bytes [from, to) do not wholly
@@ -93,9 +108,15 @@ io::Task<Result<void>> read_edges(Node::State& s, uint64_t begin, uint64_t lengt
   const bool head = !is_aligned(from, alignment);
   const uint64_t last = begin + length - alignment;
   const bool tail = !is_aligned(to, alignment) && !(head && last == begin);
-  if (head) PLATTER_CO_TRY(co_await s.driver->read(begin, bounce.view(0, alignment)));
+  if (head) {
+    co_await pass(s, DebugEvent::kPwritevRmwHead);
+    PLATTER_CO_TRY(co_await s.driver->read(begin, bounce.view(0, alignment)));
+    co_await pass(s, DebugEvent::kPwritevRmwAfterHead);
+  }
   if (tail) {
+    co_await pass(s, DebugEvent::kPwritevRmwTail);
     PLATTER_CO_TRY(co_await s.driver->read(last, bounce.view(length - alignment, alignment)));
+    co_await pass(s, DebugEvent::kPwritevRmwAfterTail);
   }
   co_return Result<void>();
 }
@@ -244,8 +265,20 @@ io::Task<Result<void>> Node::write_slow(uint64_t offset, io::BufferList buffers,
   co_return std::move(result);
 }
 
+namespace {
+
+io::Task<Result<void>> flush_at_points(Node::State& s) {
+  co_await s.primary->pass(DebugEvent::kFlushToOs);
+  co_await s.primary->pass(DebugEvent::kFlushToDisk);
+  co_return co_await s.driver->flush();
+}
+
+}  // namespace
+
 io::Task<Result<void>> Node::flush() {
   State& s = *state_;
+  if (s.primary != nullptr && s.primary->has_debug_points()) [[unlikely]]
+    return flush_at_points(s);
   if (s.no_flush && s.type->kind == DriverKind::kProtocol) return ready({});
   return s.driver->flush();
 }

@@ -53,7 +53,7 @@ io::Task<Result<BlockStatus>> Node::status(uint64_t offset, uint64_t length, Sta
   PLATTER_CO_ASSIGN(BlockStatus status, co_await s.driver->status(begin, end - begin, detail));
   clip(status, asked, offset - begin);
   PLATTER_ASSERT(!status.data || status.allocated);
-  if (!status.allocated) {
+  if (!status.allocated && s.type->kind != DriverKind::kFilter) {
     // Nothing here and, maybe, nothing beneath: zeroes.
     status.zero = s.backing == nullptr || s.backing->size() <= offset;
   }

@@ -303,6 +303,16 @@ programs("cache",
          "-f raw -n -c 'read 1 5' -c 'write 1 5' -c 'read -v 0 8' raw.img",
          "-f raw -n -c 'aio_write -P 2 3 5' -c aio_flush -c 'read -v 0 10' raw.img")
 
+scripts("copy-on-read", "-C -f qcow2 overlay.qcow2",
+        "map ; read -P 1 64k 1 ; map", "read -P 1 64k 64k ; read -P 3 128k 64k ; read -P 2 1M 1 ; map", "read 0 4M ; map ; alloc 0 4M",
+        "info ; length", "write -P 9 64k 512 ; read -P 9 64k 512 ; read -P 1 65k 63k ; map", "aio_read 64k 512 ; aio_flush ; map",
+        "reopen ; read 64k 1 ; map", "truncate 5M ; read -P 0 4M 1M ; length")
+programs("copy-on-read program",
+         "-C overlay.qcow2 -c 'read 64k 64k' -c map", "-C -f raw raw.img -c 'read -P 1 64k 64k' -c map",
+         "-c 'open -C -o driver=qcow2 overlay.qcow2' -c 'read 64k 64k' -c map", "-C -f qcow2 top.qcow2 -c 'read 0 4M' -c map",
+         "-C -s -f raw raw.img -c 'read 64k 64k' -c map", "-C -r -f qcow2 overlay.qcow2", "-C nofile",
+         "--image-opts -C -c 'read 64k 1' -c map driver=qcow2,file.filename=overlay.qcow2", needs=("overlay.qcow2",))
+
 # ---- open, close, reopen
 
 programs("open",
@@ -352,5 +362,3 @@ scripts("signals", RAW, "sigraise", "sigraise x", "sigraise 0 ; length", "sigrai
 scripts("break", RAW, "break", "break a", "break a b", "break pwritev A", "resume A", "remove_break A", "remove_break", "break a b c",
         "resume", "wait_break", "wait_break A B", "resume a b", "remove_break a b", "break none A ; length")
 scripts("break qcow2", QCOW2, "break write_aio A", "resume A", "remove_break A")
-
-assert len({case.name for case in CASES}) == len(CASES), "two cases have one name"

@@ -57,6 +57,7 @@ class Builder:
 
     def build(self):
         self.build_plain()
+        self.build_rules()
         self.build_chains()
         self.build_kinds()
         self.build_damaged()
@@ -79,6 +80,22 @@ class Builder:
         self.create("largerdata.qcow2", "5M")
         self.io("largerdata.qcow2", "write -P 1 64k 128k", "write -P 2 1M 64k", "write -P 9 4608k 64k")
         (self.directory / "sub").mkdir()
+
+    def build_rules(self):
+        """Configurations of blkdebug."""
+        def write(name, *lines):
+            (self.directory / name).write_text("".join(line + "\n" for line in lines))
+
+        error, none = "[inject-error]", 'event = "none"'
+        write("rules.conf", "# the first read, and every write but the first", error, 'event = "read_aio"',
+              'errno = "28"', 'once = "on"', "[set-state]", 'event = "write_aio"', 'state = "1"', 'new_state = "3"',
+              error, 'event = "write_aio"', 'state = "3"')
+        write("named.conf", '[inject-error "one"]', none)
+        write("empty.conf")
+        write("event.conf", error, 'event = "foo"')
+        write("group.conf", "[foo]", none)
+        write("none.conf", none)
+        write("unquoted.conf", error, "event = none")
 
     def build_chains(self):
         self.create("base.qcow2", "4M")

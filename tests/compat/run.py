@@ -22,6 +22,7 @@ import tempfile
 import cases
 import cases_copy  # noqa: F401, adds to cases.CASES
 import cases_img  # adds to cases.CASES
+import cases_blkdebug  # adds to cases_shell.CASES
 import cases_shell
 import fixtures
 

@@ -107,6 +107,9 @@ class Qcow2 final : public block::Driver,
   // read.cc
   io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> read_run(Run run, uint64_t offset, io::BufferList buffers);
+  // Passes the point of the image file, then reads.
+  io::Task<Result<void>> read_at_point(block::DebugEvent event, block::Child& from, uint64_t offset,
+                                       io::BufferList buffers);
   io::Task<Result<void>> read_backing(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> read_compressed(Run run, uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> extend_group(CompressedGroup& group, uint64_t limit);

@@ -12,6 +12,9 @@
 #include "format/qcow2/refcounts.h"
 
 namespace platter::format::qcow2 {
+
+using block::DebugEvent;
+
 namespace {
 
 // Whether an entry is one that we can act on.
@@ -221,9 +224,13 @@ io::Task<Result<void>> Mapping::ensure_table(uint64_t offset) {
     table.view().fill_zero();
   } else {
     // Shared with a snapshot. Its cached slices are clean: what is shared is never modified.
+    co_await image_.file->pass(DebugEvent::kL2AllocCowRead);
     made = co_await read_padded(*image_.file, old_table, table.view());
   }
-  if (made) made = co_await image_.file->write(run.offset, table.view());
+  if (made) {
+    co_await image_.file->pass(DebugEvent::kL2AllocWrite);
+    made = co_await image_.file->write(run.offset, table.view());
+  }
   if (!made) {
     PLATTER_CO_TRY(co_await refcounts_.release(run.offset, 1));
     co_return std::unexpected(std::move(made).error());
@@ -275,6 +282,7 @@ io::Task<Result<Mapping::NewL1>> Mapping::prepare_l1(uint64_t entries) {
   if (entries > kMaxL1TableBytes / kTableEntryBytes) {
     co_return fail(EFBIG, "Failed to grow the L1 table: File too large");
   }
+  co_await image_.file->pass(DebugEvent::kL1GrowAllocTable);
   NewL1 next{.table = std::make_unique<std::atomic<uint64_t>[]>(entries), .entries = entries};
   next.clusters = geometry.clusters_for(entries * kTableEntryBytes);
   PLATTER_CO_ASSIGN(const HostRun run, co_await refcounts_.allocate_contiguous(next.clusters));
@@ -285,6 +293,7 @@ io::Task<Result<Mapping::NewL1>> Mapping::prepare_l1(uint64_t entries) {
     next.table[i] = load_l1(i);
     base::store_big<uint64_t>(content.span(), i * 8, load_l1(i));
   }
+  co_await image_.file->pass(DebugEvent::kL1GrowWriteTable);
   auto written = co_await image_.file->write(run.offset, content.view());
   if (!written) {
     PLATTER_CO_TRY(co_await refcounts_.release(run.offset, run.clusters));
@@ -301,6 +310,7 @@ io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
     base::store_big<uint64_t>(bytes, 4, offset);
     return bytes;
   };
+  co_await image_.file->pass(DebugEvent::kL1GrowActivateTable);
   auto adopted = co_await image_.replace_header_fields(
       field::kL1Entries, fields(l1_entries_, image_.header.l1_table_offset),
       fields(next.entries, next.host_offset));

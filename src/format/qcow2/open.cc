@@ -16,7 +16,9 @@ namespace platter::format::qcow2 {
 namespace {
 
 TableCache::Config refcount_cache(const CacheSizes& sizes) {
-  return {.slice_bytes = sizes.refcount_slice_bytes, .budget_bytes = sizes.refcount_bytes};
+  return {.slice_bytes = sizes.refcount_slice_bytes,
+          .budget_bytes = sizes.refcount_bytes,
+          .load_event = block::DebugEvent::kRefblockLoad};
 }
 
 TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,

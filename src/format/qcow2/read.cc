@@ -9,6 +9,9 @@
 #include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
+
+using block::DebugEvent;
+
 namespace {
 // Runs of one request that are read at the same time.
 constexpr size_t kParallelRuns = 16;
@@ -48,7 +51,7 @@ io::Task<Result<void>> Qcow2::read(uint64_t offset, io::BufferList buffers) {
   const uint64_t length = buffers.size();
   auto run = mapping_.try_lookup(offset, length);
   if (run && run->length == length && length <= size() - std::min(size(), offset)) [[likely]] {
-    if (run->kind == ClusterKind::kNormal) {
+    if (run->kind == ClusterKind::kNormal && !image_.file->has_debug_points()) {
       return read_padded(*image_.file, run->host_offset, buffers);
     }
     if (reads_zero(run->kind)) {
@@ -98,7 +101,10 @@ io::Task<Result<void>> Qcow2::read_slow(uint64_t offset, io::BufferList buffers)
 
 io::Task<Result<void>> Qcow2::read_run(Run run, uint64_t offset, io::BufferList buffers) {
   switch (run.kind) {
-    case ClusterKind::kNormal: return read_padded(*image_.file, run.host_offset, buffers);
+    case ClusterKind::kNormal:
+      if (image_.file->has_debug_points()) [[unlikely]]
+        return read_at_point(DebugEvent::kReadAio, *image_.file, run.host_offset, buffers);
+      return read_padded(*image_.file, run.host_offset, buffers);
     case ClusterKind::kCompressed: return read_compressed(run, offset, buffers);
     case ClusterKind::kUnallocated: return read_backing(offset, buffers);
     case ClusterKind::kZero:
@@ -115,7 +121,15 @@ io::Task<Result<void>> Qcow2::read_backing(uint64_t offset, io::BufferList buffe
     buffers.fill_zero();
     return io::Task<Result<void>>::ready();
   }
+  if (image_.file->has_debug_points()) [[unlikely]]
+    return read_at_point(DebugEvent::kReadBackingAio, *backing, offset, buffers);
   return read_padded(*backing, offset, buffers);
+}
+
+io::Task<Result<void>> Qcow2::read_at_point(block::DebugEvent event, block::Child& from,
+                                            uint64_t offset, io::BufferList buffers) {
+  co_await image_.file->pass(event);
+  co_return co_await read_padded(from, offset, buffers);
 }
 
 io::Task<Result<void>> Qcow2::read_compressed(Run run, uint64_t offset, io::BufferList buffers) {
@@ -185,6 +199,7 @@ io::Task<Result<void>> Qcow2::read_whole_clusters(CompressedGroup group, io::Buf
     end = std::max(end, span.host_offset + span.length);
   }
   io::AlignedBuffer payload(end - start);
+  co_await image_.file->pass(DebugEvent::kReadCompressed);
   PLATTER_CO_TRY(co_await read_padded(*image_.file, start, payload.view()));
   const auto decompress = [this, &group, &payload, buffers, start, bits]() -> Result<void> {
     std::vector<uint8_t> scratch;

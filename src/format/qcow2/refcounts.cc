@@ -10,6 +10,9 @@
 #include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
+
+using block::DebugEvent;
+
 namespace {
 
 struct Position {
@@ -53,8 +56,13 @@ uint64_t Refcounts::slice_entries() const {
 io::Task<Result<void>> Refcounts::load() {
   const uint64_t bytes = image_.header.refcount_table_bytes();
   io::AlignedBuffer buffer(bytes);
-  PLATTER_CO_TRY(
-      co_await read_padded(*image_.file, image_.header.refcount_table_offset, buffer.view()));
+  co_await image_.file->pass(DebugEvent::kReftableLoad);
+  auto read =
+      co_await read_padded(*image_.file, image_.header.refcount_table_offset, buffer.view());
+  if (!read) {
+    co_return std::unexpected(
+        std::move(read).error().with_context("Could not initialize refcount handling"));
+  }
   table_.resize(bytes / kTableEntryBytes);
   for (size_t i = 0; i < table_.size(); ++i)
     table_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
@@ -127,6 +135,7 @@ io::Task<Result<uint64_t>> Refcounts::get(uint64_t cluster) {
 
 io::Task<Result<HostRun>> Refcounts::allocate(uint64_t max_clusters) {
   PLATTER_ASSERT(max_clusters > 0);
+  co_await image_.file->pass(DebugEvent::kClusterAlloc);
   const uint64_t entries = slice_entries();
   const unsigned order = image_.geometry.refcount_order;
   uint64_t cluster = free_hint_;
@@ -206,6 +215,7 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
     co_return std::unexpected(co_await image_.corruption(
         fmt::format("Preventing invalid allocation of refcount block at offset {:#x}", offset)));
   }
+  co_await image_.file->pass(DebugEvent::kRefblockAlloc);
   file_reached(offset + (clusters_used << geometry.cluster_bits));
   io::AlignedBuffer content(geometry.cluster_size());
   for (uint64_t i = 0; i < blocks; ++i) {
@@ -216,6 +226,7 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
     for (uint64_t entry = 0; entry < used; ++entry) {
       qcow2::store_refcount(content.data(), entry, geometry.refcount_order, 1);
     }
+    co_await image_.file->pass(DebugEvent::kRefblockAllocWrite);
     PLATTER_CO_TRY(
         co_await image_.file->write(offset + (i << geometry.cluster_bits), content.view()));
   }
@@ -298,6 +309,7 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   const uint64_t old_clusters = image_.header.refcount_table_clusters;
   const uint64_t old_entries = table_.size();
 
+  co_await image_.file->pass(DebugEvent::kReftableGrow);
   table_.resize(table_clusters * per_cluster);
   dirty_.reset(table_.size() * kTableEntryBytes, image_.metadata_unit);
   auto grown = co_await add_blocks(first, blocks, blocks + table_clusters);
@@ -307,10 +319,12 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
     io::AlignedBuffer content(table_.size() * kTableEntryBytes);
     for (size_t i = 0; i < table_.size(); ++i)
       base::store_big<uint64_t>(content.span(), i * 8, table_[i]);
+    co_await image_.file->pass(DebugEvent::kRefblockAllocWriteTable);
     grown = co_await image_.file->write(new_offset, content.view());
   }
   if (grown) grown = co_await image_.file->flush();
   if (grown) {
+    co_await image_.file->pass(DebugEvent::kRefblockAllocSwitchTable);
     grown = co_await image_.replace_header_fields(field::kRefcountTableOffset,
                                                   table_fields(old_offset, old_clusters),
                                                   table_fields(new_offset, table_clusters));
@@ -332,6 +346,7 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
 }
 
 io::Task<Result<void>> Refcounts::release(uint64_t host_offset, uint64_t clusters) {
+  co_await image_.file->pass(DebugEvent::kClusterFree);
   uint64_t cluster = host_offset >> image_.geometry.cluster_bits;
   const uint64_t entries = slice_entries();
   const unsigned order = image_.geometry.refcount_order;

@@ -10,6 +10,7 @@ io::Task<Result<uint64_t>> Refcounts::allocate_bytes(uint64_t length) {
   const Geometry& geometry = image_.geometry;
   const unsigned bits = geometry.cluster_bits;
   PLATTER_ASSERT(length > 0 && length <= geometry.cluster_size());
+  co_await image_.file->pass(block::DebugEvent::kClusterAllocBytes);
   if (tail_ != 0) {
     PLATTER_CO_ASSIGN(const uint64_t count, co_await get(tail_ >> bits));
     if (count == 0 || count == geometry.max_refcount()) tail_ = 0;

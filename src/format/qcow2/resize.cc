@@ -171,6 +171,8 @@ io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
 // Lets go of L2 tables that map nothing, and of the end of the file that is free then.
 io::Task<Result<void>> Qcow2::drop_tables(uint64_t first_l1_entry) {
   PLATTER_CO_TRY(co_await settle());
+  co_await image_.file->pass(block::DebugEvent::kL1ShrinkWriteTable);
+  co_await image_.file->pass(block::DebugEvent::kL1ShrinkFreeL2Clusters);
   {
     auto lock = co_await image_.allocation.lock();
     mapping_.drop_tables(first_l1_entry);

@@ -28,7 +28,8 @@ void SliceWords::copy_from(std::span<const uint8_t> bytes) const {
   }
 }
 
-TableCache::TableCache(Config config) : slice_bytes_(config.slice_bytes) {
+TableCache::TableCache(Config config)
+    : slice_bytes_(config.slice_bytes), load_event_(config.load_event) {
   PLATTER_ASSERT(slice_bytes_ >= 512 && (slice_bytes_ & (slice_bytes_ - 1)) == 0);
   const uint64_t wanted = std::min(config.budget_bytes / slice_bytes_, config.slice_count);
   const uint64_t slots = std::max<uint64_t>(wanted, 2);
@@ -168,6 +169,7 @@ io::Task<Result<TableCache::Pin>> TableCache::acquire(uint64_t key, block::Child
   if (host_offset == kReadsZero) {
     staging.view().fill_zero();
   } else {
+    co_await file->pass(load_event_);
     PLATTER_CO_TRY(co_await read_padded(*file, host_offset, staging.view()));
   }
   co_return insert(key, staging.span());

@@ -66,6 +66,7 @@ class TableCache {
     uint64_t slice_bytes = 4096;  // power of two, at least 512
     uint64_t budget_bytes = 1 << 20;
     uint64_t slice_count = UINT64_MAX;  // how many slices the tables have in all
+    block::DebugEvent load_event = block::DebugEvent::kL2Load;  // what reading a slice passes
   };
 
   explicit TableCache(Config config);
@@ -171,6 +172,7 @@ class TableCache {
   void update_pressure_locked();
 
   uint64_t slice_bytes_;
+  block::DebugEvent load_event_;
   size_t ways_;
   size_t sets_;
   bool direct_;

@@ -7,6 +7,9 @@
 #include "format/qcow2/plan.h"
 
 namespace platter::format::qcow2 {
+
+using block::DebugEvent;
+
 namespace {
 
 // The most that one allocation takes.
@@ -32,7 +35,8 @@ io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
   if (write_prepared_.load(std::memory_order_acquire) &&
       !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
     auto run = mapping_.try_lookup(offset, buffers.size());
-    if (run && run->length == buffers.size() && in_place(*run)) [[likely]] {
+    if (run && run->length == buffers.size() && in_place(*run) && !image_.file->has_debug_points())
+        [[likely]] {
       return image_.file->write(run->host_offset, buffers);
     }
   }
@@ -52,6 +56,7 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
     PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, left));
     if (in_place(run)) {
       PLATTER_CO_TRY(check_writable());
+      co_await image_.file->pass(DebugEvent::kWriteAio);
       PLATTER_CO_TRY(co_await image_.file->write(run.host_offset, buffers.sub(done, run.length)));
       done += run.length;
     } else {
@@ -167,7 +172,10 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   const bool keep_head = head == 0 || (plan.head_zero && plan.run.fresh);
   const bool keep_tail = tail == 0 || (plan.tail_zero && plan.run.fresh);
   block::Child& file = *image_.file;
-  if (keep_head && keep_tail) co_return co_await file.write(plan.run.offset + head, buffers);
+  if (keep_head && keep_tail) {
+    co_await file.pass(DebugEvent::kWriteAio);
+    co_return co_await file.write(plan.run.offset + head, buffers);
+  }
 
   const bool zero_head = !keep_head && plan.head_zero && head > kMaxWrittenZeroes;
   const bool zero_tail = !keep_tail && plan.tail_zero && tail > kMaxWrittenZeroes;
@@ -181,6 +189,7 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   io::AlignedBuffer old((write_head ? head : 0) + gap + (write_tail ? tail : 0));
   const io::BufferList old_head = write_head ? old.view(0, head) : io::BufferList();
   const io::BufferList old_tail = write_tail ? old.view(old.size() - tail, tail) : io::BufferList();
+  if (read_head || read_tail) co_await file.pass(DebugEvent::kCowRead);
   if (read_all) {
     PLATTER_CO_TRY(co_await read_slow(start, old.view()));
   } else {
@@ -196,6 +205,9 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
     for (auto& result : co_await io::when_all(std::move(reads))) PLATTER_CO_TRY(std::move(result));
   }
 
+  if (zero_head || zero_tail) co_await file.pass(DebugEvent::kClusterAllocSpace);
+  if (write_head || write_tail) co_await file.pass(DebugEvent::kCowWrite);
+  co_await file.pass(DebugEvent::kWriteAio);
   std::vector<iovec> pieces;
   pieces.reserve(buffers.piece_count() + 2);
   const auto add = [&pieces](std::span<uint8_t> bytes) {

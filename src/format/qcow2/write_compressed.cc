@@ -168,6 +168,7 @@ io::Task<Result<void>> Qcow2::place_run(CompressedWrite& write, size_t begin, si
 io::Task<Result<void>> Qcow2::write_placed(CompressedWrite& write) {
   const uint64_t cluster_size = image_.geometry.cluster_size();
   compressed_written_.store(true, std::memory_order_relaxed);
+  co_await image_.file->pass(block::DebugEvent::kWriteCompressed);
   std::vector<iovec> pieces;
   pieces.reserve(write.streams.size());
   std::vector<io::Task<Result<void>>> writes;

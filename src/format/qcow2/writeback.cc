@@ -97,6 +97,19 @@ io::Task<Result<void>> WriteBack::write_steps(Round& round) {
   co_return co_await image_.file->flush();
 }
 
+// The points that the writes of a step pass.
+std::vector<block::DebugEvent> WriteBack::events_of(const Round& round, WriteStep step) const {
+  using block::DebugEvent;
+  if (!image_.file->has_debug_points()) return {};
+  if (step == WriteStep::kRefcountBlocks)
+    return {DebugEvent::kRefblockUpdate, DebugEvent::kRefblockUpdatePart};
+  if (step == WriteStep::kRefcountTable) return {DebugEvent::kReftableUpdate};
+  std::vector<DebugEvent> events;
+  if (!round.l2_slices.empty()) events.push_back(DebugEvent::kL2Update);
+  if (!round.l1.empty()) events.push_back(DebugEvent::kL1Update);
+  return events;
+}
+
 // Sorted by offset; neighbours in the file become one write.
 io::Task<Result<void>> WriteBack::write_step(Round& round, WriteStep step) {
   auto& writes = step == WriteStep::kRefcountBlocks  ? round.refcount_blocks
@@ -111,6 +124,7 @@ io::Task<Result<void>> WriteBack::write_step(Round& round, WriteStep step) {
   for (const StagedWrite& write : sorted)
     pieces.push_back({round.staging.data() + write.position, write.length});
 
+  for (const auto event : events_of(round, step)) co_await image_.file->pass(event);
   size_t next = 0;
   while (next < sorted.size()) {
     std::vector<io::Task<Result<void>>> batch;

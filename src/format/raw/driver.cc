@@ -63,11 +63,13 @@ class RawDriver final : public Driver, public Resizable {
   }
 
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override {
+    if (file_.has_debug_points()) [[unlikely]]
+      return read_at_point(offset, buffers);
     return file_.read(offset_ + offset, buffers);
   }
   io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags) override {
-    if (guarded_ && offset < kSectorBytes) [[unlikely]]
-      return write_guarded(offset, buffers, flags);
+    if ((guarded_ && offset < kSectorBytes) || file_.has_debug_points()) [[unlikely]]
+      return write_slow(offset, buffers, flags);
     return file_.write(offset_ + offset, buffers, flags);
   }
   io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags) override {
@@ -99,9 +101,18 @@ class RawDriver final : public Driver, public Resizable {
   }
 
  private:
+  io::Task<Result<void>> read_at_point(uint64_t offset, io::BufferList buffers) {
+    co_await file_.pass(DebugEvent::kReadAio);
+    co_return co_await file_.read(offset_ + offset, buffers);
+  }
+  io::Task<Result<void>> write_slow(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
+    if (guarded_ && offset < kSectorBytes) PLATTER_CO_TRY(co_await check_header(offset, buffers));
+    co_await file_.pass(DebugEvent::kWriteAio);
+    co_return co_await file_.write(offset_ + offset, buffers, flags);
+  }
   // The format of this image was guessed. Were its first sector to become another format's header,
   // the next guess would hand the file over to whoever wrote it.
-  io::Task<Result<void>> write_guarded(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
+  io::Task<Result<void>> check_header(uint64_t offset, io::BufferList buffers) {
     uint8_t head[kProbeBytes] = {};
     const size_t head_size = std::min<uint64_t>(size(), sizeof head);
     const size_t covered = std::min<size_t>(buffers.size(), head_size - offset);
@@ -114,7 +125,7 @@ class RawDriver final : public Driver, public Resizable {
                                         "format was probed as raw; name it to lift this",
                                         node_.filename(), found.name));
     }
-    co_return co_await file_.write(offset_ + offset, buffers, flags);
+    co_return Result<void>();
   }
 
   Child& file_;

@@ -106,7 +106,7 @@ bool run_reopen(Shell& shell, const std::vector<std::string>& line) {
     return shell.fail_error(Error(EINVAL, "Only one -r/-w option may be given"));
   if (!words->operands().empty()) return shell.fail_usage(kReopen);
   OpenSettings settings = shell.image()->settings();
-  if (auto changed = change_settings(shell.image()->node(), *words, settings); !changed)
+  if (auto changed = change_settings(shell.image()->node().skip_filters(), *words, settings); !changed)
     return shell.fail_error(changed.error());
   if (settings.snapshot) {
     return shell.fail_error(

@@ -5,8 +5,10 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 
 #include "base/try.h"
+#include "block/filename.h"
 #include "fmt/format.h"
 
 namespace platter::tool::io_shell {
@@ -26,6 +28,21 @@ bool says_on(const base::OptionValue& value) {
   return text != nullptr && *text == "on";
 }
 
+// Puts the filter above what the request describes.
+Result<void> add_copy_on_read(block::OpenRequest& request) {
+  if (request.filename.starts_with(block::kJsonPrefix)) {
+    PLATTER_ASSIGN(const auto described,
+                   base::Options::from_json_text(
+                       std::string_view(request.filename).substr(block::kJsonPrefix.size())));
+    request.options.merge_defaults(described);
+    request.filename.clear();
+  }
+  const base::Options below = std::exchange(request.options, {});
+  request.options.set("driver", std::string("copy-on-read"));
+  for (const auto& [key, value] : below.entries()) request.options.set("file." + key, value);
+  return {};
+}
+
 Result<block::OpenRequest> make_request(const Session& session, const OpenSettings& settings) {
   block::OpenRequest request;
   request.options = settings.options;
@@ -41,6 +58,7 @@ Result<block::OpenRequest> make_request(const Session& session, const OpenSettin
     return fail(EINVAL, "--force-share/-U conflicts with image options");
   }
   if (!settings.aio.empty()) request.options.set("file.aio", settings.aio);
+  if (settings.copy_on_read && !settings.snapshot) PLATTER_TRY(add_copy_on_read(request));
   request.flags.read_only = !settings.writable || settings.snapshot;
   request.cache = settings.cache;
   request.force_share = settings.force_share;
@@ -95,6 +113,7 @@ io::Task<Result<std::unique_ptr<block::Backend>>> make_overlay(Session& session,
   request.options.set("file.driver", std::string("file"));
   request.options.set("file.filename", path);
   request.options.set("backing", base.node().name());
+  if (settings.copy_on_read) PLATTER_CO_TRY(add_copy_on_read(request));
   request.flags.read_only = !settings.writable;
   request.cache = {.no_flush = true};
   request.discard_unmap = settings.unmap;
@@ -156,7 +175,6 @@ io::Task<Result<std::unique_ptr<OpenImage>>> OpenImage::open(Session& session,
   if (settings.copy_on_read && !settings.writable) {
     co_return fail(EINVAL, "Can't use copy-on-read on read-only device");
   }
-  if (settings.copy_on_read) co_return fail(ENOTSUP, "Copy-on-read is not supported");
   PLATTER_CO_ASSIGN(auto backend, co_await open_backend(session, std::move(request)));
   if (settings.snapshot) {
     PLATTER_CO_ASSIGN(backend, co_await open_overlay(session, settings, std::move(backend)));

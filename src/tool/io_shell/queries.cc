@@ -21,7 +21,7 @@ bool run_length(Shell& shell, const std::vector<std::string>&) {
 }
 
 bool run_info(Shell& shell, const std::vector<std::string>&) {
-  block::Node& node = shell.image()->node();
+  block::Node& node = shell.image()->node().skip_filters();
   auto info = node.driver().info();
   if (!info) return shell.fail_error(info.error());
   std::string out =

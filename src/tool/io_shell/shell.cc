@@ -62,6 +62,7 @@ bool Shell::open(const OpenSettings& settings) {
 }
 
 bool Shell::close() {
+  if (image_ != nullptr) release_breakpoints(image_->node());
   wait_for_started();
   if (image_ == nullptr) return true;
   auto closed = wait(image_->close());

@@ -58,6 +58,7 @@ class Shell {
   // On one of the reactors, beside what follows.
   void start(io::Task<void> task);
   void wait_for_started();
+  uint64_t started() const { return started_->inside(); }
 
   // ---- Speaking
   void print(std::string_view text);  // any thread
@@ -82,5 +83,8 @@ class Shell {
   bool quit_ = false;
   bool failed_ = false;
 };
+
+// Lets go every request that a breakpoint below `top` holds.
+void release_breakpoints(block::Node& top);
 
 }  // namespace platter::tool::io_shell
