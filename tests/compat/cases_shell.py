@@ -103,15 +103,17 @@ scripts("without an image", "",
 
 # ---- Standard input
 
+PROMPTS = {"rules": RULES + ("prompts",)}
+
 for number, script in enumerate(
         ("", "length\n", "length", "\n\nlength\nfoo\nlength\n", "foo\nlength\n", "quit\nlength\n",
-         "length\nquit\n", "q", "aio_read 0 512\naio_flush\nquit\n", "read 0 512; length\n",
+         "length\nquit\n", "q", ("aio_read 0 512\naio_flush\nquit\n", PROMPTS), "read 0 512; length\n",
          "#length\n", "length\r\n", "   length   \n", "read -v 0 16\nwrite -P 3 0 16\nread -v 0 16\n",
          "close\nlength\nopen -o driver=raw hole.img\nlength\nclose\n",
-         "help length\n?\n", "aio_write -P 9 0 64k\naio_flush\nread -P 9 0 64k\n", ("write 0 " + "1" * 5000, LONG_LINE)), 1):
+         "help length\n?\n", ("aio_write -P 9 0 64k\naio_flush\nread -P 9 0 64k\n", PROMPTS), ("write 0 " + "1" * 5000, LONG_LINE)), 1):
     script, fields = (script, {}) if isinstance(script, str) else script
-    CASES.append(Case(f"standard input/{number}", "-f raw raw.img", rules=RULES, script=script,
-                      needs=("hole.img",), **fields))
+    CASES.append(Case(f"standard input/{number}", "-f raw raw.img", script=script,
+                      needs=("hole.img",), **{"rules": RULES, **fields}))
 
 # ---- Numbers
 

@@ -52,6 +52,9 @@ RULES = {
         # -r of later versions, for registered memory: accepted, and so in the line
         (re.compile(r"(\[-(?:abCq|Cq|bcCfnq|Cfq|Ciq|Cfiq))r"), r"\1"),
     ],
+    "prompts": [  # a request that runs beside the prompt may end before it or after it
+        (re.compile(r"qemu-io> "), ""),
+    ],
     "node": [  # names that were made up
         (re.compile(r"#block\d+"), "#block"),
     ],
@@ -111,7 +114,8 @@ def run_side(case, program, directory, store, available):
     if case.lock:
         holder = LockHolder(directory, case.lock, case.lock_writing)
     try:
-        ended = subprocess.run([program, *words_of(case)], cwd=directory, input=(case.script or "").encode(),
+        # By its bare name: some messages begin with whatever name the program was called by.
+        ended = subprocess.run([pathlib.Path(program).name, *words_of(case)], executable=shutil.which(program), cwd=directory, input=(case.script or "").encode(),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT_S,
                                env={**os.environ, "LC_ALL": "C", "TZ": "UTC"})
     except subprocess.TimeoutExpired:
