@@ -53,12 +53,14 @@ class SandboxTest(unittest.TestCase):
                 path = self.directory / "image"
                 path.write_bytes(image.content)
                 calls = self.traced(path)
-                opened = [call for call in calls if OPENS.match(call[0])]
+                sanitized = is_sanitized(PLATTER)
+                # A thread sanitizer starts its own thread anew in a process that was forked.
+                opened = [(name, rest) for name, rest in calls if OPENS.match(name)
+                          and not (sanitized and name == "clone3" and "CLONE_THREAD" in rest)]
                 self.assertEqual(opened, [])
                 locked = next(i for i, (name, rest) in enumerate(calls) if name == "prctl" and "PR_SET_SECCOMP" in rest)
                 before = calls[:locked]
                 self.assertTrue(any(name == "prctl" and "NO_NEW_PRIVS" in rest for name, rest in before))
-                sanitized = is_sanitized(PLATTER)
                 for limit in ("CPU", "FSIZE", "CORE", "NPROC") + (() if sanitized else ("NOFILE", "AS", "DATA")):
                     self.assertTrue(any(f"RLIMIT_{limit}, {{" in rest for _, rest in before), limit)
                 # Nothing of the image is read before the door is shut.
