@@ -3,6 +3,7 @@
 #include "block/registry.h"
 #include "filter/blkdebug/driver_type.h"
 #include "filter/copy_on_read/driver_type.h"
+#include "format/luks/driver_type.h"
 #include "format/qcow2/driver_type.h"
 #include "format/raw/driver_type.h"
 #include "protocol/file/driver_type.h"
@@ -13,6 +14,7 @@ namespace platter::block {
 
 DriverRegistry DriverRegistry::builtin() {
   return DriverRegistry({
+      &format::kLuks,
       &format::kQcow2,
       &format::kRaw,
       &filter::kBlkdebug,

@@ -317,6 +317,8 @@ class OpenContext {
   // `filename`: what is opened where there are no such options either.
   virtual io::Task<Result<Child*>> open_child(std::string_view name, ChildRoles roles,
                                               std::string filename = {}) = 0;
+  // Whether the options say anything of the child `name`: for one that need not be there.
+  virtual bool names_child(std::string_view name) const = 0;
   // Takes the options below "<prefix>.": a list, which a table cannot describe. What is not taken
   // is refused as unknown.
   virtual base::Options take_options(std::string_view prefix) = 0;

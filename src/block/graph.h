@@ -20,6 +20,7 @@
 namespace platter::block {
 
 class DriverRegistry;  // block/registry.h
+class SecretSource;    // block/secret_source.h
 
 struct CacheMode {
   bool direct = false;
@@ -53,6 +54,7 @@ class Graph {
     const DriverRegistry& registry;
     io::FileSystem& files;
     base::Log& log;
+    const SecretSource* secrets = nullptr;  // null: there are none
   };
   explicit Graph(Environment environment);
   ~Graph();  // every backend is closed (asserted)

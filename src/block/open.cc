@@ -102,6 +102,7 @@ class Opener final : public OpenContext {
                                       std::string filename) override {
     return open_named_child(std::string(name), roles, std::move(filename));
   }
+  bool names_child(std::string_view name) const override { return has_child_options(name); }
   base::Options take_options(std::string_view prefix) override {
     return request_.options.take_subtree(prefix);
   }

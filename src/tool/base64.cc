@@ -13,8 +13,9 @@ constexpr std::string_view kDigits =
 
 }  // namespace
 
-Result<std::string> decode_base64(std::string_view text) {
-  std::string bytes;
+Result<base::SecretBytes> decode_base64(std::string_view text) {
+  base::SecretBytes bytes(text.size());  // more than enough
+  size_t size = 0;
   uint32_t bits = 0;
   unsigned count = 0;
   bool padded = false;
@@ -29,9 +30,9 @@ Result<std::string> decode_base64(std::string_view text) {
     count += 6;
     if (count < 8) continue;
     count -= 8;
-    bytes += static_cast<char>(bits >> count & 0xff);
+    bytes.data()[size++] = static_cast<uint8_t>(bits >> count & 0xff);
   }
-  return bytes;
+  return base::SecretBytes::copy_of(bytes.span().first(size));
 }
 
 }  // namespace platter::tool

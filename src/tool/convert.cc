@@ -77,6 +77,7 @@ class Conversion {
   const bool progress_wanted_;
   std::vector<std::unique_ptr<block::Backend>> sources_;
   std::unique_ptr<block::Backend> target_;
+  base::Options target_secrets_;
   uint64_t size_ = 0;  // of the sources together
   bool created_ = false;
   io::CancelSource interrupted_;
@@ -169,6 +170,9 @@ Result<void> Conversion::check_compression(const block::DriverType* format,
 
 io::Task<Result<void>> Conversion::create_target() {
   PLATTER_CO_ASSIGN(auto options, creation_options());
+  // What the target is created with opens it.
+  for (const auto& [name, value] : options.entries())
+    if (name.ends_with("key-secret")) target_secrets_.set(name, value);
   HalfMadeFile half_made(session_, arguments_.target);
   auto made = co_await session_.graph().create({.filename = arguments_.target,
                                                 .format = arguments_.target_format,
@@ -190,6 +194,7 @@ io::Task<Result<void>> Conversion::open_target() {
                               .format = as_options ? "" : arguments_.target_format,
                               .flags = {.read_only = false},
                               .cache = arguments_.target_cache,
+                              .options = target_secrets_,
                               .discard_unmap = arguments_.sparse_size != 0,
                               .needed = block::Permission::kConsistentRead |
                                         block::Permission::kWrite | block::Permission::kResize}));

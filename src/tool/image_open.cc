@@ -27,10 +27,12 @@ Result<block::OpenRequest> make_request(const Session& session, const ImageArgum
     }
     request.filename = image.name;
     request.format = image.format;
+    request.options = image.options;
     return request;
   }
   request.description = image.name;
   PLATTER_ASSIGN(request.options, base::Options::from_key_values(image.name, "file"));
+  request.options.merge_defaults(image.options);
   const auto* given = request.options.find(kForceShareKey);
   if (image.force_share && given != nullptr && !says_on(*given)) {
     return fail(EINVAL, "--force-share/-U conflicts with image options");

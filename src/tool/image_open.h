@@ -18,6 +18,7 @@ struct ImageArgument {
   bool force_share = false;
   block::OpenFlags flags;
   block::CacheMode cache;
+  base::Options options = {};  // beside those of an option string
   bool discard_unmap = false;  // discards, and zeroing that may deallocate, reach the file
   block::Permissions needed = block::Permission::kConsistentRead;
   block::Permissions shared = block::kAllPermissions;

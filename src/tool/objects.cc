@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <fstream>
 #include <optional>
 #include <sstream>
 
 #include "base/options.h"
 #include "base/try.h"
+#include "crypto/block_cipher.h"
 #include "tool/base64.h"
 
 namespace platter::tool {
@@ -123,10 +125,17 @@ struct SecretProperties {
   std::optional<std::string> file;
   bool base64 = false;
   std::optional<std::string> key_id;
+  std::optional<std::string> iv;
+
+  SecretProperties() = default;
+  SecretProperties(const SecretProperties&) = delete;
+  SecretProperties& operator=(const SecretProperties&) = delete;
+  ~SecretProperties() {
+    if (data) explicit_bzero(data->data(), data->size());
+  }
 };
 
-Result<SecretProperties> take_secret(Properties& properties) {
-  SecretProperties secret;
+Result<void> take_secret(Properties& properties, SecretProperties& secret) {
   secret.data = properties.take("data");
   secret.file = properties.take("file");
   const std::string format = properties.take("format").value_or("raw");
@@ -135,47 +144,77 @@ Result<SecretProperties> take_secret(Properties& properties) {
   }
   secret.base64 = format == "base64";
   secret.key_id = properties.take("keyid");
-  properties.take("iv");
-  return secret;
+  secret.iv = properties.take("iv");
+  return {};
 }
 
-Result<std::string> read_secret_file(const std::string& path) {
+Result<base::SecretBytes> read_secret_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
+  file.rdbuf()->pubsetbuf(nullptr, 0);
   if (!file) {
     const int code = errno;
     return fail(code, fmt::format("Unable to read {}: Failed to open file “{}”: {}", path, path,
                                   Error::from_errno(code).message()));
   }
-  std::string bytes(kMaxSecretFileBytes + 1, '\0');
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  base::SecretBytes buffer(kMaxSecretFileBytes + 1);
+  file.read(reinterpret_cast<char*>(buffer.data()), static_cast<std::streamsize>(buffer.size()));
   if (file.bad()) return fail(EIO, fmt::format("Unable to read {}", path));
-  bytes.resize(static_cast<size_t>(file.gcount()));
-  if (bytes.size() > kMaxSecretFileBytes) {
+  const auto size = static_cast<size_t>(file.gcount());
+  if (size > kMaxSecretFileBytes) {
     return fail(EFBIG, fmt::format("Unable to read {}: a secret has at most {} bytes", path,
                                    kMaxSecretFileBytes));
   }
-  return bytes;
+  return base::SecretBytes::copy_of(buffer.span().first(size));
 }
 
-Result<std::unique_ptr<Secret>> make_secret(const Objects& objects,
-                                            const SecretProperties& properties) {
+// A secret that another one encrypts: AES-256 in CBC mode, padded as PKCS #7 says.
+Result<base::SecretBytes> decrypt_secret(const base::SecretBytes& key,
+                                         const std::optional<std::string>& iv_text,
+                                         base::SecretBytes secret) {
+  constexpr auto kAlgorithm = crypto::CipherAlgorithm::kAes256;
+  const size_t block = crypto::block_bytes(kAlgorithm);
+  if (!iv_text) return fail(EINVAL, "IV is required to decrypt secret");
+  PLATTER_ASSIGN(const auto iv, decode_base64(*iv_text));
+  if (iv.size() != block) {
+    return fail(EINVAL, fmt::format("IV should be {} bytes in length not {}", block, iv.size()));
+  }
+  if (key.size() != crypto::cipher_key_bytes(kAlgorithm)) {
+    return fail(EINVAL, fmt::format("Key should be {} bytes in length",
+                                    crypto::cipher_key_bytes(kAlgorithm)));
+  }
+  if (secret.empty() || secret.size() % block != 0) {
+    return fail(EINVAL, fmt::format("An encrypted secret has a multiple of {} bytes, not {}", block,
+                                    secret.size()));
+  }
+  PLATTER_ASSIGN(const auto cipher,
+                 crypto::make_block_cipher(kAlgorithm, crypto::CipherMode::kCbc, key.span()));
+  cipher->decrypt(iv.data(), secret.data(), secret.data(), secret.size());
+  const size_t padding = secret.span().back();
+  if (padding == 0 || padding > block || padding > secret.size()) {
+    return fail(
+        EINVAL,
+        fmt::format("Incorrect number of padding bytes ({}) found on decrypted data", padding));
+  }
+  return base::SecretBytes::copy_of(secret.span().first(secret.size() - padding));
+}
+
+Result<base::SecretBytes> make_secret(const Objects& objects, const SecretProperties& properties) {
   if (properties.data && properties.file)
     return fail(EINVAL, "'file' and 'data' are mutually exclusive");
   if (!properties.data && !properties.file)
     return fail(EINVAL, "Either 'file' or 'data' must be provided");
-  std::string bytes = properties.data.value_or("");
+  base::SecretBytes bytes;
   if (properties.file) {
     PLATTER_ASSIGN(bytes, read_secret_file(*properties.file));
-  }
-  if (properties.key_id) {
-    if (objects.secret(*properties.key_id) == nullptr)
-      return fail(ENOENT, fmt::format("No secret with id '{}'", *properties.key_id));
-    return fail(ENOTSUP, "Secrets that are encrypted with another one (keyid) are not supported");
+  } else {
+    bytes = base::SecretBytes::copy_of(*properties.data);
   }
   if (properties.base64) {
-    PLATTER_ASSIGN(bytes, decode_base64(bytes));
+    PLATTER_ASSIGN(bytes, decode_base64(bytes.view()));
   }
-  return std::make_unique<Secret>(std::move(bytes));
+  if (!properties.key_id) return bytes;
+  PLATTER_ASSIGN(const auto key, objects.secret(*properties.key_id));
+  return decrypt_secret(key, properties.iv, std::move(bytes));
 }
 
 // ---- throttle-group
@@ -267,8 +306,6 @@ Result<IoThread> take_io_thread(Properties& properties) {
 
 }  // namespace
 
-Secret::~Secret() { explicit_bzero(bytes_.data(), bytes_.size()); }
-
 Result<void> Objects::add(std::string_view definition) {
   PLATTER_ASSIGN(auto properties, Properties::parse(definition));
   const auto type = properties.take("qom-type");
@@ -281,7 +318,7 @@ Result<void> Objects::add(std::string_view definition) {
   SecretProperties secret;
   Object object = IoThread{};
   if (*type == "secret") {
-    PLATTER_ASSIGN(secret, take_secret(properties));
+    PLATTER_TRY(take_secret(properties, secret));
   } else if (*type == "throttle-group") {
     PLATTER_ASSIGN(object, take_throttle_group(properties));
   } else {
@@ -303,11 +340,13 @@ Result<void> Objects::add(std::string_view definition) {
   return {};
 }
 
-const Secret* Objects::secret(std::string_view id) const {
+Result<base::SecretBytes> Objects::secret(std::string_view id) const {
   const auto found = objects_.find(id);
-  if (found == objects_.end()) return nullptr;
-  const auto* secret = std::get_if<std::unique_ptr<Secret>>(&found->second);
-  return secret == nullptr ? nullptr : secret->get();
+  if (found == objects_.end()) return std::unexpected(block::no_such_secret(id));
+  const auto* secret = std::get_if<base::SecretBytes>(&found->second);
+  if (secret == nullptr)
+    return fail(EINVAL, fmt::format("Object with id '{}' is not a secret", id));
+  return base::SecretBytes::copy_of(secret->span());
 }
 
 const ThrottleGroup* Objects::throttle_group(std::string_view id) const {

@@ -12,22 +12,11 @@
 #include <variant>
 #include <vector>
 
+#include "base/secret_bytes.h"
+#include "block/secret_source.h"
 #include "platter/error.h"
 
 namespace platter::tool {
-
-// Bytes that must not be shown: a passphrase or a key. Overwritten when it goes.
-class Secret {
- public:
-  explicit Secret(std::string bytes) : bytes_(std::move(bytes)) {}
-  ~Secret();
-  Secret(const Secret&) = delete;
-  Secret& operator=(const Secret&) = delete;
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
 
 // One limit of a throttle group; 0: none.
 struct ThrottleBucket {
@@ -49,18 +38,18 @@ struct IoThread {
   uint64_t max_batch = 0;  // 0: chosen
 };
 
-class Objects {
+class Objects final : public block::SecretSource {
  public:
   // "TYPE,id=ID,...", or the same as a JSON object. An error leaves nothing behind.
   Result<void> add(std::string_view definition);
 
+  Result<base::SecretBytes> secret(std::string_view id) const override;
   // By id; null: there is none of that type.
-  const Secret* secret(std::string_view id) const;
   const ThrottleGroup* throttle_group(std::string_view id) const;
   const IoThread* io_thread(std::string_view id) const;
 
  private:
-  using Object = std::variant<std::unique_ptr<Secret>, ThrottleGroup, IoThread>;
+  using Object = std::variant<base::SecretBytes, ThrottleGroup, IoThread>;
   std::map<std::string, Object, std::less<>> objects_;
 };
 

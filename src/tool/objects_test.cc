@@ -17,10 +17,10 @@ TEST(Objects, KeepsSecretsById) {
   Objects objects;
   ASSERT_TRUE(objects.add("secret,id=a,data=hunter,,2"));
   ASSERT_TRUE(objects.add("{'qom-type': 'secret', 'id': 'b', 'data': 'x'}"));
-  ASSERT_NE(objects.secret("a"), nullptr);
-  EXPECT_EQ(objects.secret("a")->bytes(), "hunter,2");
-  EXPECT_EQ(objects.secret("b")->bytes(), "x");
-  EXPECT_EQ(objects.secret("c"), nullptr);
+  ASSERT_TRUE(objects.secret("a"));
+  EXPECT_EQ(objects.secret("a")->view(), "hunter,2");
+  EXPECT_EQ(objects.secret("b")->view(), "x");
+  EXPECT_EQ(objects.secret("c").error().message(), "No secret with id 'c'");
   EXPECT_EQ(objects.throttle_group("a"), nullptr);
 }
 
@@ -29,9 +29,9 @@ TEST(Objects, DecodesBase64WithAndWithoutPadding) {
   ASSERT_TRUE(objects.add("secret,id=a,format=base64,data=aHVudGVyMg=="));
   ASSERT_TRUE(objects.add("secret,id=b,format=base64,data=aHVu\ndGVy"));
   ASSERT_TRUE(objects.add("secret,id=c,format=base64,data=aHVudGVyMg"));
-  EXPECT_EQ(objects.secret("a")->bytes(), "hunter2");
-  EXPECT_EQ(objects.secret("b")->bytes(), "hunter");
-  EXPECT_EQ(objects.secret("c")->bytes(), "hunter2");
+  EXPECT_EQ(objects.secret("a")->view(), "hunter2");
+  EXPECT_EQ(objects.secret("b")->view(), "hunter");
+  EXPECT_EQ(objects.secret("c")->view(), "hunter2");
   EXPECT_EQ(error_of("secret,id=d,format=base64,data=a!b="),
             "Base64 data contains invalid characters");
   EXPECT_EQ(error_of("secret,id=d,format=base64,data=aHVu=ZGVy"),
@@ -43,7 +43,7 @@ TEST(Objects, ReadsSecretsFromFiles) {
   std::ofstream(path, std::ios::binary) << std::string("a\0b\n", 4);
   Objects objects;
   ASSERT_TRUE(objects.add("secret,id=a,file=" + path));
-  EXPECT_EQ(objects.secret("a")->bytes(), std::string("a\0b\n", 4));
+  EXPECT_EQ(objects.secret("a")->view(), std::string("a\0b\n", 4));
 }
 
 TEST(Objects, RefusesWhatIsNoObject) {
@@ -61,7 +61,7 @@ TEST(Objects, AnIdIsTakenOnce) {
   Objects objects;
   ASSERT_TRUE(objects.add("secret,id=a,data=x"));
   EXPECT_FALSE(objects.add("throttle-group,id=a"));
-  EXPECT_EQ(objects.secret("a")->bytes(), "x");
+  EXPECT_EQ(objects.secret("a")->view(), "x");
 }
 
 TEST(Objects, ThrottleLimitsFitTogether) {

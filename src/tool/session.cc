@@ -70,8 +70,11 @@ Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation) {
     PLATTER_ASSIGN(options.engine, parse_engine(*engine));
   }
   PLATTER_ASSIGN(session->reactors_, io::ReactorGroup::start(options));
-  session->graph_ = std::make_unique<block::Graph>(block::Graph::Environment{
-      .registry = session->registry_, .files = io::system_files(), .log = session->log_});
+  session->graph_ =
+      std::make_unique<block::Graph>(block::Graph::Environment{.registry = session->registry_,
+                                                               .files = io::system_files(),
+                                                               .log = session->log_,
+                                                               .secrets = &invocation.objects});
   return session;
 }
 
