@@ -9,6 +9,9 @@ import sys
 import tempfile
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import peers  # noqa: E402
+
 PLATTER = None
 
 # Format, creation options, size.
@@ -84,7 +87,7 @@ class SaneTest(unittest.TestCase):
         for form, options, name in (("luks", "key-secret=s,iter-time=100", "luks1"),
                                     ("qcow2", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100", "luks")):
             path = self.directory / f"locked.{form}"
-            subprocess.run(["qemu-img", "create", "-q", *secret, "-f", form, "-o", options, path, "1M"], check=True)
+            peers.qemu_img_create_encrypted(*secret, "-f", form, "-o", options, path, "1M")
             found = self.run_json(PLATTER, "inspect", "--output=json", path)
             self.assertEqual((found["format"], found["encryption"], found["virtual-size"]), (form, name, 1 << 20))
             self.assertTrue(found["accepted"])

@@ -7,6 +7,7 @@
 #include "base/try.h"
 #include "fmt/format.h"
 #include "io/simulation.h"
+#include "powercut/aim.h"
 #include "powercut/image_session.h"
 #include "workload/outside.h"
 #include "workload/random.h"
@@ -18,14 +19,32 @@ using workload::Random;
 namespace {
 
 constexpr uint64_t kMaxImageSize = uint64_t{2} << 20;
+constexpr uint64_t kCrowdedSize = uint64_t{1920} << 10;
 constexpr uint32_t kMaxClusterSize = uint32_t{256} << 10;
 constexpr uint64_t kMaxSteps = 4000;
+// Of 512-byte clusters with 64-bit counts a refcount table of one cluster counts 2 MiB of file. So
+// much, preallocated, leaves it little room.
+constexpr uint64_t kBrimSize = uint64_t{1980} << 10;
+constexpr uint64_t kBrimSpread = uint64_t{6} << 10;
+// The point may be passed many times before the one that counts, and be passed late or never.
+constexpr uint64_t kMaxPasses = 12;
+constexpr uint64_t kMaxStepsAfterAim = 60;
+constexpr uint64_t kMaxStepsToAim = 20000;
+
+// Which happens once in an image's life.
+bool aims_at_table_growth(const CrashPlan& plan) {
+  return plan.at == block::DebugEvent::kRefblockAllocWriteTable ||
+         plan.at == block::DebugEvent::kRefblockAllocSwitchTable;
+}
 
 struct Run {
   CrashPlan plan;
   Random random;
   ImageSession session;
   unsigned cuts = 0;
+  unsigned hits = 0;
+
+  bool aims() const { return plan.at.has_value() || plan.at_resize; }
 };
 
 void enter(Run& run, io::Simulation& simulation) {
@@ -98,12 +117,31 @@ VoidTask one_life(Run& run, io::Simulation& simulation) {
   co_return result;
 }
 
+// Works until the power is cut.
+Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
+  if (!run.aims()) {
+    simulation.cut_power_after(1 + run.random.log_uniform(kMaxSteps));
+    return simulation.run(run.session.guarded(one_life(run, simulation)));
+  }
+  simulation.cut_power_after(kMaxStepsToAim);
+  const uint64_t steps = 1 + run.random.log_uniform(kMaxStepsAfterAim);
+  const uint64_t passes = aims_at_table_growth(run.plan) ? 0 : run.random.log_uniform(kMaxPasses);
+  Aim aim = {.event = run.plan.at, .passes = passes, .hit = [&] {
+               ++run.hits;
+               simulation.cut_power_after(steps);
+             }};
+  AimGuard guard(aim);
+  run.session.set_aim(&aim);
+  auto life = simulation.run(run.session.guarded(one_life(run, simulation)));
+  run.session.set_aim(nullptr);
+  return life;
+}
+
 Result<void> rounds(Run& run) {
   auto simulation = boot(run, {});
   PLATTER_TRY(simulation->run(run.session.guarded(run.session.create())));
   for (unsigned round = 0; round < run.plan.rounds; ++round) {
-    simulation->cut_power_after(1 + run.random.log_uniform(kMaxSteps));
-    Result<void> life = simulation->run(run.session.guarded(one_life(run, *simulation)));
+    Result<void> life = life_to_cut(run, *simulation);
     if (!simulation->power_is_cut()) {
       return fail(EIO, fmt::format("round {}: before the cut: {}", round,
                                    life ? "ended early" : life.error().message()));
@@ -128,6 +166,27 @@ Result<void> rounds(Run& run) {
   return last;
 }
 
+// Small clusters and wide counts: tables fill up and grow soon. Counts that are out of date by
+// design would hide what was lost of them.
+workload::ImageSetup draw_crowded(Random& random, bool to_the_brim) {
+  workload::ImageSetup setup;
+  setup.cluster_size = 512;
+  setup.refcount_bits = 64;
+  setup.size = random.between(kCrowdedSize / 2, kCrowdedSize) / 512 * 512;
+  setup.small_caches = random.one_in(2);
+  setup.unmap = random.one_in(2);
+  if (to_the_brim) {
+    setup.size = kBrimSize - random.below(kBrimSpread / 512) * 512;
+    setup.preallocation = "metadata";
+  } else if (random.one_in(2)) {
+    setup.backing = workload::BackingKind::kRaw;
+    setup.backing_size = setup.size * 3 / 2 / 512 * 512;
+  } else {
+    setup.preallocation = "metadata";
+  }
+  return setup;
+}
+
 workload::ImageSetup draw(Random& random, uint64_t seed) {
   workload::DrawLimits limits = {.max_size = kMaxImageSize,
                                  .max_cluster_size = kMaxClusterSize,
@@ -140,7 +199,9 @@ workload::ImageSetup draw(Random& random, uint64_t seed) {
 
 CrashReport run_crashes(const CrashPlan& plan) {
   Random random(plan.seed);
-  workload::ImageSetup setup = draw(random, plan.seed);
+  workload::ImageSetup setup = plan.at || plan.at_resize
+                                   ? draw_crowded(random, aims_at_table_growth(plan))
+                                   : draw(random, plan.seed);
   Random session_random = random.fork();
   Run run = {plan, random, ImageSession(setup, session_random)};
   run.session.set_trace(plan.trace);
@@ -148,6 +209,7 @@ CrashReport run_crashes(const CrashPlan& plan) {
   report.result = rounds(run);
   report.image = setup.describe();
   report.cuts = run.cuts;
+  report.hits = run.hits;
   return report;
 }
 

@@ -1,14 +1,16 @@
 // A crash run: one image, several power cuts one after another, all from a seed.
 //
-// Each round cuts the power at a random step of random work (opening and closing included); a new
-// world starts over what survived on the disk; the image must be sound there (leaks aside) and hold
-// what flushes promised. The last round closes the image in good order and it must be as good as
-// new.
+// Each round cuts the power at a random step of random work (opening and closing included), or a
+// few steps after a point of the driver that was aimed at; a new world starts over what survived on
+// the disk; the image must be sound there (leaks aside) and hold what flushes promised. The last
+// round closes the image in good order and it must be as good as new.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "block/debug.h"
 #include "platter/error.h"
 #include "workload/image_setup.h"
 
@@ -18,12 +20,17 @@ struct CrashPlan {
   uint64_t seed = 0;
   bool trace = false;  // print every request
   unsigned rounds = 4;
+  // Cuts shortly after this point, once it has been passed some times. `at_resize`: after a resize
+  // has begun.
+  std::optional<block::DebugEvent> at = std::nullopt;
+  bool at_resize = false;
   // Copies each survivor out of the simulation and asks qemu-img, too.
   bool ask_qemu = false;
 };
 
 struct CrashReport {
   unsigned cuts = 0;
+  unsigned hits = 0;  // of them where they were aimed at
   std::string image;  // what it was, for the failure line
   Result<void> result;
 };

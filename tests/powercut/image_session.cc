@@ -22,6 +22,12 @@ constexpr block::Permissions kWriterShares =
     Permission::kConsistentRead | Permission::kWriteUnchanged;
 constexpr Stamp kBackingSeed = 0xbac;
 
+block::DriverRegistry with_aimed(const block::DriverRegistry& registry) {
+  std::vector<const block::DriverType*> types(registry.types().begin(), registry.types().end());
+  types.push_back(&kAimed);
+  return block::DriverRegistry(std::move(types));
+}
+
 Error in_context(Error error, const std::string& context) {
   return std::move(error).with_context(context);
 }
@@ -48,7 +54,7 @@ ImageSession::ImageSession(const ImageSetup& setup, Random random)
       random_(random),
       model_(2 * setup.size / kSectorSize, setup.size / kSectorSize, backing_sectors(setup),
              kBackingSeed),
-      registry_(block::DriverRegistry::builtin()) {}
+      registry_(with_aimed(block::DriverRegistry::builtin())) {}
 
 ImageSession::~ImageSession() = default;
 
@@ -90,8 +96,16 @@ VoidTask ImageSession::make_backing() {
 }
 
 VoidTask ImageSession::open() {
-  PLATTER_CO_ASSIGN(backend_,
-                    co_await graph_->open(setup_.open_request(kImagePath), kWriter, kWriterShares));
+  block::OpenRequest request = setup_.open_request(kImagePath);
+  if (aim_ != nullptr) {
+    request.filename.clear();
+    request.format.clear();
+    request.options.set("driver", setup_.format);
+    request.options.set("file.driver", std::string(kAimed.name));
+    request.options.set("file.file.driver", std::string("file"));
+    request.options.set("file.file.filename", std::string(kImagePath));
+  }
+  PLATTER_CO_ASSIGN(backend_, co_await graph_->open(std::move(request), kWriter, kWriterShares));
   find_kept();
   co_return Result<void>{};
 }
@@ -339,12 +353,15 @@ VoidTask ImageSession::resize() {
   if (random_.one_in(2)) after = std::min(before + 1 + random_.below(64), model_.capacity());
   if (after == before) co_return Result<void>{};
   Range changed = {std::min(before, after), std::max(before, after) - std::min(before, after)};
-  // On the way a cut may show anything that the range has been or will be.
-  if (model_.has_backing()) model_.begin_write(changed.first, changed.count, kBackingStamp);
+  // What comes into sight is zeroes from the first moment.
   model_.begin_write(changed.first, changed.count, kZeroStamp);
   model_.begin_resize(after);
   trace("resize", {before, after}, 0);
-  auto done = co_await backend_->resize(after * kSectorSize, block::Preallocation::kOff, true);
+  if (aim_ != nullptr) aim_->pass(std::nullopt);
+  const bool preallocate = after > before && !model_.has_backing() && random_.one_in(2);
+  auto done = co_await backend_->resize(
+      after * kSectorSize,
+      preallocate ? block::Preallocation::kMetadata : block::Preallocation::kOff, true);
   if (done) {
     unsure_sizes_.clear();
     model_.end_resize(after);

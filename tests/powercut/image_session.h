@@ -17,6 +17,7 @@
 #include "block/registry.h"
 #include "io/file.h"
 #include "io/reactor.h"
+#include "powercut/aim.h"
 #include "powercut/sector_model.h"
 #include "workload/claims.h"
 #include "workload/image_setup.h"
@@ -44,6 +45,9 @@ class ImageSession {
   void enter(io::FileSystem& files, std::vector<io::Reactor*> reactors, AfterError after_error);
   // Prints what each request does as it begins and ends.
   void set_trace(bool on) { trace_ = on; }
+  // The points that the image passes from its next opening on, and resizes, are told to `aim`.
+  // Null: no more.
+  void set_aim(Aim* aim) { aim_ = aim; }
   // Lets go of the world: it is about to end.
   void leave() { graph_.reset(); }
   bool is_open() const { return backend_ != nullptr; }
@@ -123,6 +127,7 @@ class ImageSession {
   AfterError after_error_ = AfterError::kStop;
   uint64_t failed_requests_ = 0;
   bool trace_ = false;
+  Aim* aim_ = nullptr;
   std::vector<uint64_t>
       unsure_sizes_;  // in sectors: what a resize that failed may have left on disk
 };

@@ -1,4 +1,5 @@
-// powercut_test [--seed=N] [--runs=N] [--rounds=N] [--number=N] [--trace] [gtest options]
+// powercut_test [--seed=N] [--runs=N] [--rounds=N] [--number=N] [--point=NAME] [--trace] [gtest
+// options]
 //
 // Without options: a fixed number of seeds. With --seed: that one run alone, as the line that a
 // failure prints has it. --runs=N takes N seeds: the long form of the suite.
@@ -21,6 +22,7 @@ struct Settings {
   std::optional<uint64_t> number;
   unsigned rounds = 4;
   bool trace = false;
+  std::string point;  // of the aimed runs: this one alone
 };
 
 Settings& settings() {
@@ -32,9 +34,11 @@ Settings& settings() {
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 constexpr uint64_t kDefaultRuns = 150;
 constexpr uint64_t kDefaultFaultRuns = 6;
+constexpr uint64_t kDefaultAimedRuns = 3;
 #else
 constexpr uint64_t kDefaultRuns = 750;
 constexpr uint64_t kDefaultFaultRuns = 26;
+constexpr uint64_t kDefaultAimedRuns = 12;
 #endif
 
 // Every so many seeds qemu-img is asked for its opinion.
@@ -59,6 +63,57 @@ TEST(PowerCut, LeavesASoundImageWithAllThatWasFlushed) {
   }
   RecordProperty("crash_points", static_cast<int>(cuts));
   std::printf("%llu crash points\n", static_cast<unsigned long long>(cuts));
+}
+
+// Points after which the order of writes matters, and how often each is aimed at.
+using block::DebugEvent;
+constexpr DebugEvent kAimedPoints[] = {
+    DebugEvent::kRefblockAllocWrite,
+    DebugEvent::kRefblockAllocWriteTable,
+    DebugEvent::kRefblockAllocSwitchTable,
+    DebugEvent::kRefblockUpdate,
+    DebugEvent::kReftableUpdate,
+    DebugEvent::kL2AllocWrite,
+    DebugEvent::kL2Update,
+    DebugEvent::kL1Update,
+    DebugEvent::kL1GrowWriteTable,
+    DebugEvent::kL1GrowActivateTable,
+    DebugEvent::kL1ShrinkWriteTable,
+    DebugEvent::kClusterFree,
+};
+
+void run_aimed(CrashPlan plan, std::string_view point, uint64_t& cuts) {
+  const Settings& all = settings();
+  const uint64_t first = all.seed.value_or(0);
+  const uint64_t last = all.seed ? first + 1 : all.runs.value_or(kDefaultAimedRuns);
+  uint64_t hits = 0;
+  for (uint64_t seed = first; seed < last && !testing::Test::HasFailure(); ++seed) {
+    plan.seed = seed;
+    plan.trace = all.trace;
+    plan.rounds = all.rounds;
+    CrashReport report = run_crashes(plan);
+    hits += report.hits;
+    EXPECT_TRUE(report.result.has_value())
+        << report.result.error().message() << "\n  image: " << report.image
+        << "\n  again: powercut_test --gtest_filter=PowerCut.HoldsWhereItIsAimed --point=" << point
+        << " --rounds=" << all.rounds << " --seed=" << seed;
+  }
+  std::printf("%6llu cuts at %s\n", static_cast<unsigned long long>(hits),
+              std::string(point).c_str());
+  EXPECT_TRUE(hits > 0 || all.seed) << "nothing ever passes " << point;
+  cuts += hits;
+}
+
+TEST(PowerCut, HoldsWhereItIsAimed) {
+  uint64_t cuts = 0;
+  const auto names = block::debug_event_names();
+  for (DebugEvent point : kAimedPoints) {
+    const std::string_view name = names[static_cast<size_t>(point)];
+    if (settings().point.empty() || settings().point == name) run_aimed({.at = point}, name, cuts);
+  }
+  if (settings().point.empty() || settings().point == "resize")
+    run_aimed({.at_resize = true}, "resize", cuts);
+  RecordProperty("crash_points", static_cast<int>(cuts));
 }
 
 void run_faults(Fault fault, const char* test) {
@@ -93,6 +148,10 @@ bool take_option(std::string_view argument) {
   size_t equals = argument.find('=');
   if (equals == std::string_view::npos || !argument.starts_with("--")) return false;
   std::string_view name = argument.substr(2, equals - 2);
+  if (name == "point") {
+    settings().point = argument.substr(equals + 1);
+    return true;
+  }
   uint64_t number = std::strtoull(std::string(argument.substr(equals + 1)).c_str(), nullptr, 0);
   if (name == "seed") {
     settings().seed = number;

@@ -28,6 +28,8 @@ class Mutation:
     file: str
     text: str
     instead: str
+    # The program that must notice, and how it is called.
+    test: tuple = ("powercut_test",)
 
 
 MUTATIONS = [
@@ -49,7 +51,8 @@ MUTATIONS = [
              "  append(unlinked_, queued_);\n  queued_clusters_ = 0;\n"
              "  return std::exchange(unlinked_, {});"),
     Mutation("free-under-a-reader", QCOW2 + "reclaim.cc",
-             "    co_await image_.node->requests_in_flight_end();\n", ""),
+             "    co_await image_.node->requests_in_flight_end();\n", "",
+             test=("format_test", "--gtest_filter=ReclaimTest.*")),
     Mutation("dirty-bit-cleared-early", QCOW2 + "reclaim.cc",
              "  PLATTER_CO_TRY(co_await settle());\n"
              "  PLATTER_CO_TRY(co_await end_file_with_sector());\n",
@@ -90,13 +93,12 @@ def copy_tree(to):
             shutil.copy2(ROOT / name, to / name)
 
 
-def build(tree):
-    subprocess.run(["cmake", "--build", "build/release", "--target", "powercut_test"], cwd=tree,
+def suite_fails(tree, test, runs):
+    subprocess.run(["cmake", "--build", "build/release", "--target", test[0]], cwd=tree,
                    stdout=subprocess.DEVNULL, check=True)
-
-
-def suite_fails(tree, runs):
-    command = ["build/release/bin/powercut_test"] + ([f"--runs={runs}"] if runs else [])
+    command = [f"build/release/bin/{test[0]}", *test[1:]]
+    if runs and test[0] == "powercut_test":
+        command.append(f"--runs={runs}")
     ended = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                            text=True, errors="replace")
     # A test that failed, or an assertion that stopped the program.
@@ -126,18 +128,17 @@ def main():
         tree = pathlib.Path(scratch)
         copy_tree(tree)
         subprocess.run(["cmake", "--preset", "release"], cwd=tree, stdout=subprocess.DEVNULL, check=True)
-        build(tree)
-        if suite_fails(tree, options.runs):
-            print("the suite fails without any mutation")
-            return 1
+        for test in sorted({mutation.test for mutation in MUTATIONS}):
+            if suite_fails(tree, test, options.runs):
+                print(f"{test[0]} fails without any mutation")
+                return 1
         for mutation in MUTATIONS:
             if options.names and mutation.name not in options.names:
                 continue
             path = tree / mutation.file
             whole = path.read_text()
             path.write_text(whole.replace(mutation.text, mutation.instead))
-            build(tree)
-            noticed = suite_fails(tree, options.runs)
+            noticed = suite_fails(tree, mutation.test, options.runs)
             path.write_text(whole)
             print(f"{'noticed ' if noticed else 'SURVIVED'} {mutation.name}", flush=True)
             if not noticed:

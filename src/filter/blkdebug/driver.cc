@@ -5,8 +5,8 @@
 
 #include "base/math.h"
 #include "base/try.h"
+#include "block/filter_driver.h"
 #include "block/graph.h"
-#include "block/node.h"
 #include "filter/blkdebug/driver_type.h"
 #include "filter/blkdebug/rules.h"
 #include "io/file_io.h"
@@ -35,14 +35,13 @@ struct WantedLimits {
   uint64_t max_discard = 0;
 };
 
-class BlkdebugDriver final : public Driver, public Resizable {
+class BlkdebugDriver final : public FilterDriver {
  public:
   BlkdebugDriver(Child& image, RuleSet rules, WantedLimits wanted)
-      : image_(image), rules_(std::move(rules)), wanted_(wanted) {}
+      : FilterDriver(image), rules_(std::move(rules)), wanted_(wanted) {}
 
-  uint64_t size() const override { return image_.size(); }
   Limits limits() const override {
-    Limits limits = image_.node().limits();
+    Limits limits = child_.node().limits();
     limits.request_alignment = std::max(
         limits.request_alignment, static_cast<uint32_t>(std::max<uint64_t>(wanted_.align, 1)));
     if (wanted_.max_transfer != 0)
@@ -57,43 +56,34 @@ class BlkdebugDriver final : public Driver, public Resizable {
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override {
     if (auto met = meet(Operation::kRead, offset, buffers.size()); !met)
       return ready(std::move(met));
-    return image_.read(offset, buffers);
+    return child_.read(offset, buffers);
   }
   io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags) override {
     if (auto met = meet(Operation::kWrite, offset, buffers.size()); !met)
       return ready(std::move(met));
-    return image_.write(offset, buffers, flags);
+    return child_.write(offset, buffers, flags);
   }
   // What is smaller than the granularity that was asked for is not for this operation.
   io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags) override {
     if (length < wanted_.opt_write_zero) return ready(fail_errno(ENOTSUP));
     if (auto met = meet(Operation::kWriteZeroes, offset, length); !met)
       return ready(std::move(met));
-    return image_.zero(offset, length, flags);
+    return child_.zero(offset, length, flags);
   }
   io::Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
     if (length < wanted_.opt_discard) return ready(fail_errno(ENOTSUP));
     if (auto met = meet(Operation::kDiscard, offset, length); !met) return ready(std::move(met));
-    return image_.discard(offset, length);
+    return child_.discard(offset, length);
   }
   io::Task<Result<void>> flush() override {
     if (auto met = meet(Operation::kFlush, 0, 0); !met) return ready(std::move(met));
-    return image_.flush();
+    return child_.flush();
   }
   io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length,
                                        StatusDetail detail) override {
     if (auto met = meet(Operation::kBlockStatus, offset, length); !met)
       return io::Task<Result<BlockStatus>>::ready(std::unexpected(std::move(met).error()));
-    return image_.status(offset, length, detail);
-  }
-  io::Task<Result<uint64_t>> allocated_size() override {
-    return image_.node().driver().allocated_size();
-  }
-  bool zero_initialised() const override { return image_.node().driver().zero_initialised(); }
-
-  Resizable* resizable() override { return this; }
-  io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) override {
-    return image_.resize(size, preallocation, exact);
+    return child_.status(offset, length, detail);
   }
   DebugPoints* debug_points() override { return &rules_; }
 
@@ -107,7 +97,6 @@ class BlkdebugDriver final : public Driver, public Resizable {
     return rules_.check(operation, offset, length);
   }
 
-  Child& image_;
   Rules rules_;
   const WantedLimits wanted_;
 };

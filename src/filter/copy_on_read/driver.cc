@@ -3,7 +3,7 @@
 
 #include "base/math.h"
 #include "base/try.h"
-#include "block/node.h"
+#include "block/filter_driver.h"
 #include "filter/copy_on_read/driver_type.h"
 #include "io/sync.h"
 
@@ -17,48 +17,32 @@ using namespace block;
 constexpr uint64_t kMaxCopyBytes = uint64_t{2} << 20;
 constexpr uint64_t kSectorBytes = 512;
 
-class CopyOnReadDriver final : public Driver, public Resizable {
+class CopyOnReadDriver final : public FilterDriver {
  public:
-  CopyOnReadDriver(Child& file, uint64_t cluster_size) : file_(file), cluster_size_(cluster_size) {}
-
-  uint64_t size() const override { return file_.size(); }
-  Limits limits() const override { return file_.node().limits(); }
+  CopyOnReadDriver(Child& file, uint64_t cluster_size)
+      : FilterDriver(file), cluster_size_(cluster_size) {}
 
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override {
     const uint64_t end = std::min(offset + buffers.size(), size());
     for (uint64_t at = offset; at < end;) {
       PLATTER_CO_ASSIGN(const BlockStatus status,
-                        co_await file_.status(at, end - at, StatusDetail::kFast));
+                        co_await child_.status(at, end - at, StatusDetail::kFast));
       if (is_below(status)) PLATTER_CO_TRY(co_await copy(at, at + status.length));
       at += status.length;
     }
-    co_return co_await file_.read(offset, buffers);
+    co_return co_await child_.read(offset, buffers);
   }
   io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags) override {
     auto turn = co_await copying_.lock_shared();
-    co_return co_await file_.write(offset, buffers, flags);
+    co_return co_await child_.write(offset, buffers, flags);
   }
   io::Task<Result<void>> zero(uint64_t offset, uint64_t length, WriteFlags flags) override {
     auto turn = co_await copying_.lock_shared();
-    co_return co_await file_.zero(offset, length, flags);
+    co_return co_await child_.zero(offset, length, flags);
   }
   io::Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
     auto turn = co_await copying_.lock_shared();
-    co_return co_await file_.discard(offset, length);
-  }
-  io::Task<Result<void>> flush() override { return file_.flush(); }
-  io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length,
-                                       StatusDetail detail) override {
-    return file_.status(offset, length, detail);
-  }
-  io::Task<Result<uint64_t>> allocated_size() override {
-    return file_.node().driver().allocated_size();
-  }
-  bool zero_initialised() const override { return file_.node().driver().zero_initialised(); }
-
-  Resizable* resizable() override { return this; }
-  io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) override {
-    return file_.resize(size, preallocation, exact);
+    co_return co_await child_.discard(offset, length);
   }
   // Reading writes, though nobody sees a difference.
   ChildPermissions child_permissions(const Child& child, Permissions needed,
@@ -83,18 +67,17 @@ class CopyOnReadDriver final : public Driver, public Resizable {
     while (begin < end) {
       PLATTER_CO_ASSIGN(
           const BlockStatus status,
-          co_await file_.status(begin, std::min(step, end - begin), StatusDetail::kFast));
+          co_await child_.status(begin, std::min(step, end - begin), StatusDetail::kFast));
       if (is_below(status)) {
         const io::BufferList part = buffer.view(0, status.length);
-        PLATTER_CO_TRY(co_await file_.read(begin, part));
-        PLATTER_CO_TRY(co_await file_.write(begin, part, WriteFlag::kWriteUnchanged));
+        PLATTER_CO_TRY(co_await child_.read(begin, part));
+        PLATTER_CO_TRY(co_await child_.write(begin, part, WriteFlag::kWriteUnchanged));
       }
       begin += status.length;
     }
     co_return Result<void>();
   }
 
-  Child& file_;
   const uint64_t cluster_size_;
   io::AsyncSharedMutex copying_;  // exclusive: a copy is made
 };

@@ -117,7 +117,6 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
   const Geometry& geometry = image_.geometry;
   const auto in_file =
       preallocation == block::Preallocation::kMetadata ? block::Preallocation::kOff : preallocation;
-  uint64_t host_end = 0;
   while (from < to) {
     PLATTER_CO_TRY(co_await write_back_if_pressed());
     Plan plan;
@@ -138,7 +137,8 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
           plan.run.offset,
           std::min(run_end, std::max(image_.file->size(), plan.run.offset)) - plan.run.offset);
     }
-    if (placed && in_file != block::Preallocation::kOff && image_.file->size() < run_end) {
+    // Before anything names them: a mapping past the end of the file is damage.
+    if (placed && image_.file->size() < run_end) {
       placed = co_await image_.file->resize(run_end, in_file, false);
     }
     auto lock = co_await image_.allocation.lock();
@@ -147,11 +147,8 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
       co_await abandon(plan, plan.linked);
       co_return placed;
     }
-    host_end = std::max(host_end, run_end);
     from += bytes;
   }
-  if (image_.file->size() < host_end)
-    co_return co_await image_.file->resize(host_end, block::Preallocation::kOff, false);
   co_return Result<void>{};
 }
 

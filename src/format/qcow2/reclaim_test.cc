@@ -1,0 +1,113 @@
+// Freed clusters and those who still read them.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "base/try.h"
+#include "block/backend.h"
+#include "block/debug.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/gate.h"
+#include "io/reactor_group.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+using block::Permission;
+
+constexpr uint64_t kCluster = 65536;
+constexpr uint64_t kClusters = 64;
+
+class ReclaimTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/platter-reclaim-XXXXXX";
+    directory_ = mkdtemp(name);
+    auto group = io::ReactorGroup::start({.reactors = 2});
+    ASSERT_TRUE(group) << group.error().message();
+    reactors_ = std::move(*group);
+    auto created = run(graph_.create(
+        {image(), "qcow2", *base::Options::from_key_values("size=4M,cluster_size=64k")}));
+    ASSERT_TRUE(created) << created.error().message();
+    block::OpenRequest request;
+    request.options = *base::Options::from_key_values(
+        "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=" + image());
+    request.flags.read_only = false;
+    request.discard_unmap = true;
+    request.policy = OpenPolicy::anything();
+    auto opened =
+        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
+                        block::kAllPermissions));
+    ASSERT_TRUE(opened) << opened.error().message();
+    backend_ = std::move(*opened);
+  }
+  void TearDown() override {
+    if (backend_) EXPECT_TRUE(run(backend_->close()));
+    std::filesystem::remove_all(directory_);
+  }
+
+  std::string image() const { return directory_ + "/image"; }
+  template <typename T>
+  T run(io::Task<T> task) {
+    return io::run_blocking(reactors_->at(0), std::move(task));
+  }
+  void write(uint64_t cluster, uint8_t value) {
+    std::vector<uint8_t> bytes(kCluster, value);
+    auto written = run(backend_->write(cluster * kCluster, io::BufferList(bytes)));
+    ASSERT_TRUE(written) << written.error().message();
+  }
+
+  std::string directory_;
+  std::unique_ptr<io::ReactorGroup> reactors_;
+  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
+  base::Log log_;
+  block::Graph graph_{{registry_, io::system_files(), log_}};
+  std::unique_ptr<block::Backend> backend_;
+};
+
+io::Task<void> read_into(block::Backend& backend, io::BufferList bytes, Result<void>& result) {
+  result = co_await backend.read(0, bytes);
+}
+
+TEST_F(ReclaimTest, AClusterThatIsBeingReadGoesToNobodyElse) {
+  write(0, 1);
+  ASSERT_TRUE(run(backend_->flush()));
+  auto* points = backend_->node().child("file")->node().driver().debug_points();
+  ASSERT_NE(points, nullptr);
+  ASSERT_TRUE(points->add_breakpoint(block::DebugEvent::kReadAio, "reader"));
+
+  // The reader has looked up where its cluster lies, and has not read it yet.
+  std::vector<uint8_t> seen(kCluster, 9);
+  Result<void> read = fail(EIO, "never ended");
+  io::Gate gate;
+  gate.spawn(reactors_->at(1), read_into(*backend_, io::BufferList(seen), read));
+  while (!points->is_held("reader")) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+
+  ASSERT_TRUE(run(backend_->discard(0, kCluster)));
+  for (uint64_t cluster = 1; cluster < kClusters; ++cluster) {
+    ASSERT_TRUE(run(backend_->flush()));
+    write(cluster, 2);
+  }
+  ASSERT_TRUE(points->resume("reader"));
+  run(gate.close());
+  ASSERT_TRUE(read) << read.error().message();
+  EXPECT_EQ(seen, std::vector<uint8_t>(kCluster, 1));
+}
+
+// Once nobody reads it any more it serves again: the file does not grow for ever.
+TEST_F(ReclaimTest, AClusterThatNobodyReadsServesAgain) {
+  for (int turn = 0; turn < 200; ++turn) {
+    write(0, 1);
+    ASSERT_TRUE(run(backend_->discard(0, kCluster)));
+    ASSERT_TRUE(run(backend_->flush()));
+  }
+  EXPECT_LT(std::filesystem::file_size(image()), 100 * kCluster);
+}
+
+}  // namespace
+}  // namespace platter::format::qcow2
