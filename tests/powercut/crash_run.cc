@@ -29,13 +29,8 @@ constexpr uint64_t kBrimSpread = uint64_t{6} << 10;
 // The point may be passed many times before the one that counts, and be passed late or never.
 constexpr uint64_t kMaxPasses = 12;
 constexpr uint64_t kMaxStepsAfterAim = 60;
+constexpr uint64_t kMaxStepsAfterTableGrowth = 12;
 constexpr uint64_t kMaxStepsToAim = 20000;
-
-// Which happens once in an image's life.
-bool aims_at_table_growth(const CrashPlan& plan) {
-  return plan.at == block::DebugEvent::kRefblockAllocWriteTable ||
-         plan.at == block::DebugEvent::kRefblockAllocSwitchTable;
-}
 
 struct Run {
   CrashPlan plan;
@@ -113,6 +108,7 @@ VoidTask last_life(Run& run, bool leaks_allowed) {
 }
 
 VoidTask one_life(Run& run, io::Simulation& simulation) {
+  if (happens_once(run.plan)) PLATTER_CO_TRY(co_await run.session.grow_preallocated());
   auto result = co_await run.session.lives([&simulation] { return simulation.power_is_cut(); });
   co_return result;
 }
@@ -124,8 +120,10 @@ Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
     return simulation.run(run.session.guarded(one_life(run, simulation)));
   }
   simulation.cut_power_after(kMaxStepsToAim);
-  const uint64_t steps = 1 + run.random.log_uniform(kMaxStepsAfterAim);
-  const uint64_t passes = aims_at_table_growth(run.plan) ? 0 : run.random.log_uniform(kMaxPasses);
+  const bool growth = happens_once(run.plan);
+  const uint64_t steps =
+      1 + run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim);
+  const uint64_t passes = growth ? 0 : run.random.log_uniform(kMaxPasses);
   Aim aim = {.event = run.plan.at, .passes = passes, .hit = [&] {
                ++run.hits;
                simulation.cut_power_after(steps);
@@ -197,11 +195,15 @@ workload::ImageSetup draw(Random& random, uint64_t seed) {
 
 }  // namespace
 
+bool happens_once(const CrashPlan& plan) {
+  return plan.at == block::DebugEvent::kRefblockAllocWriteTable ||
+         plan.at == block::DebugEvent::kRefblockAllocSwitchTable;
+}
+
 CrashReport run_crashes(const CrashPlan& plan) {
   Random random(plan.seed);
-  workload::ImageSetup setup = plan.at || plan.at_resize
-                                   ? draw_crowded(random, aims_at_table_growth(plan))
-                                   : draw(random, plan.seed);
+  workload::ImageSetup setup = plan.at || plan.at_resize ? draw_crowded(random, happens_once(plan))
+                                                         : draw(random, plan.seed);
   Random session_random = random.fork();
   Run run = {plan, random, ImageSession(setup, session_random)};
   run.session.set_trace(plan.trace);

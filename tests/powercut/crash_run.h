@@ -35,6 +35,10 @@ struct CrashReport {
   Result<void> result;
 };
 
+// Whether the point that is aimed at, the growth of a refcount table, is passed once in an image's
+// life: later rounds are of no use.
+bool happens_once(const CrashPlan& plan);
+
 CrashReport run_crashes(const CrashPlan& plan);
 
 }  // namespace platter::powercut

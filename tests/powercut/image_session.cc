@@ -348,9 +348,20 @@ VoidTask ImageSession::flush() {
 VoidTask ImageSession::resize() {
   if (setup_.compat == "0.10" && !backend_->node().driver().snapshot_store()->snapshots().empty())
     co_return Result<void>{};  // the format forbids it
-  uint64_t before = model_.sectors();
-  uint64_t after = random_.between(std::max<uint64_t>(model_.capacity() / 8, 1), model_.capacity());
-  if (random_.one_in(2)) after = std::min(before + 1 + random_.below(64), model_.capacity());
+  const uint64_t capacity = model_.capacity();
+  uint64_t after = random_.between(std::max<uint64_t>(capacity / 8, 1), capacity);
+  if (random_.one_in(2)) after = std::min(model_.sectors() + 1 + random_.below(64), capacity);
+  co_return co_await resize_to(after, !model_.has_backing() && random_.one_in(2));
+}
+
+VoidTask ImageSession::grow_preallocated() {
+  PLATTER_CO_TRY(co_await open());
+  PLATTER_CO_TRY(co_await resize_to(model_.capacity(), true));
+  co_return co_await close();
+}
+
+VoidTask ImageSession::resize_to(uint64_t after, bool preallocate) {
+  const uint64_t before = model_.sectors();
   if (after == before) co_return Result<void>{};
   Range changed = {std::min(before, after), std::max(before, after) - std::min(before, after)};
   // What comes into sight is zeroes from the first moment.
@@ -358,10 +369,10 @@ VoidTask ImageSession::resize() {
   model_.begin_resize(after);
   trace("resize", {before, after}, 0);
   if (aim_ != nullptr) aim_->pass(std::nullopt);
-  const bool preallocate = after > before && !model_.has_backing() && random_.one_in(2);
   auto done = co_await backend_->resize(
       after * kSectorSize,
-      preallocate ? block::Preallocation::kMetadata : block::Preallocation::kOff, true);
+      preallocate && after > before ? block::Preallocation::kMetadata : block::Preallocation::kOff,
+      true);
   if (done) {
     unsure_sizes_.clear();
     model_.end_resize(after);

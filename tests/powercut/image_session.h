@@ -64,6 +64,8 @@ class ImageSession {
   VoidTask phase(unsigned operations);
   // Opens, works and closes again and again until `over` says so or a request fails.
   VoidTask lives(const std::function<bool()>& over);
+  // Opens it, makes it as large as it may become, every cluster mapped, and closes it.
+  VoidTask grow_preallocated();
   // Reads everything back; all must be as last written.
   VoidTask verify();
   // In a new world: opens read-only, finds a size and contents that the model allows, and settles
@@ -96,6 +98,7 @@ class ImageSession {
   VoidTask discard(Range range);
   VoidTask flush();
   VoidTask resize();
+  VoidTask resize_to(uint64_t sectors, bool preallocate);
   VoidTask make_empty();
   VoidTask snapshot();
   VoidTask apply(block::SnapshotStore& store);

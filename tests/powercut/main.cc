@@ -85,18 +85,19 @@ constexpr DebugEvent kAimedPoints[] = {
 void run_aimed(CrashPlan plan, std::string_view point, uint64_t& cuts) {
   const Settings& all = settings();
   const uint64_t first = all.seed.value_or(0);
-  const uint64_t last = all.seed ? first + 1 : all.runs.value_or(kDefaultAimedRuns);
+  const uint64_t usual = happens_once(plan) ? 16 * kDefaultAimedRuns : kDefaultAimedRuns;
+  const uint64_t last = all.seed ? first + 1 : all.runs.value_or(usual);
   uint64_t hits = 0;
   for (uint64_t seed = first; seed < last && !testing::Test::HasFailure(); ++seed) {
     plan.seed = seed;
     plan.trace = all.trace;
-    plan.rounds = all.rounds;
+    plan.rounds = happens_once(plan) ? 1 : all.rounds;
     CrashReport report = run_crashes(plan);
     hits += report.hits;
     EXPECT_TRUE(report.result.has_value())
         << report.result.error().message() << "\n  image: " << report.image
         << "\n  again: powercut_test --gtest_filter=PowerCut.HoldsWhereItIsAimed --point=" << point
-        << " --rounds=" << all.rounds << " --seed=" << seed;
+        << " --rounds=" << plan.rounds << " --seed=" << seed;
   }
   std::printf("%6llu cuts at %s\n", static_cast<unsigned long long>(hits),
               std::string(point).c_str());
