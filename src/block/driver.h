@@ -36,6 +36,7 @@ namespace platter::block {
 
 class Backend;
 class Child;
+class DirtyBitmap;
 class Driver;
 class Graph;
 class Node;
@@ -205,10 +206,21 @@ struct BitmapInfo {
   bool inconsistent = false;  // was not written back: only removing it makes sense
 };
 
+// Changes count in the image from its close on, all of them together. The errors are those that a
+// person reads who named the bitmap.
 class BitmapStore {
  public:
   virtual ~BitmapStore() = default;
   virtual std::vector<BitmapInfo> bitmaps() const = 0;
+  // `granularity`: 0 for what suits the image.
+  virtual Result<void> add_bitmap(std::string name, uint64_t granularity, bool enabled) = 0;
+  virtual Result<void> remove_bitmap(std::string name) = 0;
+  virtual Result<void> clear_bitmap(std::string name) = 0;
+  virtual Result<void> enable_bitmap(std::string name, bool on) = 0;
+  virtual Result<void> merge_bitmap(std::string name, const DirtyBitmap& source) = 0;
+  // The bitmap itself, what the image has stored of it included: whoever changes it changes what
+  // will be stored.
+  virtual io::Task<Result<std::shared_ptr<DirtyBitmap>>> bitmap_bits(std::string name) = 0;
 };
 
 class Amendable {

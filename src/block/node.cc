@@ -1,5 +1,7 @@
 #include "block/node.h"
 
+#include <algorithm>
+
 #include "block/graph.h"
 #include "block/graph_state.h"
 #include "block/node_state.h"
@@ -43,7 +45,20 @@ void Node::track_writes() {
   State& s = *state_;
   if (s.tracker != nullptr) return;
   s.tracker = std::make_unique<WriteTracker>();
-  s.plain_write = false;
+  s.choose_write_path();
+}
+
+void Node::record_in(std::shared_ptr<DirtyBitmap> bitmap) {
+  State& s = *state_;
+  PLATTER_ASSERT(std::ranges::find(s.recorded_in, bitmap) == s.recorded_in.end());
+  s.recorded_in.push_back(std::move(bitmap));
+  s.choose_write_path();
+}
+
+void Node::stop_recording_in(const DirtyBitmap& bitmap) {
+  State& s = *state_;
+  std::erase_if(s.recorded_in, [&](const auto& held) { return held.get() == &bitmap; });
+  s.choose_write_path();
 }
 
 void Node::State::prepare_requests() {
@@ -58,8 +73,12 @@ void Node::State::prepare_requests() {
   if (limits.request_alignment > 1 && tracker == nullptr)
     tracker = std::make_unique<WriteTracker>();
   debug_points = driver->debug_points();
+  choose_write_path();
+}
+
+void Node::State::choose_write_path() {
   plain_write = plain_read && tracker == nullptr && detect_zeroes == DetectZeroes::kOff &&
-                debug_points == nullptr;
+                debug_points == nullptr && recorded_in.empty();
 }
 
 // ---- Child: the requests, with the permission for them asserted. A driver that asks for more than

@@ -21,6 +21,7 @@
 namespace platter::block {
 
 class Backend;
+class DirtyBitmap;
 class Graph;
 class Node;
 
@@ -112,6 +113,12 @@ class Node {
   // From now on overlapping writes with WriteFlag::kSerialising are kept apart here (always so
   // where requests are padded). Called with no request in flight.
   void track_writes();
+
+  // ---- Dirty bitmaps. Called with no request in flight.
+  // From now on what passes here is marked in `bitmap`, which grows and shrinks with the node (by
+  // resize(): a node that grows by being written to cannot be recorded).
+  void record_in(std::shared_ptr<DirtyBitmap> bitmap);
+  void stop_recording_in(const DirtyBitmap& bitmap);
 
   // For this room alone (block/node_state.h).
   struct State;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "block/dirty_bitmap.h"
 #include "block/driver.h"
 #include "block/in_flight.h"
 #include "block/node.h"
@@ -61,12 +62,18 @@ struct Node::State {
   DebugPoints* debug_points = nullptr;    // the driver's own, if it has any
   WriteFlags slow_flags;                  // those that a plain write must not have
   std::unique_ptr<WriteTracker> tracker;  // null: writes are not tracked
+  std::vector<std::shared_ptr<DirtyBitmap>> recorded_in;
 
   // Whether something was written since the last flush (set when a write ends; read mostly).
   std::atomic<bool> unflushed{true};
   std::atomic<uint32_t> flushes{0};  // in flight
 
   void prepare_requests();
+  void choose_write_path();
+  // A request that may have changed this range has ended.
+  void mark_dirty(uint64_t offset, uint64_t length) const {
+    for (const auto& bitmap : recorded_in) bitmap->mark(offset, length);
+  }
 };
 
 // The permissions that a child needs by its role alone (driver.cc).

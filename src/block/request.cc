@@ -260,6 +260,7 @@ io::Task<Result<void>> Node::write_slow(uint64_t offset, io::BufferList buffers,
   TrackedRange range(s, offset, buffers.size(), flags);
   co_await range.enter();
   Result<void> result = co_await write_placed(s, offset, buffers, flags);
+  s.mark_dirty(offset, buffers.size());
   range.leave();
   if (result) result = co_await flush_if(s, flush_after);
   co_return std::move(result);
@@ -296,7 +297,12 @@ io::Task<Result<void>> Node::resize(uint64_t size, Preallocation preallocation, 
   }
   if (size > kMaxLength) co_return fail(EFBIG, "The new size is larger than any image can be");
   if (s.flags.read_only) co_return fail(EACCES, "Image is read-only");
-  co_return co_await resizable->resize(size, preallocation, exact);
+  for (const auto& bitmap : s.recorded_in) PLATTER_CO_TRY(bitmap->check_size(size));
+  PLATTER_CO_TRY(co_await resizable->resize(size, preallocation, exact));
+  for (const auto& bitmap : s.recorded_in) {
+    if (bitmap->size() != s.driver->size()) PLATTER_CO_TRY(bitmap->resize(s.driver->size()));
+  }
+  co_return Result<void>();
 }
 
 }  // namespace platter::block

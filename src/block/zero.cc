@@ -97,6 +97,7 @@ io::Task<Result<void>> Node::zero_slow(uint64_t offset, uint64_t length, WriteFl
   co_await range.enter();
   Zeroing zeroing(s, flags);
   Result<void> result = co_await zeroing.run(offset, length);
+  s.mark_dirty(offset, length);
   range.leave();
   if (result) result = co_await flush_if(s, flush_after);
   co_return std::move(result);
@@ -113,6 +114,7 @@ io::Task<Result<void>> Node::discard_slow(uint64_t offset, uint64_t length) {
   if (!base::range_within(offset, length, size)) co_return fail_errno(EIO);
   // Discarding is advice: what does not fill a block is left as it is.
   const uint64_t alignment = s.limits.request_alignment;
+  const uint64_t begin = offset;
   uint64_t end = offset + length;
   offset = base::align_up(offset, alignment);
   if (end != size) end = base::align_down(end, alignment);
@@ -128,6 +130,7 @@ io::Task<Result<void>> Node::discard_slow(uint64_t offset, uint64_t length) {
     if (!result) break;
     offset += piece;
   }
+  s.mark_dirty(begin, length);
   range.leave();
   co_return std::move(result);
 }
