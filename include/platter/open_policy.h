@@ -26,7 +26,7 @@ struct OpenPolicy {
   // Images in one backing chain, the first one included.
   unsigned max_chain_depth = 200;
   // Bytes of tables that one image may make us hold in memory outside its caches (its L1 and
-  // refcount tables).
+  // refcount tables), and of the bits of its bitmaps that it may make us read.
   uint64_t max_metadata_bytes = uint64_t{64} << 20;
 
   static OpenPolicy deny() { return {}; }

@@ -12,7 +12,7 @@
 
 #include "block/driver.h"
 #include "block/node.h"
-#include "format/qcow2/bitmaps.h"
+#include "format/qcow2/bitmap_store.h"
 #include "format/qcow2/compressed.h"
 #include "format/qcow2/compressor.h"
 #include "format/qcow2/free_queue.h"
@@ -76,7 +76,13 @@ class Qcow2 final : public block::Driver,
   block::BitmapStore* bitmap_store() override {
     return image_.geometry.version >= 3 ? this : nullptr;
   }
-  std::vector<block::BitmapInfo> bitmaps() const override;
+  std::vector<block::BitmapInfo> bitmaps() const override { return bitmaps_.list(); }
+  Result<void> add_bitmap(std::string name, uint64_t granularity, bool enabled) override;
+  Result<void> remove_bitmap(std::string name) override;
+  Result<void> clear_bitmap(std::string name) override;
+  Result<void> enable_bitmap(std::string name, bool on) override;
+  Result<void> merge_bitmap(std::string name, const block::DirtyBitmap& source) override;
+  io::Task<Result<std::shared_ptr<block::DirtyBitmap>>> bitmap_bits(std::string name) override;
   io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
                                 bool exact) override;
   io::Task<Result<void>> make_empty() override;
@@ -100,7 +106,7 @@ class Qcow2 final : public block::Driver,
   // open.cc
   io::Task<Result<void>> load();
   io::Task<Result<void>> begin_writing();
-  io::Task<Result<std::vector<Bitmap>>> load_bitmaps(block::OpenFlags flags);
+  io::Task<Result<void>> load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes);
   io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
   io::Task<Result<void>> rebuild_refcounts();
 
@@ -177,6 +183,10 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> store_size(uint64_t size);
   io::Task<Result<void>> write_zeroes(uint64_t offset, uint64_t end);
 
+  // bitmap_interface.cc
+  Result<void> change_bitmaps(Result<void> changed);
+  io::Task<Result<void>> store_bitmaps();
+
   // amend.cc
   io::Task<Result<void>> rewrite_header(Header next);
   io::Task<Result<void>> upgrade();
@@ -208,7 +218,7 @@ class Qcow2 final : public block::Driver,
   bool allocation_prepared_ = false;
   bool lazy_refcounts_ = false;
   bool no_io_ = false;  // tables were not loaded
-  std::vector<Bitmap> bitmaps_;
+  PersistentBitmaps bitmaps_;
   std::vector<Snapshot> snapshots_;  // as on disk
   enum class Sparse : uint8_t { kUnknown, kNo, kYes };
   std::atomic<Sparse> sparse_ = Sparse::kUnknown;  // as it was when first asked

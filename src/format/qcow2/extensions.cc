@@ -16,12 +16,10 @@ using base::store_big;
 
 namespace {
 
-constexpr size_t kRecordHeaderBytes = 8;
 constexpr size_t kRecordAlignment = 8;
 constexpr size_t kFeatureRowBytes = 48;
 constexpr size_t kFeatureNameBytes = 46;
 constexpr uint8_t kFeatureIncompatible = 0;
-constexpr size_t kBitmapsBytes = 24;
 constexpr size_t kCryptoHeaderBytes = 16;
 // Smaller clusters have no room to spare for names.
 constexpr uint64_t kMinClusterForFeatureNames = 4096;
@@ -44,11 +42,11 @@ struct Record {
 
 // The record at `offset`, which moves past it. nullopt: the end marker, or no room for another.
 Result<std::optional<Record>> next_record(std::span<const uint8_t> bytes, size_t& offset) {
-  if (bytes.size() - offset < kRecordHeaderBytes) return std::nullopt;
+  if (bytes.size() - offset < kExtensionHeaderBytes) return std::nullopt;
   const uint32_t type = load_big<uint32_t>(bytes, offset);
   const uint32_t length = load_big<uint32_t>(bytes, offset + 4);
   if (type == static_cast<uint32_t>(ExtensionType::kEnd)) return std::nullopt;
-  offset += kRecordHeaderBytes;
+  offset += kExtensionHeaderBytes;
   if (length > bytes.size() - offset) return fail(EINVAL, "Header extension too large");
   const Record record{type, bytes.subspan(offset, length)};
   offset = std::min<size_t>(base::align_up(offset + length, kRecordAlignment), bytes.size());
@@ -82,7 +80,7 @@ Result<void> parse_bitmaps(std::span<const uint8_t> data, Header& header) {
     header.bitmaps_out_of_step = true;
     return {};
   }
-  if (data.size() != kBitmapsBytes) {
+  if (data.size() != kBitmapsExtensionBytes) {
     return fail(EINVAL, "bitmaps_ext: Invalid extension length");
   }
   if (load_big<uint32_t>(data, 4) != 0) {
@@ -133,10 +131,10 @@ Result<void> parse_record(const Record& record, Header& header) {
 
 void append_record(uint32_t type, std::span<const uint8_t> data, std::vector<uint8_t>& bytes) {
   const size_t start = bytes.size();
-  bytes.resize(start + kRecordHeaderBytes + base::align_up(data.size(), kRecordAlignment));
+  bytes.resize(start + kExtensionHeaderBytes + base::align_up(data.size(), kRecordAlignment));
   store_big(std::span<uint8_t>(bytes), start, type);
   store_big(std::span<uint8_t>(bytes), start + 4, static_cast<uint32_t>(data.size()));
-  std::ranges::copy(data, bytes.begin() + static_cast<ptrdiff_t>(start + kRecordHeaderBytes));
+  std::ranges::copy(data, bytes.begin() + static_cast<ptrdiff_t>(start + kExtensionHeaderBytes));
 }
 
 void append_record(ExtensionType type, std::span<const uint8_t> data, std::vector<uint8_t>& bytes) {
@@ -189,17 +187,40 @@ void append_extensions(const Header& header, std::vector<uint8_t>& bytes) {
   if (header.version >= 3 && header.cluster_size() > kMinClusterForFeatureNames) {
     append_feature_names(bytes);
   }
-  if (header.bitmaps) {
-    std::vector<uint8_t> data(kBitmapsBytes);
-    store_big(std::span<uint8_t>(data), 0, header.bitmaps->count);
-    store_big(std::span<uint8_t>(data), 8, header.bitmaps->directory_size);
-    store_big(std::span<uint8_t>(data), 16, header.bitmaps->directory_offset);
-    append_record(ExtensionType::kBitmaps, data, bytes);
-  }
   for (const UnknownExtension& extension : header.unknown_extensions) {
     append_record(extension.type, extension.data, bytes);
   }
+  // Last: there it can be added and taken away in place (bitmap_header.h).
+  if (header.bitmaps) {
+    append_record(ExtensionType::kBitmaps, serialise_bitmaps_extension(*header.bitmaps), bytes);
+  }
   append_record(ExtensionType::kEnd, {}, bytes);
+}
+
+std::vector<uint8_t> serialise_bitmaps_extension(const BitmapsExtension& bitmaps) {
+  std::vector<uint8_t> data(kBitmapsExtensionBytes);
+  const std::span<uint8_t> out(data);
+  store_big(out, 0, bitmaps.count);
+  store_big(out, 8, bitmaps.directory_size);
+  store_big(out, 16, bitmaps.directory_offset);
+  return data;
+}
+
+ExtensionPlace find_bitmaps_extension(std::span<const uint8_t> bytes) {
+  ExtensionPlace place;
+  for (size_t offset = 0;;) {
+    const size_t start = offset;
+    const auto record = next_record(bytes, offset);
+    if (!record) return place;
+    if (!*record) {
+      if (bytes.size() - start >= kExtensionHeaderBytes) place.end_marker = start;
+      return place;
+    }
+    place.is_last = (*record)->type == static_cast<uint32_t>(ExtensionType::kBitmaps);
+    if (!place.is_last) continue;
+    place.record = start;
+    place.has_usual_length = (*record)->data.size() == kBitmapsExtensionBytes;
+  }
 }
 
 Error unknown_features(uint64_t unknown_bits, std::span<const uint8_t> extensions) {

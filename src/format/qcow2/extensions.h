@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +21,19 @@ Result<void> parse_extensions(std::span<const uint8_t> bytes, Header& header);
 // Appends every extension that `header` has, the end marker included. `bytes` holds the fixed
 // fields.
 void append_extensions(const Header& header, std::vector<uint8_t>& bytes);
+
+inline constexpr size_t kExtensionHeaderBytes = 8;  // of a record: type and length
+inline constexpr size_t kBitmapsExtensionBytes = 24;
+std::vector<uint8_t> serialise_bitmaps_extension(const BitmapsExtension& bitmaps);
+
+// Where the record of the bitmaps stands in a list of extensions, byte offsets into it.
+struct ExtensionPlace {
+  std::optional<size_t> record;
+  bool has_usual_length = false;  // its data is kBitmapsExtensionBytes long
+  bool is_last = false;           // the end marker follows it
+  std::optional<size_t> end_marker;
+};
+ExtensionPlace find_bitmaps_extension(std::span<const uint8_t> bytes);
 
 // Why an image with these unknown incompatible bits is refused, with the names that the image
 // itself gives them. `extensions` may be malformed.

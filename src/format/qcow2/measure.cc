@@ -79,7 +79,6 @@ std::optional<uint64_t> bitmap_bytes(Backend& source, const Geometry& geometry) 
   uint64_t clusters = 0;
   uint64_t directory = 0;
   for (const auto& bitmap : store->bitmaps()) {
-    if (bitmap.inconsistent) continue;
     const uint64_t bits = base::divide_round_up(source.size(), bitmap.granularity);
     const uint64_t data = geometry.clusters_for(base::divide_round_up(bits, 8));
     clusters += data + geometry.clusters_for(data * kTableEntryBytes);

@@ -45,7 +45,8 @@ Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header
       frees_(image_.geometry.cluster_bits),
       refcounts_(image_, frees_, refcount_cache(caches)),
       mapping_(image_, refcounts_, frees_, l2_cache(caches, image_.geometry, size())),
-      writeback_(image_, mapping_, refcounts_, frees_) {}
+      writeback_(image_, mapping_, refcounts_, frees_),
+      bitmaps_(image_, refcounts_, frees_, writeback_) {}
 
 io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext& context) {
   const block::OpenFlags flags = context.flags();
@@ -68,7 +69,7 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   // A check reads the file by itself: damaged tables must not keep it from being done.
   if (!no_io) PLATTER_CO_TRY(co_await driver->load());
   if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
-  PLATTER_CO_ASSIGN(driver->bitmaps_, co_await driver->load_bitmaps(flags));
+  PLATTER_CO_TRY(co_await driver->load_bitmaps(flags, context.policy().max_metadata_bytes));
   PLATTER_CO_ASSIGN(driver->snapshots_, co_await driver->load_snapshots(flags));
   co_return std::unique_ptr<block::Driver>(std::move(driver));
 }
@@ -80,16 +81,18 @@ io::Task<Result<std::vector<Snapshot>>> Qcow2::load_snapshots(block::OpenFlags f
   co_return std::unexpected(std::move(table).error());
 }
 
-io::Task<Result<std::vector<Bitmap>>> Qcow2::load_bitmaps(block::OpenFlags flags) {
+io::Task<Result<void>> Qcow2::load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes) {
   if (image_.header.bitmaps_out_of_step) {
     image_.log->warning(
         "a program lacking bitmap support modified this file, so all bitmaps are now "
         "considered inconsistent");
   }
-  auto bitmaps = co_await read_bitmap_directory(*image_.file, image_.header);
-  // Only info shows them: a bad directory spoils nothing else.
-  if (!bitmaps && !flags.no_io) co_return std::vector<Bitmap>{};
-  co_return bitmaps;
+  co_await bitmaps_.load(size(), max_metadata_bytes);
+  // Info has nothing else to say of them.
+  if (flags.no_io && bitmaps_.unreadable() != nullptr)
+    co_return std::unexpected(*bitmaps_.unreadable());
+  if (image_.writable) bitmaps_.begin_writing();
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> Qcow2::load() {
@@ -150,21 +153,10 @@ block::Limits Qcow2::limits() const {
 }
 
 Result<block::DriverInfo> Qcow2::info() const {
-  block::DriverInfo info = describe(image_.header, bitmaps_, snapshots_);
+  block::DriverInfo info = describe(image_.header, bitmaps_.directory(), snapshots_);
   // The tables of the disk end there.
   info.vm_state_offset = base::align_up(size(), image_.geometry.l2_coverage());
   return info;
-}
-
-std::vector<block::BitmapInfo> Qcow2::bitmaps() const {
-  std::vector<block::BitmapInfo> list;
-  for (const Bitmap& bitmap : bitmaps_) {
-    list.push_back({.name = bitmap.name,
-                    .granularity = uint64_t{1} << bitmap.granularity_bits,
-                    .enabled = (bitmap.flags & kBitmapAuto) != 0,
-                    .inconsistent = (bitmap.flags & kBitmapInUse) != 0});
-  }
-  return list;
 }
 
 io::Task<Result<uint64_t>> Qcow2::allocated_size() {

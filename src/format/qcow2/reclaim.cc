@@ -105,12 +105,13 @@ io::Task<Result<void>> Qcow2::close() {
     co_return std::unexpected(image_.corrupt_error());
   }
   PLATTER_CO_TRY(co_await settle());
+  Result<void> stored = co_await store_bitmaps();
   PLATTER_CO_TRY(co_await end_file_with_sector());
   if (image_.header.has(kDirty)) {
     PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));
     PLATTER_CO_TRY(co_await image_.file->flush());
   }
-  co_return Result<void>{};
+  co_return stored;
 }
 
 }  // namespace platter::format::qcow2

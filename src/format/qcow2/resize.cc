@@ -30,11 +30,14 @@ io::Task<Result<void>> Qcow2::resize(uint64_t new_size, block::Preallocation pre
   auto turn = co_await maintenance_.lock();
   {
     auto lock = co_await image_.allocation.lock();
+    if (new_size != old_size) PLATTER_CO_TRY(co_await bitmaps_.prepare_resize(new_size));
     PLATTER_CO_TRY(co_await prepare_allocation());
   }
-  if (new_size < old_size) co_return co_await shrink(new_size);
-  if (new_size > old_size) co_return co_await grow(new_size, preallocation);
-  co_return Result<void>{};
+  Result<void> resized;
+  if (new_size < old_size) resized = co_await shrink(new_size);
+  if (new_size > old_size) resized = co_await grow(new_size, preallocation);
+  bitmaps_.resize(size());
+  co_return resized;
 }
 
 io::Task<Result<void>> Qcow2::grow(uint64_t new_size, block::Preallocation preallocation) {

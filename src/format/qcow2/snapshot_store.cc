@@ -126,6 +126,8 @@ io::Task<Result<void>> Qcow2::create_snapshot_in(TableSwitch& tables, Snapshot s
 
 io::Task<Result<void>> Qcow2::apply_snapshot(std::string id) {
   PLATTER_CO_TRY(check_writable());
+  // They would have to record everything in which the snapshot differs.
+  if (!bitmaps_.empty()) co_return fail(EBUSY, "Device has active dirty bitmaps");
   auto turn = co_await maintenance_.lock();
   PLATTER_CO_ASSIGN(auto snapshot, find_by_id(snapshots_, id));
   PLATTER_CO_TRY(check_shape(snapshot, image_.geometry));

@@ -1,5 +1,7 @@
 // Writing: in place where the cluster is ours alone, else by allocation and copy on write.
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/try.h"
@@ -275,13 +277,22 @@ io::Task<Result<void>> Qcow2::relieve_pressure() {
   co_return co_await write_back_if_pressed();
 }
 
-// Data changes: what autoclear features describe (bitmaps) is out of step from here on.
+// Data changes: bitmaps are out of step with the file from here on, and so is what other autoclear
+// features describe.
 io::Task<Result<void>> Qcow2::prepare_write() {
   if (write_prepared_.load(std::memory_order_relaxed)) co_return Result<void>{};
-  if (image_.header.autoclear != 0) {
-    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kAutoclear, 0));
+  PLATTER_CO_TRY(co_await bitmaps_.prepare_write());
+  const Error* unreadable = bitmaps_.unreadable();
+  const uint64_t kept =
+      image_.header.autoclear & (unreadable == nullptr ? uint64_t{kBitmapsValid} : 0);
+  if (image_.header.autoclear != kept) {
+    if (unreadable != nullptr) {
+      image_.log->warning(fmt::format("{}: qcow2: The bitmaps will not be in step any more: {}",
+                                      image_.node->filename(), unreadable->message()));
+    }
+    PLATTER_CO_TRY(co_await image_.write_header_u64(field::kAutoclear, kept));
     PLATTER_CO_TRY(co_await image_.file->flush());
-    image_.header.autoclear = 0;
+    image_.header.autoclear = kept;
   }
   write_prepared_.store(true, std::memory_order_release);
   co_return Result<void>{};
