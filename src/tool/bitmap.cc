@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "base/try.h"
+#include "block/dirty_bitmap.h"
 #include "fmt/format.h"
 #include "tool/arguments.h"
 #include "tool/command.h"
@@ -17,47 +18,82 @@ constexpr std::string_view kActions[] = {"add", "remove", "clear", "enable", "di
 struct BitmapRequest {
   std::vector<const GivenOption*> actions;  // in the order given
   std::string bitmap;
+  uint64_t granularity = 0;             // 0: what suits the image
   std::optional<ImageArgument> source;  // -b: whose bitmaps are merged
 };
 
-// Why the image cannot do what is asked: its format has no bitmaps or, so far, none that can be
-// changed.
-std::string refusal(const block::Node& node, std::string_view action, std::string_view bitmap) {
+Result<void> check_known(const block::Node& node, const std::string& bitmap) {
   auto* store = node.driver().bitmap_store();
   const auto bitmaps = store != nullptr ? store->bitmaps() : std::vector<block::BitmapInfo>{};
-  const bool known = std::ranges::find(bitmaps, bitmap, &block::BitmapInfo::name) != bitmaps.end();
-  if (bitmap.empty() && action == "add") return "Bitmap name cannot be empty";
-  if (store == nullptr && action == "add") {
-    return fmt::format("Can't store persistent bitmaps to {}: Operation not supported",
-                       node.name());
+  if (std::ranges::find(bitmaps, bitmap, &block::BitmapInfo::name) != bitmaps.end()) return {};
+  return fail(ENOENT, fmt::format("Dirty bitmap '{}' not found", bitmap));
+}
+
+Result<void> add(const block::Node& node, const BitmapRequest& request) {
+  if (request.bitmap.empty()) return fail(EINVAL, "Bitmap name cannot be empty");
+  auto* store = node.driver().bitmap_store();
+  if (store == nullptr) {
+    return fail(
+        ENOTSUP,
+        fmt::format("Can't store persistent bitmaps to {}: Operation not supported", node.name()));
   }
-  if (!known && action != "add") return fmt::format("Dirty bitmap '{}' not found", bitmap);
-  return "Changing bitmaps is not supported by this version; the image has not been touched";
+  return store->add_bitmap(request.bitmap, request.granularity, /*enabled=*/true);
+}
+
+io::Task<Result<void>> merge(const block::Node& node, const std::string& bitmap,
+                             const block::Node& source, const std::string& source_bitmap) {
+  PLATTER_CO_TRY(check_known(node, bitmap));
+  PLATTER_CO_TRY(check_known(source, source_bitmap));
+  block::BitmapStore& store = *node.driver().bitmap_store();
+  const auto bitmaps = store.bitmaps();
+  const auto target = std::ranges::find(bitmaps, bitmap, &block::BitmapInfo::name);
+  // Of two that cannot be used the target is the one to name.
+  if (target->inconsistent) PLATTER_CO_TRY(co_await store.bitmap_bits(bitmap));
+  PLATTER_CO_ASSIGN(const auto bits,
+                    co_await source.driver().bitmap_store()->bitmap_bits(source_bitmap));
+  co_return store.merge_bitmap(bitmap, *bits);
+}
+
+io::Task<Result<void>> act(const block::Node& node, const block::Node& source,
+                           const GivenOption& action, const BitmapRequest& request) {
+  if (action.is("add")) co_return add(node, request);
+  if (action.is("merge")) co_return co_await merge(node, request.bitmap, source, action.value);
+  PLATTER_CO_TRY(check_known(node, request.bitmap));
+  block::BitmapStore& store = *node.driver().bitmap_store();
+  if (action.is("remove")) co_return store.remove_bitmap(request.bitmap);
+  if (action.is("clear")) co_return store.clear_bitmap(request.bitmap);
+  co_return store.enable_bitmap(request.bitmap, action.is("enable"));
+}
+
+// The first that fails ends it; what was done before it counts.
+io::Task<Result<void>> act_all(block::Backend& image, block::Backend& source,
+                               const BitmapRequest& request) {
+  for (const GivenOption* action : request.actions) {
+    auto done =
+        co_await act(image.node().skip_filters(), source.node().skip_filters(), *action, request);
+    if (done) continue;
+    co_return std::unexpected(std::move(done).error().with_context(
+        fmt::format("Operation {} on bitmap {} failed", action->option->name, request.bitmap)));
+  }
+  co_return Result<void>{};
 }
 
 io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgument image,
                      const BitmapRequest& request) {
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
-  int status = 1;
   std::unique_ptr<block::Backend> source;
-  Result<void> ready;
+  Result<void> done;
   if (request.source) {
     auto opened = co_await open_image(session, *request.source);
     if (opened) source = std::move(*opened);
-    if (!opened) ready = std::unexpected(std::move(opened).error());
+    if (!opened) done = std::unexpected(std::move(opened).error());
   }
-  if (ready) {
-    const auto action = request.actions.front()->option->name;
-    status = invocation.fail(
-        fmt::format("Operation {} on bitmap {} failed: {}", action, request.bitmap,
-                    refusal((*backend)->node().skip_filters(), action, request.bitmap)));
-  } else {
-    invocation.console.error(ready.error());
-  }
+  if (done) done = co_await act_all(**backend, source ? *source : **backend, request);
+  int status = done ? 0 : invocation.fail(done.error());
   for (auto* open : {&source, &*backend}) {
     if (!*open) continue;
-    if (auto closed = co_await (*open)->close(); !closed) invocation.console.error(closed.error());
+    if (auto closed = co_await (*open)->close(); !closed) status = invocation.fail(closed.error());
   }
   co_return status;
 }
@@ -72,7 +108,9 @@ std::optional<int> read_actions(const Invocation& invocation, BitmapRequest& req
     merge = merge || given.option->name == "merge";
   }
   if (auto text = invocation.value("granularity")) {
-    if (!parse_size_argument(invocation, "granularity", *text)) return 1;
+    const auto granularity = parse_size_argument(invocation, "granularity", *text);
+    if (!granularity) return 1;
+    request.granularity = *granularity;
   }
   if (invocation.operands.size() != 2 && !request.actions.empty())
     return invocation.fail("Expecting filename and bitmap name");
@@ -108,7 +146,7 @@ int run_bitmap(Invocation& invocation) {
     request.source = ImageArgument{
         .name = *source,
         .format = invocation.value_or("source-format", ""),
-        .flags = {.read_only = true, .no_io = true, .no_backing = true},
+        .flags = {.read_only = true, .no_backing = true},
         .cache = {},
     };
   }
@@ -139,7 +177,7 @@ constexpr CommandOption kOptions[] = {
 extern const Command kBitmapCommand;
 const Command kBitmapCommand = {
     .name = "bitmap",
-    .summary = "Change the dirty bitmaps of an image (not supported by this version).",
+    .summary = "Change the dirty bitmaps of an image.",
     .operands = "FILE BITMAP",
     .options = kOptions,
     .run = run_bitmap,

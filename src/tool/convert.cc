@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <ranges>
 
 #include "base/math.h"
 #include "base/size.h"
 #include "base/try.h"
+#include "block/dirty_bitmap.h"
 #include "job/copy_engine.h"
 #include "tool/create_image.h"
 #include "tool/image_open.h"
@@ -63,7 +65,9 @@ class Conversion {
   io::Task<Result<void>> create_target();
   io::Task<Result<void>> open_target();
   Result<void> check_target() const;
+  Result<void> check_source_bitmaps() const;
   Result<void> check_bitmaps() const;
+  io::Task<Result<void>> copy_bitmaps() const;
   unsigned choose_workers() const;
   void report_lost(uint64_t offset, const Error& error) const;
   io::Task<Result<void>> copy_content();
@@ -106,10 +110,7 @@ io::Task<Result<void>> Conversion::open_sources() {
   }
   if (arguments_.bitmaps && sources_.size() > 1)
     co_return fail(EINVAL, "Copying bitmaps only possible with single source");
-  if (arguments_.bitmaps &&
-      sources_.front()->node().skip_filters().driver().bitmap_store() == nullptr) {
-    co_return fail(ENOTSUP, "Source lacks bitmap support");
-  }
+  if (arguments_.bitmaps) PLATTER_CO_TRY(check_source_bitmaps());
   if (!arguments_.snapshot) co_return Result<void>{};
   if (sources_.size() > 1) co_return fail(EINVAL, "No support for concatenating multiple snapshot");
   auto loaded = co_await load_snapshot(*sources_.front(), *arguments_.snapshot);
@@ -207,9 +208,52 @@ Result<void> Conversion::check_bitmaps() const {
     return fail(ENOTSUP,
                 "Format driver '" + std::string(target.type().name) + "' does not support bitmaps");
   }
-  if (!sources_.front()->node().skip_filters().driver().bitmap_store()->bitmaps().empty())
-    return fail(ENOTSUP, "Copying bitmaps is not supported by this version");
   return {};
+}
+
+Result<void> Conversion::check_source_bitmaps() const {
+  const auto* store = sources_.front()->node().skip_filters().driver().bitmap_store();
+  if (store == nullptr) return fail(ENOTSUP, "Source lacks bitmap support");
+  if (arguments_.skip_broken_bitmaps) return {};
+  const auto bitmaps = store->bitmaps();
+  for (const auto& bitmap : std::views::reverse(bitmaps)) {
+    if (!bitmap.inconsistent) continue;
+    return std::unexpected(Error(EINVAL, "Cannot copy inconsistent bitmap '" + bitmap.name + "'")
+                               .with_hint("Try --skip-broken-bitmaps, or use '" +
+                                          invocation_.console.program_name() +
+                                          " bitmap --remove' to delete it"));
+  }
+  return {};
+}
+
+// Once the content is there: it is not to be recorded in them.
+io::Task<Result<void>> Conversion::copy_bitmaps() const {
+  auto& from = *sources_.front()->node().skip_filters().driver().bitmap_store();
+  auto& to = *target_->node().driver().bitmap_store();
+  const auto bitmaps = from.bitmaps();
+  for (const auto& bitmap : std::views::reverse(bitmaps)) {
+    if (bitmap.inconsistent)
+      invocation_.console.warning("Skipping inconsistent bitmap '" + bitmap.name + "'");
+  }
+  for (const auto& bitmap : std::views::reverse(bitmaps)) {
+    if (bitmap.inconsistent) continue;
+    auto added = to.add_bitmap(bitmap.name, bitmap.granularity, /*enabled=*/false);
+    if (!added) {
+      co_return std::unexpected(
+          std::move(added).error().with_context("Failed to create bitmap " + bitmap.name));
+    }
+    auto bits = co_await from.bitmap_bits(bitmap.name);
+    Result<void> copied;
+    if (bits) copied = to.merge_bitmap(bitmap.name, **bits);
+    if (!bits) copied = std::unexpected(std::move(bits).error());
+    if (!copied) {
+      PLATTER_CO_TRY(to.remove_bitmap(bitmap.name));
+      co_return std::unexpected(
+          std::move(copied).error().with_context("Failed to populate bitmap " + bitmap.name));
+    }
+    PLATTER_CO_TRY(to.enable_bitmap(bitmap.name, bitmap.enabled));
+  }
+  co_return Result<void>{};
 }
 
 Result<void> Conversion::check_target() const {
@@ -286,6 +330,7 @@ io::Task<Result<void>> Conversion::copy_content() {
   options.count_beforehand = progress_wanted_;
   options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
   PLATTER_CO_TRY(co_await job::copy(std::move(options)));
+  if (arguments_.bitmaps) PLATTER_CO_TRY(co_await copy_bitmaps());
   co_return Result<void>{};
 }
 

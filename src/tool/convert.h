@@ -36,6 +36,7 @@ struct ConvertArguments {
   bool salvage = false;
   bool quiet = false;
   bool bitmaps = false;
+  bool skip_broken_bitmaps = false;
   std::optional<SnapshotSelector> snapshot;  // of the source
 };
 

@@ -130,6 +130,7 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
   arguments.salvage = invocation.has("salvage");
   arguments.quiet = invocation.has("q");
   arguments.bitmaps = invocation.has("bitmaps");
+  arguments.skip_broken_bitmaps = invocation.has("skip-broken-bitmaps");
   return std::nullopt;
 }
 

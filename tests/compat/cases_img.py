@@ -210,7 +210,7 @@ cases("amend",
       "amend -o compat=1.1 -o size=8M v2.qcow2", "amend -f qcow2 -t none -o compat=1.1 v2.qcow2", "amend -q -o compat=1.1 v2.qcow2", "amend --force -o compat=1.1 v2.qcow2",
       ("amend -p -o compat=1.1 v2.qcow2", {"rules": ("progress",)}), "amend -p -q -o compat=1.1 v2.qcow2", "amend --image-opts -o compat=1.1 driver=qcow2,file.filename=v2.qcow2",
       "amend -o lazy_refcounts=on data.qcow2",
-      ("amend -o compat=0.10 snapshots.qcow2", NOT_YET), ("amend -o compat=0.10 bitmap.qcow2", NOT_YET),
+      ("amend -o compat=0.10 snapshots.qcow2", NOT_YET),
       ("amend -o refcount_bits=8 snapshots.qcow2", {}), ("amend -o size=8M snapshots.qcow2", {}),
       rules=("date", "icount"))
 
@@ -233,20 +233,3 @@ cases("amend/bad",
       )
 
 cases("amend/locked", "amend -o compat=1.1 data.qcow2", lock="data.qcow2")
-
-# ---- bitmap
-
-NODE_NAME = accept("names of unnamed nodes are our own")
-
-cases("bitmap",
-      "bitmap", "bitmap data.qcow2", "bitmap data.qcow2 b", "bitmap --add data.qcow2", "bitmap --add data.qcow2 b c", "bitmap --frob data.qcow2 b", "bitmap --merge", "bitmap -g",
-      "bitmap --add -g x data.qcow2 b", "bitmap -g 64k --remove data.qcow2 b", "bitmap -b base.qcow2 --add data.qcow2 b", "bitmap -F qcow2 --add data.qcow2 b",
-      "bitmap -F qcow2 --merge s data.qcow2 b", "bitmap --add -f frob data.qcow2 b", "bitmap --add nowhere b", "bitmap --add --image-opts -f qcow2 data.qcow2 b",
-      "bitmap --add --object frob data.qcow2 b", "bitmap --add data.qcow2 ''", "bitmap --merge s -b nowhere data.qcow2 b",
-      *[f"bitmap --{action} {image} b" for action in ("remove", "clear", "enable", "disable", "merge s") for image in ("data.qcow2", "-f raw raw.img")],
-      "bitmap --merge s -b base.qcow2 data.qcow2 b", "bitmap --merge s -b base.qcow2 -F qcow2 -f raw raw.img b",
-      ("bitmap --add -f raw raw.img b", NODE_NAME), ("bitmap --add raw.img b", NODE_NAME), ("bitmap --add v2.qcow2 b", NODE_NAME),
-      ("bitmap --add data.qcow2 b", NOT_YET), ("bitmap --add -g 64k data.qcow2 b", NOT_YET), ("bitmap --add -g 3 data.qcow2 b", NOT_YET), ("bitmap --add --disable data.qcow2 b", NOT_YET),
-      *[(f"bitmap --{action} bitmap.qcow2 fine", NOT_YET) for action in ("remove", "clear", "enable", "disable", "merge coarse", "add")],
-      )
-cases("bitmap/locked", "bitmap --add data.qcow2 b", lock="data.qcow2")

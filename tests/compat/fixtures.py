@@ -20,6 +20,7 @@ DEPENDS = {
     "datafile.qcow2": ["datafile.raw"],
     "sub/over.qcow2": ["base.qcow2"],
     "nofmt.qcow2": ["base.qcow2"],
+    "bitmaps-top.qcow2": ["bitmaps.qcow2"],
 }
 
 
@@ -34,11 +35,12 @@ class Builder:
         subprocess.run([self.qemu_img, *words], cwd=self.directory, check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    def io(self, image, *commands, fmt="qcow2"):
+    def io(self, image, *commands, fmt="qcow2", killed=False):
         words = ["qemu-io", "-f", fmt]
         for command in commands:
             words += ["-c", command]
-        subprocess.run([*words, image], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
+        ended = subprocess.run([*words, image], cwd=self.directory, stdout=subprocess.DEVNULL)
+        assert (ended.returncode != 0) == killed, words
 
     def create(self, name, size, *options):
         self.img("create", "-q", "-f", "qcow2", *options, name, size)
@@ -144,10 +146,32 @@ class Builder:
         self.create("bitmap.qcow2", "1G")
         self.img("bitmap", "--add", "bitmap.qcow2", "coarse")
         self.img("bitmap", "--add", "-g", "512", "bitmap.qcow2", "fine")
+        self.build_bitmaps()
         self.copy("empty.qcow2", "encrypted.qcow2")
         self.patch("encrypted.qcow2", 32, struct.pack(">I", 1))  # AES
         for kind in ("vmdk", "vdi"):
             self.img("create", "-q", "-f", kind, "foreign." + kind, "1M")
+
+    def build_bitmaps(self):
+        writes = ("write -P 1 64k 128k", "discard 1M 64k", "write -z 3M 100k")
+        self.create("bitmaps.qcow2", "4M")
+        for name, options in (("b0", ()), ("fine", ("-g", "512")), ("off", ("--disable", "-g", "1M"))):
+            self.img("bitmap", "--add", *options, "bitmaps.qcow2", name)
+        self.io("bitmaps.qcow2", *writes)
+        self.create("other-bitmaps.qcow2", "4M", "-o", "cluster_size=4k")
+        self.img("bitmap", "--add", "-g", "8k", "other-bitmaps.qcow2", "o")
+        self.io("other-bitmaps.qcow2", "write -P 2 2M 1M")
+        self.copy("bitmaps.qcow2", "broken-bitmaps.qcow2")
+        self.io("broken-bitmaps.qcow2", "write -P 3 512k 64k", "sigraise 9", killed=True)
+        self.copy("bitmaps.qcow2", "snapped-bitmaps.qcow2")
+        self.img("snapshot", "-c", "s", "snapped-bitmaps.qcow2")
+        # A writer that knows no bitmaps has cleared the autoclear bit.
+        self.copy("bitmaps.qcow2", "stale-bitmaps.qcow2")
+        self.patch("stale-bitmaps.qcow2", 88, bytes(8))
+        self.img("create", "-q", "-f", "qcow2", "-b", "bitmaps.qcow2", "-F", "qcow2", "bitmaps-top.qcow2")
+        self.img("bitmap", "--add", "bitmaps-top.qcow2", "t")
+        self.io("bitmaps-top.qcow2", "write -P 4 2M 100k")
+        self.create("huge.qcow2", "4P", "-o", "cluster_size=2M")
 
     def build_damaged(self):
         def damaged(name, *patches, source="data.qcow2"):

@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 
+import bitmap_bits
 import cases
+import cases_bitmaps  # noqa: F401, adds to cases.CASES
 import cases_copy  # noqa: F401, adds to cases.CASES
 import cases_img  # adds to cases.CASES
 import cases_blkdebug  # adds to cases_shell.CASES
@@ -141,7 +143,8 @@ def image_facts(reference, directory, name, rules):
                               stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S)
     info = normalise(ask("info", "--output=json", name).stdout, rules)
     check = ask("check", name)
-    return f"{name}: {info}check: exit status {check.returncode}\n"
+    bitmaps = bitmap_bits.describe(directory / name) if name.endswith(".qcow2") else ""
+    return f"{name}: {info}check: exit status {check.returncode}\n{bitmaps}"
 
 
 def compare_files(reference, theirs, ours, rules):
