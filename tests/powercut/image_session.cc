@@ -54,6 +54,7 @@ ImageSession::ImageSession(const ImageSetup& setup, Random random)
       random_(random),
       model_(2 * setup.size / kSectorSize, setup.size / kSectorSize, backing_sectors(setup),
              kBackingSeed),
+      bitmaps_(setup.size),
       registry_(with_aimed(block::DriverRegistry::builtin())) {}
 
 ImageSession::~ImageSession() = default;
@@ -107,7 +108,9 @@ VoidTask ImageSession::open() {
   }
   PLATTER_CO_ASSIGN(backend_, co_await graph_->open(std::move(request), kWriter, kWriterShares));
   find_kept();
-  co_return Result<void>{};
+  if (!setup_.bitmaps || after_error_ != AfterError::kStop || !random_.one_in(4))
+    co_return Result<void>{};
+  co_return co_await bitmaps_.compare(*backend_->node().driver().bitmap_store(), false);
 }
 
 VoidTask ImageSession::close() {
@@ -116,6 +119,7 @@ VoidTask ImageSession::close() {
   if (!closed) co_return std::unexpected(in_context(std::move(closed).error(), "close"));
   // Closing has flushed: what it reports as done must survive.
   model_.end_flush(model_.begin_flush());
+  bitmaps_.closed();
   co_return Result<void>{};
 }
 
@@ -137,9 +141,19 @@ VoidTask ImageSession::phase(unsigned operations) {
   for (Result<void>& result : results) {
     if (!result) co_return std::move(result);
   }
+  if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await change_bitmaps());
   if (random_.one_in(4)) PLATTER_CO_TRY(co_await resize());
   if (random_.one_in(8)) PLATTER_CO_TRY(co_await make_empty());
   if (random_.one_in(3)) co_return co_await snapshot();
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::change_bitmaps() {
+  auto& store = *backend_->node().driver().bitmap_store();
+  trace("change bitmaps", {store.bitmaps().size(), 0}, 0);
+  // Merging reads what the image has stored of one.
+  auto changed = co_await bitmaps_.change(store, random_);
+  if (!changed) co_return co_await after_failure(std::move(changed).error(), {0, 0});
   co_return Result<void>{};
 }
 
@@ -177,6 +191,8 @@ VoidTask ImageSession::snapshot() {
 }
 
 VoidTask ImageSession::apply(block::SnapshotStore& store) {
+  if (setup_.bitmaps && !backend_->node().driver().bitmap_store()->bitmaps().empty())
+    co_return Result<void>{};  // refused
   const Kept& kept = kept_[random_.below(kept_.size())];
   const uint64_t before = model_.sectors();
   const uint64_t after = kept.content.size();
@@ -186,6 +202,7 @@ VoidTask ImageSession::apply(block::SnapshotStore& store) {
   if (done) {
     unsure_sizes_.clear();
     model_.end_replace(kept.content, after);
+    bitmaps_.resized(after * kSectorSize);
     model_.end_flush(model_.begin_flush());
     co_return Result<void>{};
   }
@@ -304,6 +321,7 @@ VoidTask ImageSession::write(Random& random, Range range) {
   // Refused where something is allocated; or power has failed, which the next request tells.
   if (!done && compressed && done.error().code() == EIO) co_return co_await adopt(range);
   if (!done) co_return co_await after_failure(std::move(done).error(), range);
+  written(range);
   trace(durable ? "written FUA" : "written", range, stamp);
   model_.end_write(range.first, range.count, stamp, durable);
   co_return Result<void>{};
@@ -318,6 +336,7 @@ VoidTask ImageSession::zero(Random& random, Range range) {
   trace(flags.has(block::WriteFlag::kMayUnmap) ? "zero unmap" : "zero", range, 0);
   auto done = co_await backend_->zero(range.offset(), range.length(), flags);
   if (!done) co_return co_await after_failure(std::move(done).error(), range);
+  written(range);
   trace(durable ? "zeroed FUA" : "zeroed", range, 0);
   model_.end_write(range.first, range.count, kZeroStamp, durable);
   co_return Result<void>{};
@@ -331,6 +350,7 @@ VoidTask ImageSession::discard(Range range) {
   trace("discard", range, 0);
   auto done = co_await backend_->discard(range.offset(), range.length());
   if (!done) co_return co_await after_failure(std::move(done).error(), range);
+  if (setup_.unmap) written(range);
   trace("discarded", range, 0);
   co_return co_await adopt(range);
 }
@@ -346,6 +366,11 @@ VoidTask ImageSession::flush() {
 }
 
 VoidTask ImageSession::resize() {
+  const auto* bitmaps = backend_->node().driver().bitmap_store();
+  if (bitmaps != nullptr &&
+      std::ranges::any_of(bitmaps->bitmaps(), &block::BitmapInfo::inconsistent)) {
+    co_return Result<void>{};  // refused
+  }
   if (setup_.compat == "0.10" && !backend_->node().driver().snapshot_store()->snapshots().empty())
     co_return Result<void>{};  // the format forbids it
   const uint64_t capacity = model_.capacity();
@@ -373,6 +398,7 @@ VoidTask ImageSession::resize_to(uint64_t after, bool preallocate) {
       after * kSectorSize,
       preallocate && after > before ? block::Preallocation::kMetadata : block::Preallocation::kOff,
       true);
+  bitmaps_.resized(backend_->size());
   if (done) {
     unsure_sizes_.clear();
     model_.end_resize(after);
@@ -436,6 +462,9 @@ VoidTask ImageSession::verify_survivor() {
   }
   if (result) result = model_.settle_size(sectors);
   if (result) result = co_await verify_content(*backend, true);
+  if (result && setup_.bitmaps)
+    result = co_await bitmaps_.survive(*backend->node().driver().bitmap_store());
+  bitmaps_.resized(backend->size());
   auto closed = co_await backend->close();
   if (!result) co_return result;
   co_return closed;

@@ -19,6 +19,7 @@
 #include "io/reactor.h"
 #include "powercut/aim.h"
 #include "powercut/sector_model.h"
+#include "workload/bitmap_model.h"
 #include "workload/claims.h"
 #include "workload/image_setup.h"
 #include "workload/random.h"
@@ -101,6 +102,9 @@ class ImageSession {
   VoidTask resize_to(uint64_t sectors, bool preallocate);
   VoidTask make_empty();
   VoidTask snapshot();
+  VoidTask change_bitmaps();
+  // Of completed requests.
+  void written(Range range) { bitmaps_.written(range.offset(), range.length()); }
   VoidTask apply(block::SnapshotStore& store);
   // After a cut, or an error: which of them there are.
   void find_kept();
@@ -114,6 +118,7 @@ class ImageSession {
   workload::ImageSetup setup_;
   workload::Random random_;
   SectorModel model_;
+  workload::BitmapModel bitmaps_;
   block::DriverRegistry registry_;
   base::Log log_;
   std::unique_ptr<block::Graph> graph_;

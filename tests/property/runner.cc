@@ -57,6 +57,7 @@ Runner::VoidTask Runner::everything() {
                                           .options = setup_.create_options("backing")});
   if (!created) co_return std::unexpected(in_context(std::move(created).error(), "create"));
   expected_.assign(setup_.size, 0);
+  bitmaps_.resized(setup_.size);
   std::copy_n(backing_.begin(), std::min(backing_.size(), expected_.size()), expected_.begin());
 
   PLATTER_CO_TRY(co_await open_image());
@@ -66,6 +67,11 @@ Runner::VoidTask Runner::everything() {
     if (result) result = co_await between_phases();
   }
   if (result) result = co_await verify_all();
+  if (result && setup_.bitmaps) {
+    result = co_await close_image();
+    if (result) result = co_await open_image();
+    if (result) result = co_await bitmaps_.compare(bitmap_store(), true);
+  }
   if (backend_) {
     auto closed = co_await close_image();
     if (result) result = std::move(closed);
@@ -113,6 +119,7 @@ Runner::VoidTask Runner::close_image() {
   auto backend = std::move(backend_);
   auto closed = co_await backend->close();
   if (!closed) co_return std::unexpected(in_context(std::move(closed).error(), "close"));
+  bitmaps_.closed();
   co_return Result<void>{};
 }
 
@@ -137,6 +144,7 @@ Runner::VoidTask Runner::worker(Random random, unsigned operations) {
 }
 
 Runner::VoidTask Runner::between_phases() {
+  if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await bitmaps());
   switch (random_.below(8)) {
     case 0: co_return co_await backend_->flush();
     case 1: co_return co_await resize();
@@ -153,6 +161,13 @@ Runner::VoidTask Runner::between_phases() {
     case 6: co_return co_await snapshot();
     default: co_return Result<void>{};
   }
+}
+
+Runner::VoidTask Runner::bitmaps() {
+  PLATTER_CO_TRY(co_await bitmaps_.change(bitmap_store(), random_));
+  // Asking for the bits has them read into memory: not always.
+  if (random_.one_in(3)) co_return co_await bitmaps_.compare(bitmap_store(), true);
+  co_return Result<void>{};
 }
 
 Runner::VoidTask Runner::snapshot() {
@@ -183,9 +198,11 @@ Runner::VoidTask Runner::apply_or_delete(block::SnapshotStore& store) {
     kept_.erase(kept_.begin() + static_cast<ptrdiff_t>(index));
     co_return Result<void>{};
   }
+  if (setup_.bitmaps && !bitmap_store().bitmaps().empty()) co_return Result<void>{};  // refused
   auto applied = co_await store.apply_snapshot(kept_[index].id);
   if (!applied) co_return std::unexpected(in_context(std::move(applied).error(), "apply"));
   expected_ = kept_[index].content;
+  bitmaps_.resized(expected_.size());
   if (backend_->size() != expected_.size()) {
     co_return fail(EIO, fmt::format("a snapshot has {} bytes, should have {}", backend_->size(),
                                     expected_.size()));
@@ -214,6 +231,7 @@ Runner::VoidTask Runner::resize() {
     co_return fail(EIO, fmt::format("resized to {}, size says {}", size, backend_->size()));
   }
   expected_.resize(size, 0);
+  bitmaps_.resized(size);
   co_return Result<void>{};
 }
 
@@ -305,6 +323,7 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
   if (random.one_in(10)) flags |= block::WriteFlag::kFua;
   if (compressed) flags |= block::WriteFlag::kCompressed;
   auto written = co_await backend_->write(range.offset, list, flags);
+  bitmaps_.written(range.offset, range.length);
   // Refused, as a whole, where something is allocated.
   if (!written && compressed && written.error().code() == EIO) co_return Result<void>{};
   if (!written) {
@@ -322,6 +341,7 @@ Runner::VoidTask Runner::zero(Random& random, Range range) {
   bool no_fallback = random.one_in(6);
   if (no_fallback) flags |= block::WriteFlag::kNoFallback;
   auto zeroed = co_await backend_->zero(range.offset, range.length, flags);
+  bitmaps_.written(range.offset, range.length);
   if (!zeroed) {
     if (no_fallback && zeroed.error().code() == ENOTSUP) {
       co_return co_await adopt(range, "refused zero", false);
@@ -335,6 +355,8 @@ Runner::VoidTask Runner::zero(Random& random, Range range) {
 
 Runner::VoidTask Runner::discard(Range range) {
   auto discarded = co_await backend_->discard(range.offset, range.length);
+  // What is not passed on, or is less than a block, changes nothing.
+  bitmaps_.written(range.offset, range.length, setup_.unmap && !setup_.direct);
   if (!discarded) {
     co_return std::unexpected(
         in_context(std::move(discarded).error(),

@@ -4,7 +4,7 @@
 // Requests run concurrently on every reactor of the world, on ranges that are disjoint to the byte
 // but often share a cluster or a sector. Between phases the image is resized, flushed, closed and
 // opened again, read back in full and compared with its own block status; snapshots are taken,
-// applied and deleted. At the end qemu-img must
+// applied and deleted, dirty bitmaps made, merged and removed. At the end qemu-img must
 // find it clean and equal.
 #pragma once
 
@@ -17,6 +17,7 @@
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/buffer.h"
+#include "workload/bitmap_model.h"
 #include "workload/claims.h"
 #include "workload/image_setup.h"
 #include "workload/random.h"
@@ -61,6 +62,8 @@ class Runner {
   VoidTask between_phases();
   VoidTask resize();
   VoidTask snapshot();
+  VoidTask bitmaps();
+  block::BitmapStore& bitmap_store() const { return *backend_->node().driver().bitmap_store(); }
   VoidTask apply_or_delete(block::SnapshotStore& store);
   VoidTask verify_all();
   VoidTask verify_status(block::StatusDetail detail);
@@ -90,6 +93,7 @@ class Runner {
   std::unique_ptr<block::Graph> graph_;
   std::unique_ptr<block::Backend> backend_;
   workload::RangeClaims claims_;
+  workload::BitmapModel bitmaps_{0};
   // What was kept, and what it must read as.
   struct Kept {
     std::string id;

@@ -28,6 +28,7 @@ void draw_qcow2(Random& random, uint64_t index, const DrawLimits& limits, ImageS
   if (setup.compat == "1.1") {
     setup.refcount_bits = random.pick({1u, 2u, 4u, 8u, 16u, 16u, 32u, 64u});
     setup.lazy_refcounts = random.one_in(4);
+    setup.bitmaps = random.one_in(2);
   }
   setup.small_caches = random.one_in(2);
   if (random.one_in(2)) {
@@ -66,6 +67,7 @@ std::string ImageSetup::describe() const {
                           backing_size);
     }
     if (small_caches) text += " small-caches";
+    if (bitmaps) text += " bitmaps";
   }
   return text + fmt::format(" discard={} detect-zeroes={} direct={}", unmap ? "unmap" : "ignore",
                             detect_zeroes, direct);

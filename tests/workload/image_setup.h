@@ -26,7 +26,8 @@ struct ImageSetup {
   bool small_caches = false;  // the smallest table caches that the format accepts
   bool unmap = false;         // discard=unmap
   std::string detect_zeroes = "off";
-  bool direct = false;  // O_DIRECT
+  bool direct = false;   // O_DIRECT
+  bool bitmaps = false;  // the run makes dirty bitmaps in it
 
   bool is_qcow2() const { return format == "qcow2"; }
   // "qcow2 size=1048576 cluster_size=512 ...": what a person needs to make the same image.
