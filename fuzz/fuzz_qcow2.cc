@@ -18,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "block/backend.h"
+#include "block/dirty_bitmap.h"
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/simulation.h"
@@ -37,6 +38,8 @@ constexpr const char* kName = "/disk.qcow2";
 constexpr uint64_t kMaxSteps = 5'000'000;
 constexpr uint64_t kCapacity = uint64_t{64} << 20;
 constexpr uint64_t kMaxMetadata = uint64_t{16} << 20;
+constexpr unsigned kMaxBitmaps = 8;  // that are looked at
+constexpr uint64_t kMaxRuns = 4096;
 constexpr size_t kProbeLength = 3000;  // of reads and writes: unaligned, several small clusters
 
 class Silent final : public block::CheckReporter {
@@ -149,7 +152,48 @@ class World {
       if (status->length == 0 || status->length > size - offset) std::abort();
       offset += status->length;
     }
+    co_await look_at_bitmaps((*image)->node().driver());
     (void)co_await (*image)->close();
+  }
+
+  // Runs within the disk, in order.
+  io::Task<void> look_at_bitmaps(block::Driver& driver) {
+    auto* store = driver.bitmap_store();
+    if (store == nullptr) co_return;
+    unsigned looked_at = 0;
+    for (const auto& info : store->bitmaps()) {
+      if (++looked_at > kMaxBitmaps) co_return;
+      const auto bits = co_await store->bitmap_bits(info.name);
+      if (!bits) continue;
+      uint64_t end = 0;
+      uint64_t runs = 0;
+      for (auto run = (*bits)->next_dirty(0); run && runs < kMaxRuns;
+           run = (*bits)->next_dirty(end), ++runs) {
+        if (run->offset < end || run->length == 0 || run->offset + run->length > driver.size())
+          std::abort();
+        end = run->offset + run->length;
+      }
+    }
+  }
+
+  // Every kind of change, to the first ones there are.
+  io::Task<void> change_bitmaps(block::Driver& driver) {
+    auto* store = driver.bitmap_store();
+    if (store == nullptr) co_return;
+    (void)store->add_bitmap("fuzzed", 4096, true);
+    const auto bitmaps = store->bitmaps();
+    for (size_t i = 0; i < std::min<size_t>(bitmaps.size(), kMaxBitmaps); ++i) {
+      const std::string& name = bitmaps[i].name;
+      switch (i % 4) {
+        case 0:
+          if (auto bits = co_await store->bitmap_bits(name))
+            (void)store->merge_bitmap("fuzzed", **bits);
+          break;
+        case 1: (void)store->remove_bitmap(name); break;
+        case 2: (void)store->enable_bitmap(name, !bitmaps[i].enabled); break;
+        default: (void)store->clear_bitmap(name);
+      }
+    }
   }
 
   // Everything that writes. Whether the image could be opened for it.
@@ -167,6 +211,7 @@ class World {
       (void)co_await (*image)->write(offset, {buffer_, length});
     }
     (void)co_await (*image)->flush();
+    co_await change_bitmaps((*image)->node().driver());
     (void)co_await (*image)->zero(0, std::min<uint64_t>(size, 8192), block::WriteFlag::kMayUnmap);
     (void)co_await (*image)->discard(size / 2, std::min<uint64_t>(size - size / 2, 65536));
     (void)co_await (*image)->resize(size + 65536, block::Preallocation::kOff, false);
@@ -186,6 +231,19 @@ class World {
 // ---- A mutator that knows where the numbers are
 
 namespace {
+
+// Where the bitmaps' extension keeps the offset of their directory; 0: there is none.
+size_t bitmaps_extension(std::span<const uint8_t> bytes) {
+  constexpr uint32_t kBitmaps = 0x23852875;
+  for (size_t at = load_big<uint32_t>(bytes, 100); at + 32 <= bytes.size();) {
+    const uint32_t type = load_big<uint32_t>(bytes, at);
+    const uint32_t length = load_big<uint32_t>(bytes, at + 4);
+    if (type == kBitmaps) return at + 24;
+    if (type == 0 || length > bytes.size()) break;
+    at += 8 + (length + 7) / 8 * 8;
+  }
+  return 0;
+}
 
 // A 64-bit value that a table might hold, right or wrong.
 uint64_t plausible_entry(uint64_t random, size_t image_size, unsigned cluster_bits) {
@@ -207,7 +265,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
   uint64_t random = seed * uint64_t{0x9e3779b97f4a7c15};
   random ^= random >> 29;
   const unsigned cluster_bits = std::clamp<unsigned>(load_big<uint32_t>(bytes, 20), 9, 21);
-  switch (random % 4) {
+  switch (random % 5) {
     case 0:  // the header's fields
       LLVMFuzzerMutate(data, kHeaderBytes, kHeaderBytes);
       return size;
@@ -215,6 +273,21 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
       return LLVMFuzzerMutate(data, size, size);
     case 2:  // anything
       return LLVMFuzzerMutate(data, size, max_size);
+    case 3: {  // the directory of the bitmaps, or the table of the first one
+      const size_t place = bitmaps_extension(bytes);
+      if (place == 0) return LLVMFuzzerMutate(data, size, size);
+      const uint64_t directory = load_big<uint64_t>(bytes, place);
+      if (directory + 32 > size || directory + 32 < 32) return LLVMFuzzerMutate(data, size, size);
+      if (random & 32) {
+        LLVMFuzzerMutate(data + directory, 24, 24);
+        return size;
+      }
+      const uint64_t table = load_big<uint64_t>(bytes, directory);
+      const uint64_t entry = table + (random >> 12) % 4 * 8;
+      if (entry + 8 > size || entry + 8 < 8) return LLVMFuzzerMutate(data, size, size);
+      store_big(bytes, entry, plausible_entry(random >> 20, size, cluster_bits));
+      return size;
+    }
     default: {  // an entry of a table that the header or the L1 table names
       const size_t places[] = {40, 48, 64};
       uint64_t table = load_big<uint64_t>(bytes, places[(random >> 4) % 3]);
