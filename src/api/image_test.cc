@@ -5,11 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <filesystem>
 #include <semaphore>
 #include <vector>
 
 #include "platter/runtime.h"
+#include "support/scratch_directory.h"
 
 namespace platter {
 namespace {
@@ -17,19 +17,13 @@ namespace {
 class ImageTest : public testing::TestWithParam<Engine> {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-image-XXXXXX";
-    directory_ = mkdtemp(name);
     auto runtime = Runtime::create({.reactors = 2, .engine = GetParam(), .log = {}});
     ASSERT_TRUE(runtime) << runtime.error().message();
     runtime_ = std::move(*runtime);
   }
-  void TearDown() override {
-    runtime_.reset();
-    std::filesystem::remove_all(directory_);
-  }
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string path(const std::string& name) const { return scratch_.path(name); }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<Runtime> runtime_;
 };
 

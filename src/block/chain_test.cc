@@ -9,6 +9,7 @@
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::block {
 namespace {
@@ -18,15 +19,11 @@ using testing::HasSubstr;
 class ChainTest : public testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-chain-XXXXXX";
-    directory_ = mkdtemp(name);
     auto group = io::ReactorGroup::start({.reactors = 1});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string path(const std::string& name) const { return scratch_.path(name); }
   template <typename T>
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
@@ -68,7 +65,7 @@ class ChainTest : public testing::Test {
     EXPECT_TRUE(run((*backend)->close()));
   }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   DriverRegistry registry_ = DriverRegistry::builtin();
   base::Log log_;
@@ -179,7 +176,7 @@ TEST_F(ChainTest, AnImageNamesOnlyWhatThePolicyAllows) {
   EXPECT_THAT(error(open("inner/json")), HasSubstr("only allows names of files"));
   EXPECT_EQ(error(open("inner/escapes", false, OpenPolicy::anything())), "opened");
   OpenPolicy listed = OpenPolicy::deny();
-  listed.allowed_directories.push_back(directory_);
+  listed.allowed_directories.push_back(scratch_.directory());
   EXPECT_EQ(error(open("inner/escapes", false, listed)), "opened");
   EXPECT_EQ(error(open("inner/linked", false, listed)), "opened");
 }

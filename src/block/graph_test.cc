@@ -8,6 +8,7 @@
 
 #include "block/registry.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::block {
 namespace {
@@ -18,15 +19,11 @@ using testing::HasSubstr;
 class GraphTest : public testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-graph-XXXXXX";
-    directory_ = mkdtemp(name);
     auto group = io::ReactorGroup::start({.reactors = 2});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string path(const std::string& name) const { return scratch_.path(name); }
   void write_file(const std::string& name, const std::string& content) {
     std::ofstream(path(name)) << content;
   }
@@ -62,7 +59,7 @@ class GraphTest : public testing::Test {
     return opened.error().message();
   }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   DriverRegistry registry_ = DriverRegistry::builtin();
   base::Log log_;
@@ -99,9 +96,9 @@ TEST_F(GraphTest, SaysWhyAnImageCannotBeOpened) {
   EXPECT_EQ(open_error(request(path("none"), "", false)), "Could not open '" + path("none") +
                                                               "': Could not open '" + path("none") +
                                                               "': No such file or directory");
-  EXPECT_EQ(open_error(request(directory_, "", false)), "Could not open '" + directory_ +
-                                                            "': 'file' driver requires '" +
-                                                            directory_ + "' to be a regular file");
+  EXPECT_EQ(open_error(request(scratch_.directory(), "", false)),
+            "Could not open '" + scratch_.directory() + "': 'file' driver requires '" +
+                scratch_.directory() + "' to be a regular file");
   EXPECT_EQ(open_error(request(a, "nosuch", false)),
             "Could not open '" + a + "': Unknown driver 'nosuch'");
   EXPECT_EQ(open_error(request("nbdx:foo", "", false)),

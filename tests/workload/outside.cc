@@ -18,23 +18,17 @@ extern char** environ;
 
 namespace platter::workload {
 
-ScratchDirectory::ScratchDirectory() {
-  const char* chosen = std::getenv("PLATTER_TEST_DIR");
-  std::string parent = chosen != nullptr               ? chosen
-                       : access("/dev/shm", W_OK) == 0 ? "/dev/shm"
-                                                       : std::filesystem::temp_directory_path();
-  directory_ = parent + "/platter-proof-XXXXXX";
-  PLATTER_ASSERT(mkdtemp(directory_.data()) != nullptr);
+namespace {
+
+std::filesystem::path parent_directory() {
+  if (const char* chosen = std::getenv("PLATTER_TEST_DIR")) return chosen;
+  if (access("/dev/shm", W_OK) == 0) return "/dev/shm";
+  return std::filesystem::temp_directory_path();
 }
 
-ScratchDirectory::~ScratchDirectory() {
-  if (keep_) {
-    std::fprintf(stderr, "files kept in %s\n", directory_.c_str());
-    return;
-  }
-  std::error_code ignored;  // a scratch directory that cannot be removed fails no test
-  std::filesystem::remove_all(directory_, ignored);
-}
+}  // namespace
+
+ScratchDirectory::ScratchDirectory() : support::ScratchDirectory(parent_directory()) {}
 
 ProgramResult run_program(const std::vector<std::string>& arguments) {
   int pipe_ends[2];

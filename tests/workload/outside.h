@@ -7,26 +7,15 @@
 #include <vector>
 
 #include "platter/error.h"
+#include "support/scratch_directory.h"
 
 namespace platter::workload {
 
-// A directory that is removed, with all in it, when the object goes.
-class ScratchDirectory {
+// In memory where /dev/shm is writable, elsewhere in the system's place for temporary files, unless
+// PLATTER_TEST_DIR says where.
+class ScratchDirectory : public support::ScratchDirectory {
  public:
-  // In memory where /dev/shm is writable, in the system's place for temporary files elsewhere.
   ScratchDirectory();
-  ~ScratchDirectory();
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-
-  const std::string& directory() const { return directory_; }
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
-  // Leaves everything in place for a person to look at.
-  void keep() { keep_ = true; }
-
- private:
-  std::string directory_;
-  bool keep_ = false;
 };
 
 struct ProgramResult {

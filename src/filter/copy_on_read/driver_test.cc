@@ -1,11 +1,10 @@
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/gate.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::filter {
 namespace {
@@ -18,21 +17,17 @@ constexpr uint64_t kSize = 16 * kCluster;
 class CopyOnReadTest : public testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-cor-XXXXXX";
-    directory_ = mkdtemp(name);
     auto group = io::ReactorGroup::start({.reactors = 2});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
     for (const char* file : {"base", "top"}) {
       CreateRequest request;
-      request.filename = directory_ + "/" + file;
+      request.filename = scratch_.path(file);
       request.format = "qcow2";
       request.options.set("size", kSize);
       ASSERT_TRUE(run(graph_.create(std::move(request))));
     }
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
   template <typename T>
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
@@ -50,7 +45,7 @@ class CopyOnReadTest : public testing::Test {
     return run(backend.node().skip_filters().status(offset, 1, StatusDetail::kFast))->allocated;
   }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   DriverRegistry registry_ = DriverRegistry::builtin();
   base::Log log_;
@@ -59,12 +54,12 @@ class CopyOnReadTest : public testing::Test {
 
 TEST_F(CopyOnReadTest, WhatIsReadFromBelowStaysAbove) {
   std::vector<uint8_t> data(4 * kCluster, 5), back(4 * kCluster);
-  auto base = open("driver=qcow2,file.filename=" + directory_ + "/base");
+  auto base = open("driver=qcow2,file.filename=" + scratch_.path("base"));
   ASSERT_TRUE(run(base->write(kCluster, io::BufferList(data))));
   ASSERT_TRUE(run(base->close()));
   auto top =
-      open("driver=copy-on-read,file.driver=qcow2,file.file.filename=" + directory_ +
-           "/top,file.backing.driver=qcow2,file.backing.file.filename=" + directory_ + "/base");
+      open("driver=copy-on-read,file.driver=qcow2,file.file.filename=" + scratch_.path("top") +
+           ",file.backing.driver=qcow2,file.backing.file.filename=" + scratch_.path("base"));
   std::vector<uint8_t> one(1, 9);
   ASSERT_TRUE(run(top->write(2 * kCluster + 7, io::BufferList(one))));
   ASSERT_TRUE(run(top->read(3 * kCluster - 1, io::BufferList(back.data(), 2))));
@@ -95,12 +90,12 @@ io::Task<void> keep_reading(Backend& backend, bool& good) {
 
 TEST_F(CopyOnReadTest, ACopyNeverUndoesAWrite) {
   std::vector<uint8_t> data(kSize, 5);
-  auto base = open("driver=qcow2,file.filename=" + directory_ + "/base");
+  auto base = open("driver=qcow2,file.filename=" + scratch_.path("base"));
   ASSERT_TRUE(run(base->write(0, io::BufferList(data))));
   ASSERT_TRUE(run(base->close()));
   auto top =
-      open("driver=copy-on-read,file.driver=qcow2,file.file.filename=" + directory_ +
-           "/top,file.backing.driver=qcow2,file.backing.file.filename=" + directory_ + "/base");
+      open("driver=copy-on-read,file.driver=qcow2,file.file.filename=" + scratch_.path("top") +
+           ",file.backing.driver=qcow2,file.backing.file.filename=" + scratch_.path("base"));
   bool written = true, read = true;
   io::Gate gate;
   gate.spawn(reactors_->at(0), keep_writing(*top, 9, written));

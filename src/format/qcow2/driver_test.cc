@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <random>
 
 #include "base/try.h"
@@ -15,6 +14,7 @@
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::format::qcow2 {
 namespace {
@@ -127,15 +127,11 @@ class Workload {
 class Qcow2Test : public testing::TestWithParam<Shape> {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-qcow2-XXXXXX";
-    directory_ = mkdtemp(name);
     auto group = io::ReactorGroup::start({.reactors = GetParam().reactors});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string path(const std::string& name) const { return scratch_.path(name); }
   template <typename T>
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
@@ -162,7 +158,7 @@ class Qcow2Test : public testing::TestWithParam<Shape> {
     return code;
   }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   block::DriverRegistry registry_ = block::DriverRegistry::builtin();
   base::Log log_{
@@ -249,7 +245,8 @@ class ForeignImageTest : public Qcow2Test {
     std::fclose(file);
   }
   void shell(const std::string& command) {
-    ASSERT_EQ(std::system(fmt::format("cd {} && {}", directory_, command).c_str()), 0) << command;
+    ASSERT_EQ(std::system(fmt::format("cd {} && {}", scratch_.directory(), command).c_str()), 0)
+        << command;
   }
   void work(unsigned rounds, uint64_t seed) {
     auto backend = open("a", "qcow2", true);

@@ -13,6 +13,7 @@
 #include "format/qcow2/layout.h"
 #include "io/reactor_group.h"
 #include "io/sync.h"
+#include "support/scratch_directory.h"
 
 namespace platter::format::qcow2 {
 namespace {
@@ -26,13 +27,9 @@ class CompressedWriteTest : public testing::Test {
     auto group = io::ReactorGroup::start({.reactors = 2, .random_seed = 5});
     EXPECT_TRUE(group.has_value());
     reactors_ = std::move(*group);
-    char name[] = "/tmp/platter-compressed-XXXXXX";
-    directory_ = mkdtemp(name);
-    path_ = directory_ + "/image.qcow2";
   }
   ~CompressedWriteTest() override {
     if (backend_) close();
-    std::filesystem::remove_all(directory_);
   }
 
   template <typename T>
@@ -87,8 +84,8 @@ class CompressedWriteTest : public testing::Test {
   }
   uint64_t file_clusters() { return (std::filesystem::file_size(path_) + kCluster - 1) / kCluster; }
 
-  std::string directory_;
-  std::string path_;
+  support::ScratchDirectory scratch_;
+  const std::string path_ = scratch_.path("image.qcow2");
   base::Log log_;
   block::DriverRegistry registry_ = block::DriverRegistry::builtin();
   std::unique_ptr<io::ReactorGroup> reactors_;

@@ -5,12 +5,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
 
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::protocol {
 namespace {
@@ -20,15 +20,11 @@ using namespace block;
 class FileDriverTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-file-XXXXXX";
-    directory_ = mkdtemp(name);
     auto group = io::ReactorGroup::start({.reactors = 1});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string path(const std::string& name) const { return scratch_.path(name); }
   template <typename T>
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
@@ -57,7 +53,7 @@ class FileDriverTest : public testing::TestWithParam<std::string> {
     return *status;
   }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   DriverRegistry registry_ = DriverRegistry::builtin();
   base::Log log_;

@@ -14,6 +14,7 @@
 #include "block/graph.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::protocol {
 namespace {
@@ -59,16 +60,11 @@ class OtherProgram {
 class ImageLocksTest : public testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-locks-XXXXXX";
-    directory_ = mkdtemp(name);
-    path_ = directory_ + "/disk";
     std::ofstream(path_) << std::string(65536, 'x');
     auto group = io::ReactorGroup::start({.reactors = 1});
     ASSERT_TRUE(group);
     reactors_ = std::move(*group);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
   Result<std::unique_ptr<Backend>> open(Graph& graph, bool writable, bool share_writes,
                                         bool force_share = false) {
     OpenRequest request;
@@ -86,8 +82,8 @@ class ImageLocksTest : public testing::Test {
     EXPECT_TRUE(io::run_blocking(reactors_->at(0), backend->close()));
   }
 
-  std::string directory_;
-  std::string path_;
+  support::ScratchDirectory scratch_;
+  const std::string path_ = scratch_.path("disk");
   std::unique_ptr<io::ReactorGroup> reactors_;
   DriverRegistry registry_ = DriverRegistry::builtin();
   base::Log log_;
@@ -148,7 +144,7 @@ TEST_F(ImageLocksTest, RefusesWhatQemuWrites) {
 TEST_F(ImageLocksTest, QemuRefusesWhatIsWrittenHere) {
   auto writer = open(graph_, true, false);
   ASSERT_TRUE(writer);
-  const std::string output = directory_ + "/output";
+  const std::string output = scratch_.path("output");
   const std::string command = "qemu-io -f raw -c 'read 0 512' '" + path_ + "' >" + output + " 2>&1";
   EXPECT_NE(std::system(command.c_str()), 0);
   std::ifstream file(output);
