@@ -7,7 +7,7 @@
 #include "tool/arguments.h"
 #include "tool/command.h"
 #include "tool/image_open.h"
-#include "tool/progress.h"
+#include "tool/long_work.h"
 #include "tool/session.h"
 
 namespace platter::tool {
@@ -60,25 +60,19 @@ io::Task<int> amend_node(Session& session, const Invocation& invocation, block::
   }
   auto options = parse_options(type, arguments.option_list);
   if (!options) co_return invocation.fail(options.error());
-  Progress progress(invocation.console, choose_progress_style(invocation), kProgressStepPercent);
-  session.interrupts().set_progress_handler([&progress] { progress.report(); });
-  auto amended = co_await amendable->amend(
-      *options, arguments.force,
-      [&progress](uint64_t done, uint64_t total) { progress.update(done, total); });
-  session.interrupts().set_progress_handler({});
-  if (amended) progress.complete();
-  progress.finish();
-  co_return amended ? 0 : invocation.fail(amended.error());
+  LongWork work(session, invocation, kProgressStepPercent);
+  auto amended = co_await amendable->amend(*options, arguments.force, work.progress_sink());
+  if (!amended)
+    amended = std::unexpected(explain(std::move(amended).error(), "amend", node.filename()));
+  co_return work.finish(amended, {});
 }
 
 io::Task<int> run_in(Session& session, const Invocation& invocation,
                      const AmendArguments& arguments) {
   auto backend = co_await open_image(session, arguments.image);
   if (!backend) co_return invocation.fail(backend.error());
-  int status = co_await amend_node(session, invocation, (*backend)->node(), arguments);
-  if (auto closed = co_await (*backend)->close(); !closed && status == 0)
-    status = invocation.fail(closed.error());
-  co_return status;
+  const int status = co_await amend_node(session, invocation, (*backend)->node(), arguments);
+  co_return co_await close_image(invocation, **backend, status);
 }
 
 int run_amend(Invocation& invocation) {

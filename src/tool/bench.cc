@@ -31,6 +31,7 @@ struct BenchArguments {
   uint8_t pattern = 0;
   bool write = false;
   bool drain_on_flush = true;
+  bool json = false;
   ImageArgument image;
 };
 
@@ -120,9 +121,24 @@ std::string description(const BenchArguments& arguments) {
   return text;
 }
 
+base::Json result_of(const BenchArguments& arguments, const block::Backend& backend,
+                     double seconds) {
+  auto json = describe_image(arguments.image.name, backend);
+  json.add("operation", arguments.write ? "write" : "read");
+  json.add("requests", arguments.count);
+  json.add("request-size", arguments.buffer_bytes);
+  json.add("depth", arguments.depth);
+  json.add("seconds", seconds);
+  const double per_second = seconds > 0 ? static_cast<double>(arguments.count) / seconds : 0;
+  json.add("requests-per-second", per_second);
+  json.add("bytes-per-second",
+           static_cast<uint64_t>(per_second * static_cast<double>(arguments.buffer_bytes)));
+  return json;
+}
+
 io::Task<int> run_backend(Session& session, const Invocation& invocation, block::Backend& backend,
                           const BenchArguments& arguments) {
-  const bool quiet = invocation.has("q");
+  const bool quiet = invocation.has("q") || arguments.json;
   if (!quiet) invocation.console.print(description(arguments));
   invocation.console.flush();
   Load load(session, backend, arguments);
@@ -130,6 +146,8 @@ io::Task<int> run_backend(Session& session, const Invocation& invocation, block:
   if (auto ended = co_await load.run(); !ended)
     co_return invocation.fail(std::move(ended).error().with_context("Failed request"));
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  if (arguments.json)
+    invocation.console.print(result_of(arguments, backend, taken.count()).dump_pretty() + "\n");
   if (!quiet)
     invocation.console.print(fmt::format("Run completed in {:3.3f} seconds.\n", taken.count()));
   co_return 0;
@@ -140,10 +158,8 @@ io::Task<int> run_in(Session& session, const Invocation& invocation,
   auto backend = co_await open_image(session, arguments.image);
   if (!backend) co_return invocation.fail(backend.error());
   (*backend)->set_write_cache(arguments.image.cache.writeback);
-  int status = co_await run_backend(session, invocation, **backend, arguments);
-  if (auto closed = co_await (*backend)->close(); !closed && status == 0)
-    status = invocation.fail(closed.error());
-  co_return status;
+  const int status = co_await run_backend(session, invocation, **backend, arguments);
+  co_return co_await close_image(invocation, **backend, status);
 }
 
 std::optional<uint64_t> parse_number(std::string_view text, uint64_t max) {
@@ -243,6 +259,9 @@ int run_bench(Invocation& invocation) {
     return invocation.fail("Flush interval can't be smaller than depth");
   if (auto checked = check_common_options(invocation); !checked)
     return invocation.fail(checked.error());
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  arguments.json = *json;
   if (auto status = choose_engine(invocation, *cache)) return *status;
   arguments.image = {
       .name = invocation.operands[0],
@@ -278,6 +297,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'w', .help = "write (default: read)"},
     {.letter = 'U', .name = "force-share", .help = "open it even while somebody writes to it"},
     {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
 };
 
 }  // namespace

@@ -157,11 +157,8 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
   const std::string filename = image.name;
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
-  int status = co_await check_backend(invocation, **backend, filename, json);
-  if (auto closed = co_await (*backend)->close(); !closed && status == 0) {
-    status = invocation.fail(closed.error());
-  }
-  co_return status;
+  const int status = co_await check_backend(invocation, **backend, filename, json);
+  co_return co_await close_image(invocation, **backend, status);
 }
 
 int run_check(Invocation& invocation) {

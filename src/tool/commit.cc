@@ -10,7 +10,7 @@
 #include "tool/arguments.h"
 #include "tool/backing_chain.h"
 #include "tool/image_open.h"
-#include "tool/progress.h"
+#include "tool/long_work.h"
 #include "tool/session.h"
 
 namespace platter::tool {
@@ -29,6 +29,7 @@ struct CommitArguments {
   uint64_t bytes_per_second = 0;
   bool drop = false;  // the overlay is not needed any more: do not empty it
   bool quiet = false;
+  bool json = false;
 };
 
 constexpr block::Permissions kMayGrow =
@@ -40,13 +41,8 @@ class Commit {
       : session_(session),
         invocation_(invocation),
         arguments_(arguments),
-        progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent) {
-    session_.interrupts().set_progress_handler([this] { progress_.report(); });
-    session_.interrupts().set_handler([this] { interrupted_.cancel(); });
-  }
-  ~Commit() {
-    session_.interrupts().set_handler({});
-    session_.interrupts().set_progress_handler({});
+        work_(session, invocation, kProgressStepPercent) {
+    work_.cancel_on_interrupt();
   }
   Commit(const Commit&) = delete;
   Commit& operator=(const Commit&) = delete;
@@ -59,13 +55,14 @@ class Commit {
   io::Task<Result<void>> open_chain();
   io::Task<Result<void>> open_layer(const block::Node& node, bool base);
   io::Task<Result<void>> copy_down();
-  io::Task<Result<void>> empty_overlay();
+  io::Task<Result<bool>> empty_overlay();  // whether it was to be, and could be
   io::Task<Result<void>> close_all();
 
   Session& session_;
   const Invocation& invocation_;
   const CommitArguments& arguments_;
-  Progress progress_;
+  LongWork work_;
+  base::Json result_;
   // The overlay and what lies between it and the base: each by itself, so that it is locked.
   std::unique_ptr<block::Backend> overlay_;
   std::vector<std::unique_ptr<block::Backend>> between_;
@@ -74,7 +71,6 @@ class Commit {
   // is written to is another opening of the same file.
   std::unique_ptr<block::Backend> chain_;
   block::Node* base_in_chain_ = nullptr;
-  io::CancelSource interrupted_;
 };
 
 ImageArgument Commit::overlay_argument() const {
@@ -137,9 +133,7 @@ io::Task<Result<void>> Commit::copy_down() {
     PLATTER_CO_TRY(
         co_await base_->resize(chain_->size(), block::Preallocation::kOff, /*exact=*/true));
   }
-  std::vector<io::Reactor*> reactors;
-  for (unsigned i = 0; i < session_.reactors().size(); ++i)
-    reactors.push_back(&session_.reactors().at(i));
+  const auto reactors = session_.all_reactors();
   job::CopyOptions options;
   options.sources.push_back({chain_.get(), base_in_chain_});
   options.target = base_.get();
@@ -147,32 +141,40 @@ io::Task<Result<void>> Commit::copy_down() {
   options.reactors = reactors;
   options.workers = std::clamp(session_.reactors().size(), kMinWorkers, kMaxWorkers);
   options.bytes_per_second = arguments_.bytes_per_second;
-  options.cancel = interrupted_.token();
+  options.cancel = work_.token();
   options.count_beforehand = choose_progress_style(invocation_) != ProgressStyle::kNone;
-  options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+  options.progress = work_.progress_sink();
   PLATTER_CO_TRY(co_await job::copy(std::move(options)));
   co_return co_await base_->flush();
 }
 
-io::Task<Result<void>> Commit::empty_overlay() {
-  if (arguments_.drop || arguments_.base) co_return Result<void>{};
+io::Task<Result<bool>> Commit::empty_overlay() {
+  if (arguments_.drop || arguments_.base) co_return false;
   block::Node& node = overlay_->node();
   block::Emptiable* emptiable = node.driver().emptiable();
-  if (emptiable == nullptr) co_return Result<void>{};
+  if (emptiable == nullptr) co_return false;
   // It has read tables that are about to change.
   auto closed = co_await std::exchange(chain_, nullptr)->close();
   PLATTER_CO_TRY(std::move(closed));
   co_await session_.graph().drained_begin(node);
   auto emptied = co_await emptiable->make_empty();
   session_.graph().drained_end(node);
-  if (!emptied) emptied.error().add_context("Could not empty '" + arguments_.name + "'");
-  co_return emptied;
+  if (!emptied) {
+    co_return std::unexpected(
+        std::move(emptied).error().with_context("Could not empty '" + arguments_.name + "'"));
+  }
+  co_return true;
 }
 
 io::Task<Result<void>> Commit::commit() {
   PLATTER_CO_TRY(co_await open_chain());
   PLATTER_CO_TRY(co_await copy_down());
-  co_return co_await empty_overlay();
+  result_ = describe_image(arguments_.name, *overlay_);
+  result_.add("base", base_in_chain_->filename());
+  result_.add("base-virtual-size", base_->size());
+  PLATTER_CO_ASSIGN(const bool emptied, co_await empty_overlay());
+  result_.add("emptied", emptied);
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> Commit::close_all() {
@@ -191,16 +193,14 @@ io::Task<int> Commit::run() {
   auto done = co_await commit();
   auto closed = co_await close_all();
   if (done && !closed) done = std::move(closed);
-  if (done) progress_.complete();
-  progress_.finish();
-  if (!done) {
-    if (!interrupted_.is_cancelled()) co_return invocation_.fail(done.error());
-    invocation_.console.error("Interrupted: '" + arguments_.name +
-                              "' is unchanged; what was committed so far is in its base too");
-    co_return 1;
-  }
-  if (!arguments_.quiet) invocation_.console.print("Image committed.\n");
-  co_return 0;
+  if (!done) done = std::unexpected(explain(std::move(done).error(), "commit", arguments_.name));
+  const int status = work_.finish(
+      done, "'" + arguments_.name + "' is unchanged; what was committed so far is in its base too");
+  if (status == 0 && arguments_.json) {
+    invocation_.console.print(result_.dump_pretty() + "\n");
+  } else if (status == 0 && !arguments_.quiet)
+    invocation_.console.print("Image committed.\n");
+  co_return status;
 }
 
 io::Task<int> run_in(Session& session, const Invocation& invocation,
@@ -229,6 +229,9 @@ int run_commit(Invocation& invocation) {
   arguments.base = invocation.value("b");
   arguments.drop = invocation.has("d");
   arguments.quiet = invocation.has("q");
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  arguments.json = *json;
   return run_session(invocation,
                      [&](Session& session) { return run_in(session, invocation, arguments); });
 }
@@ -245,6 +248,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'r', .argument = "RATE", .help = "write at most this many bytes a second"},
     {.letter = 'd', .help = "do not empty FILE afterwards"},
     {.letter = 'p', .help = "show progress"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
 };
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include "fmt/format.h"
 #include "tool/arguments.h"
 #include "tool/image_open.h"
-#include "tool/progress.h"
+#include "tool/long_work.h"
 #include "tool/session.h"
 
 namespace platter::tool {
@@ -32,13 +32,8 @@ class Comparing {
       : session_(session),
         invocation_(invocation),
         arguments_(arguments),
-        progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent) {
-    session_.interrupts().set_progress_handler([this] { progress_.report(); });
-    session_.interrupts().set_handler([this] { interrupted_.cancel(); });
-  }
-  ~Comparing() {
-    session_.interrupts().set_handler({});
-    session_.interrupts().set_progress_handler({});
+        work_(session, invocation, kProgressStepPercent) {
+    work_.cancel_on_interrupt();
   }
   Comparing(const Comparing&) = delete;
   Comparing& operator=(const Comparing&) = delete;
@@ -57,9 +52,8 @@ class Comparing {
   Session& session_;
   const Invocation& invocation_;
   const CompareArguments& arguments_;
-  Progress progress_;
+  LongWork work_;
   std::unique_ptr<block::Backend> images_[2];
-  io::CancelSource interrupted_;
 };
 
 // The verdict for a program; `difference` is empty where there is none.
@@ -75,7 +69,7 @@ void Comparing::say_in_json(std::string_view difference, std::optional<uint64_t>
 
 int Comparing::tell(job::CompareOutcome outcome) {
   using Kind = job::CompareOutcome::Kind;
-  progress_.hide();
+  work_.progress().hide();
   const uint64_t common = std::min(images_[0]->size(), images_[1]->size());
   const bool sizes_differ = images_[0]->size() != images_[1]->size();
   if (sizes_differ && (outcome.kind == Kind::kIdentical || outcome.offset >= common)) {
@@ -116,16 +110,14 @@ io::Task<int> Comparing::compare() {
     say_in_json("size", std::nullopt);
     co_return kDifferent;
   }
-  std::vector<io::Reactor*> reactors;
-  for (unsigned i = 0; i < session_.reactors().size(); ++i)
-    reactors.push_back(&session_.reactors().at(i));
+  const auto reactors = session_.all_reactors();
   job::CompareOptions options;
   options.images[0] = images_[0].get();
   options.images[1] = images_[1].get();
   options.reactors = reactors;
   options.strict = strict;
-  options.cancel = interrupted_.token();
-  options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+  options.cancel = work_.token();
+  options.progress = work_.progress_sink();
   co_return tell(co_await job::compare(std::move(options)));
 }
 
@@ -148,7 +140,7 @@ io::Task<int> Comparing::open_and_compare() {
 
 io::Task<int> Comparing::run() {
   int status = co_await open_and_compare();
-  progress_.finish();
+  work_.progress().finish();
   for (auto& image : images_) {
     if (!image) continue;
     auto closed = co_await image->close();

@@ -1,8 +1,6 @@
 // platter convert: copies images into a new or an existing one, of the same or another format.
 #include "tool/convert.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <optional>
@@ -15,7 +13,7 @@
 #include "job/copy_engine.h"
 #include "tool/create_image.h"
 #include "tool/image_open.h"
-#include "tool/progress.h"
+#include "tool/long_work.h"
 #include "tool/session.h"
 
 namespace platter::tool {
@@ -30,27 +28,14 @@ constexpr unsigned kMaxBufferedWorkers = 4;
 // Some read and write while others keep every processor compressing.
 constexpr unsigned kCompressingWorkersPerReactor = 2;
 
-// What else is in a file of the same name does not matter to a block device, which is not ours to
-// remove.
-bool is_regular_file(const std::string& path) {
-  struct stat status;
-  return lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-}
-
 class Conversion {
  public:
   Conversion(Session& session, const Invocation& invocation, const ConvertArguments& arguments)
       : session_(session),
         invocation_(invocation),
         arguments_(arguments),
-        progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent),
-        progress_wanted_(choose_progress_style(invocation) != ProgressStyle::kNone) {
-    session_.interrupts().set_progress_handler([this] { progress_.report(); });
-  }
-  ~Conversion() {
-    session_.interrupts().set_progress_handler({});
-    session_.interrupts().set_handler({});
-  }
+        work_(session, invocation, kProgressStepPercent),
+        progress_wanted_(choose_progress_style(invocation) != ProgressStyle::kNone) {}
   Conversion(const Conversion&) = delete;
   Conversion& operator=(const Conversion&) = delete;
 
@@ -77,14 +62,15 @@ class Conversion {
   Session& session_;
   const Invocation& invocation_;
   const ConvertArguments& arguments_;
-  Progress progress_;
+  LongWork work_;
   const bool progress_wanted_;
   std::vector<std::unique_ptr<block::Backend>> sources_;
   std::unique_ptr<block::Backend> target_;
   base::Options target_secrets_;
   uint64_t size_ = 0;  // of the sources together
+  base::Json result_;  // once the content is copied
   bool created_ = false;
-  io::CancelSource interrupted_;
+  std::optional<HalfMadeFile> half_made_;  // from the moment that the target is made
 };
 
 io::Task<Result<void>> Conversion::open_sources() {
@@ -174,7 +160,7 @@ io::Task<Result<void>> Conversion::create_target() {
   // What the target is created with opens it.
   for (const auto& [name, value] : options.entries())
     if (name.ends_with("key-secret")) target_secrets_.set(name, value);
-  HalfMadeFile half_made(session_, arguments_.target);
+  half_made_.emplace(session_, arguments_.target);
   auto made = co_await session_.graph().create({.filename = arguments_.target,
                                                 .format = arguments_.target_format,
                                                 .options = std::move(options)});
@@ -311,9 +297,7 @@ io::Task<Result<void>> Conversion::copy_content() {
     options.target_backing_size =
         target_->size();  // what it will show is not known: zeroes are written
   }
-  std::vector<io::Reactor*> reactors;
-  for (unsigned i = 0; i < session_.reactors().size(); ++i)
-    reactors.push_back(&session_.reactors().at(i));
+  const auto reactors = session_.all_reactors();
   options.reactors = reactors;
   options.target_reads_zero =
       created_ ? target_->node().driver().zero_initialised() : arguments_.target_is_zero;
@@ -326,11 +310,14 @@ io::Task<Result<void>> Conversion::copy_content() {
     options.salvage = [this](uint64_t offset, const Error& error) { report_lost(offset, error); };
   }
   options.workers = choose_workers();
-  options.cancel = interrupted_.token();
+  options.cancel = work_.token();
   options.count_beforehand = progress_wanted_;
-  options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
-  PLATTER_CO_TRY(co_await job::copy(std::move(options)));
+  options.progress = work_.progress_sink();
+  PLATTER_CO_ASSIGN(const auto copied, co_await job::copy(std::move(options)));
   if (arguments_.bitmaps) PLATTER_CO_TRY(co_await copy_bitmaps());
+  result_ = describe_image(arguments_.target, *target_);
+  result_.add("data-bytes", copied.data_bytes);
+  result_.add("zero-bytes", copied.zero_bytes + copied.skipped_bytes);
   co_return Result<void>{};
 }
 
@@ -341,7 +328,7 @@ io::Task<Result<void>> Conversion::convert() {
   } else if (!arguments_.target_image_opts) {
     PLATTER_CO_TRY(check_compression(session_.registry().find(arguments_.target_format), {}));
   }
-  session_.interrupts().set_handler([this] { interrupted_.cancel(); });
+  work_.cancel_on_interrupt();
   PLATTER_CO_TRY(co_await open_target());
   co_return co_await copy_content();
 }
@@ -362,12 +349,8 @@ io::Task<Result<void>> Conversion::close_all() {
 }
 
 void Conversion::remove_target() {
-  if (!created_ || !is_regular_file(arguments_.target)) return;
-  auto removed = session_.graph().environment().files.remove(arguments_.target);
-  if (!removed) {
-    invocation_.console.error(std::move(removed).error().with_context(
-        "Could not remove the half-made '" + arguments_.target + "'"));
-  } else if (invocation_.dialect == Dialect::kPlatter || interrupted_.is_cancelled()) {
+  if (!created_ || !half_made_->remove()) return;
+  if (invocation_.dialect == Dialect::kPlatter || work_.is_interrupted()) {
     invocation_.console.error("Removed the half-made '" + arguments_.target + "'");
   }
 }
@@ -376,12 +359,21 @@ io::Task<int> Conversion::run() {
   auto converted = co_await convert();
   auto closed = co_await close_all();
   if (converted && !closed) converted = std::move(closed);
-  if (converted) progress_.complete();
-  progress_.finish();
-  if (converted) co_return 0;
-  if (!interrupted_.is_cancelled()) invocation_.console.error(converted.error());
-  remove_target();
-  co_return 1;
+  if (converted) work_.progress().complete();
+  work_.progress().finish();
+  if (!converted) {
+    if (!work_.is_interrupted()) {
+      invocation_.console.error(
+          explain(std::move(converted).error(), "convert to", arguments_.target));
+    } else if (!created_) {
+      invocation_.console.error("Interrupted: '" + arguments_.target +
+                                "' has a part of the content");
+    }
+    remove_target();
+    co_return 1;
+  }
+  if (arguments_.json) invocation_.console.print(result_.dump_pretty() + "\n");
+  co_return 0;
 }
 
 io::Task<int> run_conversion(Session& session, const Invocation& invocation,
@@ -425,6 +417,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'm', .argument = "N", .help = "chunks in flight, 1 to 16 (default: chosen)"},
     {.letter = 'W', .help = "write out of order"},
     {.name = "salvage", .help = "go on where SOURCE cannot be read"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
 };
 
 }  // namespace

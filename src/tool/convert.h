@@ -37,6 +37,7 @@ struct ConvertArguments {
   bool quiet = false;
   bool bitmaps = false;
   bool skip_broken_bitmaps = false;
+  bool json = false;                         // tells the result in JSON
   std::optional<SnapshotSelector> snapshot;  // of the source
 };
 

@@ -99,6 +99,9 @@ std::optional<int> parse_convert_arguments(const Invocation& invocation,
   if (auto common = check_common_options(invocation); !common)
     return invocation.fail(common.error());
 
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  arguments.json = *json;
   arguments.target_format = invocation.value_or("O", "raw");
   const std::vector<std::string>& names = invocation.operands;
   if (asks_for_help(arguments.creation_options)) {

@@ -11,11 +11,9 @@ namespace {
 
 // What has been made, as it now is.
 io::Task<Result<void>> describe(Session& session, ImageArgument made) {
-  auto json = base::Json::object();
-  json.add("filename", made.name);
-  json.add("format", made.format);
+  const std::string name = made.name;
   PLATTER_CO_ASSIGN(auto backend, co_await open_image(session, std::move(made)));
-  json.add("virtual-size", backend->size());
+  const auto json = describe_image(name, *backend);
   PLATTER_CO_TRY(co_await backend->close());
   session.console().print(json.dump_pretty() + "\n");
   co_return Result<void>{};

@@ -27,6 +27,7 @@ struct DdArguments {
   uint64_t skip = 0;
   ImageArgument source;
   std::string target_format;
+  bool json = false;
 };
 
 // Blocks in bytes; more than any image has where that is too much to count.
@@ -62,6 +63,7 @@ class Copying {
   uint64_t begin_ = 0;  // of what is copied, in the source
   uint64_t length_ = 0;
   bool skipped_all_ = false;
+  base::Json result_;
 };
 
 void Copying::choose_range() {
@@ -80,7 +82,7 @@ io::Task<Result<void>> Copying::create_target() {
       find_create_drivers(session_.registry(), arguments_.target_format, *arguments_.output));
   base::Options options;
   options.set("size", base::align_up(length_, kSectorBytes));
-  // Until then the file is whatever it was before.
+  half_made_.emplace(session_, *arguments_.output);
   auto made = co_await session_.graph().create({.filename = *arguments_.output,
                                                 .format = arguments_.target_format,
                                                 .options = std::move(options)});
@@ -88,7 +90,6 @@ io::Task<Result<void>> Copying::create_target() {
     co_return std::unexpected(std::move(made).error().with_context(
         *arguments_.output + ": error while creating output image"));
   }
-  half_made_.emplace(session_, *arguments_.output);
   co_return Result<void>{};
 }
 
@@ -146,6 +147,8 @@ io::Task<Result<void>> Copying::copy() {
   choose_range();
   PLATTER_CO_TRY(co_await create_target());
   PLATTER_CO_TRY(co_await open_target());
+  result_ = describe_image(*arguments_.output, *target_);
+  result_.add("copied-bytes", length_);
   if (skipped_all_) {
     invocation_.console.error(*arguments_.input + ": cannot skip to specified offset");
     co_return Result<void>{};
@@ -169,7 +172,12 @@ io::Task<int> Copying::run() {
   auto copied = co_await copy();
   auto closed = co_await close_all();
   if (copied && !closed) copied = std::move(closed);
-  if (copied) co_return 0;
+  if (!copied)
+    copied = std::unexpected(explain(std::move(copied).error(), "write", *arguments_.output));
+  if (copied) {
+    if (arguments_.json) invocation_.console.print(result_.dump_pretty() + "\n");
+    co_return 0;
+  }
   invocation_.console.error(copied.error());
   if (half_made_) half_made_->remove();
   co_return 1;
@@ -232,6 +240,9 @@ int run_dd(Invocation& invocation) {
                       : block::Permission::kConsistentRead | block::Permission::kWriteUnchanged,
   };
   arguments.target_format = invocation.value_or("O", "raw");
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  arguments.json = *json;
   return run_session(invocation,
                      [&](Session& session) { return run_in(session, invocation, arguments); });
 }
@@ -242,6 +253,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'U', .name = "force-share", .help = "open INPUT even while somebody writes to it"},
     {.letter = 'f', .argument = "FMT", .help = "format of INPUT (default: found out)"},
     {.letter = 'O', .argument = "FMT", .help = "format of OUTPUT (default: raw)"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
 };
 
 }  // namespace

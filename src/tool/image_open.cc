@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "base/try.h"
+#include "fmt/format.h"
 
 namespace platter::tool {
 namespace {
@@ -46,6 +47,30 @@ io::Task<Result<std::unique_ptr<block::Backend>>> open_image(Session& session,
                                                              ImageArgument image) {
   PLATTER_CO_ASSIGN(auto request, make_request(session, image));
   co_return co_await session.graph().open(std::move(request), image.needed, image.shared);
+}
+
+bool says_only_why(const Error& error) {
+  return error.message() == Error::from_errno(error.code()).message();
+}
+
+Error explain(Error error, std::string_view verb, std::string_view name) {
+  if (!says_only_why(error)) return error;
+  return std::move(error).with_context(fmt::format("Could not {} '{}'", verb, name));
+}
+
+io::Task<int> close_image(const Invocation& invocation, block::Backend& backend, int status) {
+  const std::string name = backend.node().filename();
+  auto closed = co_await backend.close();
+  if (closed || status != 0) co_return status;
+  co_return invocation.fail(explain(std::move(closed).error(), "close", name));
+}
+
+base::Json describe_image(std::string_view name, const block::Backend& backend) {
+  auto json = base::Json::object();
+  json.add("filename", name);
+  json.add("format", backend.node().type().name);
+  json.add("virtual-size", backend.size());
+  return json;
 }
 
 }  // namespace platter::tool

@@ -4,7 +4,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
+#include "base/json.h"
 #include "block/graph.h"
 #include "tool/command.h"
 #include "tool/session.h"
@@ -25,5 +27,16 @@ struct ImageArgument {
 };
 
 io::Task<Result<std::unique_ptr<block::Backend>>> open_image(Session& session, ImageArgument image);
+
+// Closes it; the exit status: `status`, unless that is 0 and closing fails, which is told.
+io::Task<int> close_image(const Invocation& invocation, block::Backend& backend, int status);
+
+// Whether the error is nothing but the system's text for its number.
+bool says_only_why(const Error& error);
+// "Could not resize 'a.qcow2': WHY", where it is. One that has words of its own is left as it is.
+Error explain(Error error, std::string_view verb, std::string_view name);
+
+// What every result in JSON says of an image: filename, format and virtual-size.
+base::Json describe_image(std::string_view name, const block::Backend& backend);
 
 }  // namespace platter::tool

@@ -220,10 +220,10 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
                      : co_await print_map(
                            invocation.console, **backend, range,
                            json ? static_cast<Printer&>(machine) : static_cast<Printer&>(human));
-  auto closed = co_await (*backend)->close();
-  if (!printed) co_return invocation.fail(printed.error());
-  if (!closed) co_return invocation.fail(closed.error());
-  co_return 0;
+  const int status = printed ? 0
+                             : invocation.fail(explain(std::move(printed).error(), "map",
+                                                       (*backend)->node().filename()));
+  co_return co_await close_image(invocation, **backend, status);
 }
 
 int run_map(Invocation& invocation) {

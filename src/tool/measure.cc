@@ -95,7 +95,10 @@ io::Task<int> measure_and_print(const Invocation& invocation, MeasureArguments& 
   if (auto status = read_target(invocation, arguments)) co_return *status;
   auto measured = source != nullptr ? co_await measure_source(arguments, *source)
                                     : co_await measure(arguments, *arguments.size, nullptr);
-  if (!measured) co_return invocation.fail(measured.error());
+  if (!measured) {
+    const std::string name = source != nullptr ? source->node().filename() : "";
+    co_return invocation.fail(explain(std::move(measured).error(), "measure", name));
+  }
   invocation.console.print(arguments.json ? to_json(*measured).dump_pretty() + "\n"
                                           : to_text(*measured));
   co_return 0;
@@ -105,10 +108,8 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, MeasureArgu
   if (!arguments.source) co_return co_await measure_and_print(invocation, arguments, nullptr);
   auto backend = co_await open_image(session, *arguments.source);
   if (!backend) co_return invocation.fail(backend.error());
-  int status = co_await measure_and_print(invocation, arguments, backend->get());
-  if (auto closed = co_await (*backend)->close(); !closed && status == 0)
-    status = invocation.fail(closed.error());
-  co_return status;
+  const int status = co_await measure_and_print(invocation, arguments, backend->get());
+  co_return co_await close_image(invocation, **backend, status);
 }
 
 std::optional<int> read_source(const Invocation& invocation, MeasureArguments& arguments) {

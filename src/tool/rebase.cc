@@ -11,7 +11,7 @@
 #include "tool/arguments.h"
 #include "tool/backing_chain.h"
 #include "tool/image_open.h"
-#include "tool/progress.h"
+#include "tool/long_work.h"
 #include "tool/session.h"
 
 namespace platter::tool {
@@ -32,6 +32,7 @@ struct RebaseArguments {
   bool unsafe = false;
   bool force_share = false;
   bool compressed = false;
+  bool json = false;
   // A backing file that is to be there.
   bool has_new_backing() const { return backing && !backing->empty(); }
 };
@@ -42,13 +43,8 @@ class Rebase {
       : session_(session),
         invocation_(invocation),
         arguments_(arguments),
-        progress_(invocation.console, choose_progress_style(invocation), kProgressStepPercent) {
-    session_.interrupts().set_progress_handler([this] { progress_.report(); });
-    session_.interrupts().set_handler([this] { interrupted_.cancel(); });
-  }
-  ~Rebase() {
-    session_.interrupts().set_handler({});
-    session_.interrupts().set_progress_handler({});
+        work_(session, invocation, kProgressStepPercent) {
+    work_.cancel_on_interrupt();
   }
   Rebase(const Rebase&) = delete;
   Rebase& operator=(const Rebase&) = delete;
@@ -71,12 +67,12 @@ class Rebase {
   Session& session_;
   const Invocation& invocation_;
   const RebaseArguments& arguments_;
-  Progress progress_;
+  LongWork work_;
+  base::Json result_;
   std::unique_ptr<block::Backend> overlay_;
   std::unique_ptr<block::Backend> old_backing_;
   std::unique_ptr<block::Backend> new_backing_;
   block::Node* common_ = nullptr;  // in the old chain: what new_backing_ is
-  io::CancelSource interrupted_;
 };
 
 io::Task<Result<void>> Rebase::open_overlay() {
@@ -148,9 +144,7 @@ Result<void> Rebase::check_change() const {
 }
 
 io::Task<Result<void>> Rebase::copy_up() {
-  std::vector<io::Reactor*> reactors;
-  for (unsigned i = 0; i < session_.reactors().size(); ++i)
-    reactors.push_back(&session_.reactors().at(i));
+  const auto reactors = session_.all_reactors();
   job::RebaseOptions options;
   options.overlay = overlay_.get();
   options.old_backing = old_backing_.get();
@@ -159,14 +153,14 @@ io::Task<Result<void>> Rebase::copy_up() {
   options.reactors = reactors;
   options.compressed = arguments_.compressed;
   options.workers = std::clamp(session_.reactors().size() * 2, kMinWorkers, kMaxWorkers);
-  options.cancel = interrupted_.token();
-  options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+  options.cancel = work_.token();
+  options.progress = work_.progress_sink();
   PLATTER_CO_TRY(co_await job::rebase(std::move(options)));
   co_return co_await overlay_->flush();
 }
 
 io::Task<Result<void>> Rebase::change_header() {
-  PLATTER_CO_TRY(interrupted_.token().check());
+  PLATTER_CO_TRY(work_.token().check());
   block::Node& node = overlay_->node();
   co_await session_.graph().drained_begin(node);
   auto changed = co_await node.driver().rebasable()->change_backing_reference(
@@ -174,7 +168,8 @@ io::Task<Result<void>> Rebase::change_header() {
   session_.graph().drained_end(node);
   if (changed) co_return changed;
   const int code = changed.error().code();
-  co_return cannot_change(code, code == ENOSPC ? "No space left in the file header"
+  const bool header_is_full = code == ENOSPC && !says_only_why(changed.error());
+  co_return cannot_change(code, header_is_full ? "No space left in the file header"
                                                : Error::from_errno(code).message());
 }
 
@@ -185,11 +180,17 @@ io::Task<Result<void>> Rebase::rebase() {
   if (arguments_.compressed && overlay_->limits().compressed_alignment == 0)
     co_return fail(ENOTSUP, "Compression not supported for this file format");
   if (arguments_.unsafe) {
-    progress_.update(0, 1);
+    work_.progress().update(0, 1);
   } else {
     PLATTER_CO_TRY(co_await copy_up());
   }
-  co_return co_await change_header();
+  PLATTER_CO_TRY(co_await change_header());
+  result_ = describe_image(arguments_.name, *overlay_);
+  result_.add("backing-filename",
+              arguments_.has_new_backing() ? base::Json(*arguments_.backing) : base::Json());
+  if (arguments_.has_new_backing())
+    result_.add("backing-filename-format", arguments_.backing_format);
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> Rebase::close_all() {
@@ -206,13 +207,11 @@ io::Task<int> Rebase::run() {
   auto done = co_await rebase();
   auto closed = co_await close_all();
   if (done && !closed) done = std::move(closed);
-  if (done) progress_.complete();
-  progress_.finish();
-  if (done) co_return 0;
-  if (!interrupted_.is_cancelled()) co_return invocation_.fail(done.error());
-  invocation_.console.error("Interrupted: '" + arguments_.name +
-                            "' reads as before, with its old backing file");
-  co_return 1;
+  if (!done) done = std::unexpected(explain(std::move(done).error(), "rebase", arguments_.name));
+  const int status =
+      work_.finish(done, "'" + arguments_.name + "' reads as before, with its old backing file");
+  if (status == 0 && arguments_.json) invocation_.console.print(result_.dump_pretty() + "\n");
+  co_return status;
 }
 
 io::Task<int> run_in(Session& session, const Invocation& invocation,
@@ -245,6 +244,9 @@ int run_rebase(Invocation& invocation) {
   arguments.backing_format = invocation.value_or("F", "");
   arguments.force_share = invocation.has("force-share");
   arguments.compressed = invocation.has("compress");
+  const auto json = json_output(invocation);
+  if (!json) return invocation.fail(json.error());
+  arguments.json = *json;
   return run_session(invocation,
                      [&](Session& session) { return run_in(session, invocation, arguments); });
 }
@@ -266,6 +268,7 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'c', .name = "compress", .help = "write compressed what is copied into FILE"},
     {.letter = 'b', .argument = "BACKING", .help = "the new backing file; '': none"},
     {.letter = 'F', .argument = "FMT", .help = "format of the new backing file"},
+    {.name = "output", .argument = "FORM", .help = "human or json", .native = true},
 };
 
 }  // namespace

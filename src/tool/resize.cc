@@ -70,9 +70,10 @@ io::Task<int> resize_backend(const Invocation& invocation, block::Backend& backe
         "Before performing such an operation, make sure there is no important data there.");
     co_return 1;
   }
-  if (auto resized = co_await backend.resize(*size, request.preallocation, /*exact=*/true);
-      !resized) {
-    co_return invocation.fail(resized.error());
+  auto resized = co_await backend.resize(*size, request.preallocation, /*exact=*/true);
+  if (!resized) {
+    co_return invocation.fail(
+        explain(std::move(resized).error(), "resize", backend.node().filename()));
   }
   co_return 0;
 }
@@ -97,9 +98,7 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
   const uint64_t before = (*backend)->size();
   int status = co_await resize_backend(invocation, **backend, request);
   const uint64_t after = (*backend)->size();
-  if (auto closed = co_await (*backend)->close(); !closed && status == 0) {
-    status = invocation.fail(closed.error());
-  }
+  status = co_await close_image(invocation, **backend, status);
   if (status == 0) say_done(invocation, request, before, after);
   co_return status;
 }

@@ -43,9 +43,10 @@ OpenPolicy make_policy(const Invocation& invocation) {
   return policy;
 }
 
-bool is_regular_file(const std::string& path) {
-  struct stat status;
-  return lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+std::string without_prefix(std::string path) {
+  constexpr std::string_view kFilePrefix = "file:";
+  if (path.starts_with(kFilePrefix)) path.erase(0, kFilePrefix.size());
+  return path;
 }
 
 }  // namespace
@@ -98,9 +99,9 @@ int run_session(Invocation& invocation, const std::function<io::Task<int>(Sessio
 }
 
 HalfMadeFile::HalfMadeFile(Session& session, std::string path)
-    : session_(session), path_(std::move(path)) {
+    : session_(session), path_(without_prefix(std::move(path))), before_(identify(path_)) {
   session_.interrupts().set_handler([this] {
-    const bool removed = is_regular_file(path_) && unlink(path_.c_str()) == 0;
+    const bool removed = is_begun() && unlink(path_.c_str()) == 0;
     session_.console().error(
         "interrupted" + (removed ? "; removed the unfinished '" + path_ + "'" : std::string()));
     die_of(session_.interrupts().caught());
@@ -109,10 +110,30 @@ HalfMadeFile::HalfMadeFile(Session& session, std::string path)
 
 HalfMadeFile::~HalfMadeFile() { session_.interrupts().set_handler({}); }
 
-void HalfMadeFile::remove() {
-  if (!is_regular_file(path_) || unlink(path_.c_str()) == 0) return;
+// Of regular files: what else has this name is not ours to remove.
+std::optional<HalfMadeFile::Identity> HalfMadeFile::identify(const std::string& path) {
+  struct stat status;
+  if (lstat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+  return Identity{static_cast<int64_t>(status.st_dev),
+                  static_cast<int64_t>(status.st_ino),
+                  status.st_size,
+                  status.st_mtim.tv_sec,
+                  status.st_mtim.tv_nsec,
+                  status.st_ctim.tv_sec,
+                  status.st_ctim.tv_nsec};
+}
+
+bool HalfMadeFile::is_begun() const {
+  const auto now = identify(path_);
+  return now && now != before_;
+}
+
+bool HalfMadeFile::remove() {
+  if (!is_begun()) return false;
+  if (unlink(path_.c_str()) == 0) return true;
   session_.console().error(
       Error::from_errno(errno, "Could not remove the half-made '" + path_ + "'"));
+  return false;
 }
 
 }  // namespace platter::tool

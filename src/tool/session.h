@@ -1,8 +1,10 @@
 // Session: the runtime of one command: reactors, graph, open policy, interrupts.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,21 +50,30 @@ class Session {
 // exit status. Where a signal was caught the process then ends as of that signal.
 int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work);
 
-// While it lives, an interrupt removes the file, says so, and ends the program: for work that
-// cannot be stopped halfway in any better way.
+// While it lives, an interrupt removes the file that is being made, says so, and ends the program:
+// for work that cannot be stopped halfway in any better way. A file that was there before, and that
+// nobody has begun to overwrite, stays.
 class HalfMadeFile {
  public:
+  // Before the work begins.
   HalfMadeFile(Session& session, std::string path);
   ~HalfMadeFile();
   HalfMadeFile(const HalfMadeFile&) = delete;
   HalfMadeFile& operator=(const HalfMadeFile&) = delete;
 
-  // The work has failed: removes the file, if it is a regular one. A failure to do so is reported.
-  void remove();
+  // The work has failed: removes the file, if it is a regular one; whether it did. A failure to do
+  // so is reported.
+  bool remove();
 
  private:
+  // What tells a file from what it was before: device, inode, size, times.
+  using Identity = std::array<int64_t, 7>;
+  static std::optional<Identity> identify(const std::string& path);
+  bool is_begun() const;
+
   Session& session_;
-  std::string path_;
+  const std::string path_;
+  const std::optional<Identity> before_;  // nothing: it was not there
 };
 
 }  // namespace platter::tool

@@ -105,10 +105,8 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
                      const SnapshotRequest& request) {
   auto backend = co_await open_image(session, std::move(image));
   if (!backend) co_return invocation.fail(backend.error());
-  int status = co_await act(invocation, **backend, request);
-  if (auto closed = co_await (*backend)->close(); !closed && status == 0)
-    status = invocation.fail(closed.error());
-  co_return status;
+  const int status = co_await act(invocation, **backend, request);
+  co_return co_await close_image(invocation, **backend, status);
 }
 
 int run_snapshot(Invocation& invocation) {

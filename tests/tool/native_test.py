@@ -11,6 +11,9 @@ import sys
 import tempfile
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from trouble_cases import CASES  # noqa: E402
+
 BIN = None
 TIMEOUT_S = 60
 
@@ -122,6 +125,47 @@ class NativeTest(unittest.TestCase):
                          {"filename": "a.raw", "virtual-size": 3 << 20, "virtual-size-before": 1 << 20})
         self.platter("compare", "--output=xml", "a.raw", "b.raw", status=2)
         self.run_program(BIN / "compat" / "qemu-img", "compare", "--output=json", "a.raw", "b.raw", status=1)
+
+    def test_copies_in_json(self):
+        (self.directory / "a.raw").write_bytes(bytes([1]) * (1 << 20) + bytes(1 << 20))
+        image = {"format": "qcow2", "virtual-size": 2 << 20}
+        self.assertEqual(json.loads(self.platter("convert", "--output=json", "-f", "raw", "-O", "qcow2", "a.raw", "b.qcow2").stdout),
+                         {"filename": "b.qcow2", **image, "data-bytes": 1 << 20, "zero-bytes": 1 << 20})
+        self.assertEqual(json.loads(self.platter("dd", "--output=json", "-f", "raw", "bs=64k", "count=3", "skip=1", "if=a.raw",
+                                                 "of=c.raw").stdout),
+                         {"filename": "c.raw", "format": "raw", "virtual-size": 2 << 16, "copied-bytes": 2 << 16})
+        self.assertEqual(json.loads(self.platter("dd", "--output=json", "-f", "raw", "bs=1M", "skip=9", "if=a.raw",
+                                                 "of=d.raw").stdout)["copied-bytes"], 0)
+        self.platter("create", "-q", "-f", "qcow2", "-b", "b.qcow2", "-F", "qcow2", "top.qcow2")
+        top = {"filename": "top.qcow2", **image}
+        self.assertEqual(json.loads(self.platter("commit", "--output=json", "top.qcow2").stdout),
+                         {**top, "base": "b.qcow2", "base-virtual-size": 2 << 20, "emptied": True})
+        self.assertEqual(json.loads(self.platter("commit", "--output=json", "-d", "top.qcow2").stdout)["emptied"], False)
+        self.platter("create", "-q", "-f", "qcow2", "other.qcow2", "2M")
+        self.assertEqual(json.loads(self.platter("rebase", "--output=json", "-b", "other.qcow2", "-F", "qcow2", "top.qcow2").stdout),
+                         {**top, "backing-filename": "other.qcow2", "backing-filename-format": "qcow2"})
+        self.assertEqual(json.loads(self.platter("rebase", "--output=json", "-b", "", "top.qcow2").stdout),
+                         {**top, "backing-filename": None})
+        self.assertEqual(self.platter("convert", "--output=json", "-O", "frob", "a.raw", "x", status=1).stdout, "")
+        for command in ("convert", "dd", "commit", "rebase", "bench"):
+            self.run_program(BIN / "compat" / "qemu-img", command, "--output=json", "a", "b", status=1)
+
+    def test_bench_in_json(self):
+        self.platter("create", "-q", "a.raw", "1M")
+        told = json.loads(self.platter("bench", "--output=json", "-f", "raw", "-c", "20", "-d", "2", "-s", "8k", "-w", "a.raw").stdout)
+        seconds, requests, rate = (told.pop(name) for name in ("seconds", "requests-per-second", "bytes-per-second"))
+        self.assertEqual(told, {"filename": "a.raw", "format": "raw", "virtual-size": 1 << 20, "operation": "write", "requests": 20,
+                                "request-size": 8192, "depth": 2})
+        self.assertGreater(seconds, 0)
+        self.assertAlmostEqual(requests * seconds, 20, places=3)
+        self.assertAlmostEqual(rate / 8192, requests, delta=requests / 100)
+
+    # ---- Trouble
+
+    def test_every_command_is_put_to_trouble(self):
+        """trouble_test.py has a case of each that works on images."""
+        in_trouble = {case().words[0] for case in CASES.values()}
+        self.assertEqual(set(self.commands()) - in_trouble, {"completion", "man", "bitmap"})
 
     # ---- Exit statuses
 

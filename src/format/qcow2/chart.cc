@@ -204,8 +204,8 @@ io::Task<Result<void>> Chart::follow(MappingRoot root) {
     const TableReader::Batch batch = co_await reader.next();
     if (batch.count == 0) break;
     for (size_t i = batch.first; i < batch.first + batch.count; ++i) {
-      // One that cannot be read is counted by the reference walk.
-      if (const auto table = reader.table(i)) follow_l2(*table, tables[i], root);
+      PLATTER_CO_ASSIGN(const auto table, reader.table(i));
+      follow_l2(table, tables[i], root);
     }
   }
   end_guest_run();
@@ -275,6 +275,9 @@ io::Task<Result<void>> Chart::mark_the_rest(std::span<const uint64_t> refcount_t
   PLATTER_CO_ASSIGN(const auto stored,
                     co_await read_stored_counts(file_, header_, refcount_table,
                                                 references_.clusters(), options_));
+  for (const auto& bad : stored.unreadable) {
+    if (!bad.unaligned) co_return std::unexpected(bad.error);
+  }
   ReferenceCounts::for_each_difference(stored.counts, references_, [&](uint64_t cluster) {
     if (references_.get(cluster) == 0) {
       mark(FileUse::kLeaked, cluster << geometry_.cluster_bits, geometry_.cluster_size());
@@ -292,6 +295,8 @@ io::Task<Result<block::CheckResult>> Chart::run() {
   Silence silence;
   ReferenceWalk walk(file_, header_, nullptr, silence, result_, options_);
   PLATTER_CO_TRY(co_await walk.run(refcount_table, snapshots));
+  if (result_.check_errors != 0)
+    co_return std::unexpected(Error::from_errno(EIO, "Could not read all of the image's tables"));
   references_ = walk.take_counts();
   PLATTER_CO_ASSIGN(shown_,
                     ReferenceCounts::create(references_.clusters(), options_.max_memory_bytes));

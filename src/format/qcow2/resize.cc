@@ -113,8 +113,8 @@ io::Task<Result<void>> Qcow2::write_zeroes(uint64_t offset, uint64_t end) {
   co_return Result<void>{};
 }
 
-// Maps every cluster of [from, to). Their host clusters read as zeroes; with falloc and full the
-// file has room for them.
+// Maps every cluster of [from, to). Their host clusters read as zeroes and lie within the file
+// before they are mapped; with falloc and full it has room for them.
 io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
                                           block::Preallocation preallocation) {
   const Geometry& geometry = image_.geometry;

@@ -1,0 +1,50 @@
+"""A directory of a test's own, and programs run in it."""
+
+import hashlib
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+KIB = 1 << 10
+MIB = 1 << 20
+TIMEOUT_S = 250
+
+
+def sha(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run(*words, status=0, **keywords):
+    """Runs a program and has it exit with this status (None: any); what it said is text."""
+    keywords.setdefault("stdout", subprocess.PIPE)
+    keywords.setdefault("stdin", subprocess.DEVNULL)
+    ended = subprocess.run([str(word) for word in words], stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, **keywords)
+    if status is not None and ended.returncode != status:
+        raise AssertionError(f"{words}: exit status {ended.returncode}, not {status}\n{ended.stdout}{ended.stderr}")
+    return ended
+
+
+class Scratch(unittest.TestCase):
+    """Each test runs in a directory of its own, self.directory, which is the current one."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix=f"platter-{type(self).__name__.lower()}-", ignore_cleanup_errors=True)
+        self.addCleanup(scratch.cleanup)
+        self.directory = pathlib.Path(scratch.name)
+        before = os.getcwd()
+        os.chdir(self.directory)
+        self.addCleanup(os.chdir, before)
+
+    def make(self, name, pieces, size):
+        """A file of this size with pieces of data: (offset, bytes)."""
+        with open(name, "wb") as file:
+            file.truncate(size)
+            for offset, data in pieces:
+                file.seek(offset)
+                file.write(data)
+
+    def left(self):
+        return set(os.listdir("."))
