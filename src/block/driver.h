@@ -381,6 +381,8 @@ struct DriverType {
   Result<base::Options> (*parse_filename)(std::string_view filename) = nullptr;
   bool supports_backing = false;
   bool supports_compression = false;  // its images take compressed writes
+  // Whether an image that is created with these options can have dirty bitmaps; null: none can.
+  bool (*holds_bitmaps)(const base::OptionSet& create_options) = nullptr;
   // Runtime options, besides the file name, that change what the image contains: a node that was
   // given one is named by json:{...} rather than by its path.
   std::span<const std::string_view> identity_options = {};

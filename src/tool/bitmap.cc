@@ -93,7 +93,7 @@ io::Task<int> run_in(Session& session, const Invocation& invocation, ImageArgume
   int status = done ? 0 : invocation.fail(done.error());
   for (auto* open : {&source, &*backend}) {
     if (!*open) continue;
-    if (auto closed = co_await (*open)->close(); !closed) status = invocation.fail(closed.error());
+    status = co_await close_image(invocation, **open, status);
   }
   co_return status;
 }

@@ -28,6 +28,10 @@ constexpr unsigned kMaxBufferedWorkers = 4;
 // Some read and write while others keep every processor compressing.
 constexpr unsigned kCompressingWorkersPerReactor = 2;
 
+std::unexpected<Error> no_bitmaps_in(const block::DriverType& format) {
+  return fail(ENOTSUP, "Format driver '" + std::string(format.name) + "' does not support bitmaps");
+}
+
 class Conversion {
  public:
   Conversion(Session& session, const Invocation& invocation, const ConvertArguments& arguments)
@@ -122,8 +126,12 @@ Result<base::Options> Conversion::creation_options() const {
   if (arguments_.backing) options.set("backing_file", *arguments_.backing);
   if (arguments_.backing_format) options.set("backing_fmt", *arguments_.backing_format);
   base::Options rest = options;
-  PLATTER_TRY(drivers.format->create_options.take(rest));
+  PLATTER_ASSIGN(const auto values, drivers.format->create_options.take(rest));
   PLATTER_TRY(drivers.protocol->create_options.parse(rest));
+  if (arguments_.bitmaps &&
+      (drivers.format->holds_bitmaps == nullptr || !drivers.format->holds_bitmaps(values))) {
+    return no_bitmaps_in(*drivers.format);
+  }
   auto backing = options.find_string("backing_file");
   if (backing && sources_.size() > 1) {
     return fail(EINVAL,
@@ -190,10 +198,7 @@ io::Task<Result<void>> Conversion::open_target() {
 
 Result<void> Conversion::check_bitmaps() const {
   const block::Node& target = target_->node();
-  if (target.driver().bitmap_store() == nullptr) {
-    return fail(ENOTSUP,
-                "Format driver '" + std::string(target.type().name) + "' does not support bitmaps");
-  }
+  if (target.driver().bitmap_store() == nullptr) return no_bitmaps_in(target.type());
   return {};
 }
 

@@ -71,7 +71,8 @@ cases("bitmap/convert",
         for options in ("-O qcow2", "-c -O qcow2", "-O qcow2 -o cluster_size=512", "-O qcow2 -o cluster_size=2M,lazy_refcounts=on")],
       "convert --bitmaps -B base.qcow2 -F qcow2 -O qcow2 bitmaps-top.qcow2 x.qcow2", "convert --bitmaps -l s -O qcow2 snapped-bitmaps.qcow2 x.qcow2", "convert --bitmaps -O qcow2 bitmap.qcow2 x.qcow2",
       "convert -n --bitmaps -O qcow2 bitmaps.qcow2 bitmap.qcow2", "convert -n --bitmaps -O qcow2 bitmaps.qcow2 other-bitmaps.qcow2", "convert -n --bitmaps -O qcow2 bitmaps.qcow2 larger.qcow2",
-      "convert -n --bitmaps -O qcow2 bitmaps.qcow2 bitmaps.qcow2", ("convert --bitmaps -O raw bitmaps.qcow2 x.img", NOTHING_LEFT), "convert --image-opts --bitmaps -O qcow2 driver=qcow2,file.filename=bitmaps.qcow2 x.qcow2",
+      "convert -n --bitmaps -O qcow2 bitmaps.qcow2 bitmaps.qcow2", ("convert --bitmaps -O raw bitmaps.qcow2 x.img", NOTHING_LEFT), ("convert --bitmaps -O raw bitmaps.qcow2 data.qcow2", NOTHING_LEFT),
+      ("convert --bitmaps -O qcow2 -o compat=0.10 bitmaps.qcow2 x.img", NOTHING_LEFT), "convert --image-opts --bitmaps -O qcow2 driver=qcow2,file.filename=bitmaps.qcow2 x.qcow2",
       "convert --bitmaps -O qcow2 bitmaps.qcow2 other-bitmaps.qcow2 x.qcow2",
       )
 

@@ -165,7 +165,7 @@ class NativeTest(unittest.TestCase):
     def test_every_command_is_put_to_trouble(self):
         """trouble_test.py has a case of each that works on images."""
         in_trouble = {case().words[0] for case in CASES.values()}
-        self.assertEqual(set(self.commands()) - in_trouble, {"completion", "man", "bitmap"})
+        self.assertEqual(set(self.commands()) - in_trouble, {"completion", "man"})
 
     # ---- Exit statuses
 

@@ -82,6 +82,10 @@ class Case:
         """Whether a command that cannot be repeated has been done in spite of the trouble."""
         return False
 
+    def can_be_done(self):
+        """Whether what trouble may leave, by its nature, lets the command be repeated."""
+        return True
+
     def done(self):
         """What holds after success."""
 
@@ -479,6 +483,51 @@ class AmendLazy(Changing):
         assert facts_of("a.qcow2")["format-specific"]["data"]["lazy-refcounts"]
 
 
+def bitmaps_of(image):
+    return {bitmap["name"]: bitmap["flags"] for bitmap in facts_of(image)["format-specific"]["data"].get("bitmaps", [])}
+
+
+class BitmapAdd(Changing):
+    """A bitmap that was in use when the command was killed may be left inconsistent, to be removed."""
+
+    words = ("bitmap", "--add", "-g", "64k", "IMAGE", "two")
+    after = {"one": ["auto"], "two": ["auto"]}
+
+    def prepare(self):
+        self.make_source()
+        run("qemu-img", "bitmap", "--add", "a.qcow2", "one")
+        change("a.qcow2", "write -P 9 64k 200k")
+
+    def sound(self):
+        super().sound()
+        assert set(bitmaps_of("a.qcow2")) in ({"one"}, set(self.after)), bitmaps_of("a.qcow2")
+
+    def is_done(self):
+        return bitmaps_of("a.qcow2") == self.after
+
+    def can_be_done(self):
+        return not any("in-use" in flags for flags in bitmaps_of("a.qcow2").values())
+
+    def done(self):
+        Changing.sound(self)
+        assert self.is_done(), bitmaps_of("a.qcow2")
+
+
+class BitmapRemove(BitmapAdd):
+    words = ("bitmap", "--remove", "IMAGE", "one")
+    after = {}
+    needs_space = False
+
+    def can_be_done(self):
+        return True
+
+
+class BitmapClear(BitmapAdd):
+    words = ("bitmap", "--clear", "--disable", "IMAGE", "one")
+    after = {"one": []}
+    needs_space = False
+
+
 class Writing(Changing):
     """Requests of a known pattern: each sector is what it was or what it is to be."""
 
@@ -584,5 +633,5 @@ CASES = {case.__name__: case for case in (
     Info, Map, MapPicture, Check, Measure, Inspect, SnapshotList, Compare, BenchRead, IoRead, Create, CreateFull, CreateAllocated,
     CreateOverlay, Convert, ConvertRaw, ConvertCompressed, ConvertOverlay, ConvertFileSystemCopies, Dd, ConvertInto, RepairLeaks,
     RepairAll, Resize, ResizeFar, ResizeMetadata, ResizeAllocated, ResizeFull, ResizeShrink, ResizeRaw, SnapshotCreate,
-    SnapshotApply, SnapshotDelete, Amend, AmendCounts, AmendLazy, BenchWrite, IoWrite, Rebase, RebaseCompressed, RebaseFlat,
+    SnapshotApply, SnapshotDelete, Amend, AmendCounts, AmendLazy, BitmapAdd, BitmapRemove, BitmapClear, BenchWrite, IoWrite, Rebase, RebaseCompressed, RebaseFlat,
     RebaseUnsafe, Commit, CommitKeep)}
