@@ -23,6 +23,7 @@ Result<base::SecretBytes> decode_base64(std::string_view text) {
     if (c == '\n' || c == '\r' || c == ' ' || c == '\t') continue;
     const size_t digit = kDigits.find(c);
     padded = padded || c == '=';
+    if (c == '\0') return fail(EINVAL, "Base64 data contains embedded NUL characters");
     if (padded ? c != '=' : digit == kDigits.npos)
       return fail(EINVAL, "Base64 data contains invalid characters");
     if (padded) continue;

@@ -183,8 +183,8 @@ Result<base::SecretBytes> decrypt_secret(const base::SecretBytes& key,
                                     crypto::cipher_key_bytes(kAlgorithm)));
   }
   if (secret.empty() || secret.size() % block != 0) {
-    return fail(EINVAL, fmt::format("An encrypted secret has a multiple of {} bytes, not {}", block,
-                                    secret.size()));
+    return fail(EINVAL,
+                fmt::format("Length {} must be a multiple of block size {}", secret.size(), block));
   }
   PLATTER_ASSIGN(const auto cipher,
                  crypto::make_block_cipher(kAlgorithm, crypto::CipherMode::kCbc, key.span()));

@@ -24,6 +24,7 @@ import cases
 import cases_bitmaps  # noqa: F401, adds to cases.CASES
 import cases_copy  # noqa: F401, adds to cases.CASES
 import cases_img  # adds to cases.CASES
+import cases_secret  # noqa: F401, adds to cases.CASES
 import cases_blkdebug  # adds to cases_shell.CASES
 import cases_shell
 import fixtures

@@ -496,7 +496,8 @@ class BitmapAdd(Changing):
     def prepare(self):
         self.make_source()
         run("qemu-img", "bitmap", "--add", "a.qcow2", "one")
-        change("a.qcow2", "write -P 9 64k 200k")
+        # No cluster of the file is free.
+        change("a.qcow2", "write -P 9 64k 200k", "write -P 10 2M 512k")
 
     def sound(self):
         super().sound()
