@@ -49,7 +49,7 @@ io::Task<Result<void>> Qcow2::store_bitmaps() {
   Result<void> stored;
   {
     auto lock = co_await image_.allocation.lock();
-    stored = co_await prepare_allocation();
+    stored = co_await prepare_counts();
   }
   if (stored) stored = co_await bitmaps_.store();
   if (!stored) {

@@ -39,6 +39,7 @@ io::Task<void> PersistentBitmaps::load(uint64_t disk_size, uint64_t max_bytes) {
         record.table_entries != bitmap_clusters(disk_size, record.granularity(), image_.geometry);
     bitmaps_.push_back(std::move(live));
   }
+  own_directory();
 }
 
 std::vector<block::BitmapInfo> PersistentBitmaps::list() const {
@@ -52,12 +53,11 @@ std::vector<block::BitmapInfo> PersistentBitmaps::list() const {
   return list;
 }
 
-const PersistentBitmaps::Live* PersistentBitmaps::live_of(const Bitmap& record) const {
-  const auto found = std::ranges::find_if(bitmaps_, [&](const auto& live) {
-    return live->has_table() && live->record.table_offset == record.table_offset &&
-           live->record.name == record.name;
-  });
-  return found == bitmaps_.end() ? nullptr : found->get();
+// Each bitmap has the record in its place.
+void PersistentBitmaps::own_directory() {
+  PLATTER_ASSERT(directory_.size() == bitmaps_.size());
+  owners_.clear();
+  for (const auto& live : bitmaps_) owners_.push_back(live.get());
 }
 
 // One that can be used.
@@ -113,6 +113,7 @@ Result<void> PersistentBitmaps::remove(std::string name) {
   if (found == bitmaps_.end())
     return fail(ENOENT, fmt::format("Dirty bitmap '{}' not found", name));
   stop_recording(**found);
+  std::ranges::replace(owners_, found->get(), nullptr);
   bitmaps_.erase(found);
   return {};
 }
@@ -214,22 +215,17 @@ void PersistentBitmaps::begin_writing() {
 }
 
 // Whether what the file says of a bitmap will not hold once the disk has been written to.
-bool PersistentBitmaps::must_be_in_use(const Bitmap& record) const {
-  if (record.has(kBitmapInUse)) return false;
-  if (record.has(kBitmapAuto)) return true;
-  const Live* live = live_of(record);
+bool PersistentBitmaps::must_be_in_use(size_t index) const {
+  if (directory_[index].has(kBitmapInUse)) return false;
+  if (directory_[index].has(kBitmapAuto)) return true;
+  const Live* live = owners_[index];
   return live != nullptr && (live->enabled || live->inconsistent || live->changed());
 }
 
-bool PersistentBitmaps::write_is_prepared() const {
-  return std::ranges::none_of(directory_,
-                              [this](const Bitmap& record) { return must_be_in_use(record); });
-}
-
 io::Task<Result<void>> PersistentBitmaps::prepare_write() {
-  if (write_is_prepared()) co_return Result<void>{};
   std::vector<bool> which;
-  for (const Bitmap& record : directory_) which.push_back(must_be_in_use(record));
+  for (size_t i = 0; i < directory_.size(); ++i) which.push_back(must_be_in_use(i));
+  if (std::ranges::find(which, true) == which.end()) co_return Result<void>{};
   co_return co_await write_in_use(std::move(which));
 }
 
@@ -240,9 +236,10 @@ io::Task<Result<void>> PersistentBitmaps::write_in_use(std::vector<bool> which) 
   for (size_t i = 0; i < next.size(); ++i) {
     if (which[i]) next[i].flags |= kBitmapInUse;
   }
+  const auto bytes = serialise_bitmap_directory(next);
+  PLATTER_ASSERT(bytes.size() == image_.header.bitmaps->directory_size);
   directory_uncertain_ = true;
-  PLATTER_CO_TRY(co_await image_.write_file(image_.header.bitmaps->directory_offset,
-                                            serialise_bitmap_directory(next)));
+  PLATTER_CO_TRY(co_await image_.write_file(image_.header.bitmaps->directory_offset, bytes));
   PLATTER_CO_TRY(co_await image_.file->flush());
   directory_uncertain_ = false;
   directory_ = std::move(next);

@@ -61,7 +61,6 @@ class PersistentBitmaps {
   // From here on bitmaps that record do.
   void begin_writing();
   // Both under the allocation mutex.
-  bool write_is_prepared() const;
   io::Task<Result<void>> prepare_write();
   // Has all bits in memory, and no bitmap trusted until it is stored. Refused where one could not
   // be resized.
@@ -90,13 +89,13 @@ class PersistentBitmaps {
   };
 
   Result<Live*> find(std::string_view name);
-  const Live* live_of(const Bitmap& record) const;
   Result<void> have_bits(Live& live);
   io::Task<Result<void>> load_bits(Live& live);
   Result<void> take_memory(const Live& live, std::span<const uint64_t> table);
   void start_recording(Live& live);
   void stop_recording(Live& live);
-  bool must_be_in_use(const Bitmap& record) const;
+  bool must_be_in_use(size_t index) const;
+  void own_directory();
   io::Task<Result<void>> write_in_use(std::vector<bool> which);
 
   // bitmap_writer.cc
@@ -119,6 +118,7 @@ class PersistentBitmaps {
   bool recording_ = false;
   std::optional<Error> unreadable_;
   std::vector<Bitmap> directory_;
+  std::vector<Live*> owners_;         // of its records; null: removed since
   bool directory_uncertain_ = false;  // a write of it failed
   std::vector<std::unique_ptr<Live>> bitmaps_;
   // While storing.

@@ -21,15 +21,15 @@ constexpr uint64_t kTablePart = 65536;  // entries that are looked at together
 bool PersistentBitmaps::needs_storing() const {
   if (unreadable_) return false;
   if (directory_uncertain_ || directory_.size() != bitmaps_.size()) return true;
-  return std::ranges::any_of(bitmaps_, [&](const auto& live) {
-    if (live->inconsistent) return false;
-    if (!live->has_table()) return true;
-    const auto record = std::ranges::find_if(
-        directory_, [&](const Bitmap& stored) { return live_of(stored) == live.get(); });
-    if (record == directory_.end()) return true;
-    return record->has(kBitmapInUse) || record->has(kBitmapAuto) != live->enabled ||
-           live->changed();
-  });
+  for (size_t i = 0; i < directory_.size(); ++i) {
+    const Live* live = owners_[i];
+    if (live == nullptr) return true;
+    if (live->inconsistent) continue;
+    const Bitmap& stored = directory_[i];
+    if (stored.has(kBitmapInUse) || stored.has(kBitmapAuto) != live->enabled || live->changed())
+      return true;
+  }
+  return false;
 }
 
 io::Task<Result<void>> PersistentBitmaps::store() {
@@ -57,6 +57,7 @@ io::Task<Result<void>> PersistentBitmaps::store() {
     live.keeps_stored = true;
     if (live.bits) live.bits->set_changed(false);
   }
+  own_directory();
   co_return Result<void>{};
 }
 
@@ -66,8 +67,8 @@ io::Task<Result<void>> PersistentBitmaps::write_new(std::vector<Bitmap>& records
     PLATTER_CO_ASSIGN(Bitmap record, co_await store_bits(*live));
     records.push_back(std::move(record));
   }
-  for (const Bitmap& record : directory_) {
-    if (live_of(record) == nullptr) PLATTER_CO_TRY(co_await replace_table(record, {}));
+  for (size_t i = 0; i < directory_.size(); ++i) {
+    if (owners_[i] == nullptr) PLATTER_CO_TRY(co_await replace_table(directory_[i], {}));
   }
   if (image_.header.bitmaps) {
     replaced_.push_back({image_.header.bitmaps->directory_offset,

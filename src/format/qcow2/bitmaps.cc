@@ -70,6 +70,8 @@ Result<std::vector<Bitmap>> parse_bitmap_directory(std::span<const uint8_t> byte
     bitmap.flags = load_big<uint32_t>(bytes, 12);
     bitmap.granularity_bits = bytes[17];
     bitmap.name = text_of(bytes.subspan(kEntryBytes + extra_length, name_length));
+    if (bitmap.name.size() != name_length)
+      return fail(EINVAL, fmt::format("The name of bitmap '{}' has a zero byte", bitmap.name));
     if (bytes[16] != kDirtyTrackingType || extra_length != 0) {
       return fail(ENOTSUP, fmt::format("Bitmap '{}' is of an unknown type", bitmap.name));
     }

@@ -136,10 +136,14 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> write_planned(Plan& plan, io::BufferList buffers);
   io::Task<Result<void>> link(Plan& plan);
   io::Task<void> abandon(Plan& plan, uint64_t linked_clusters);
+  // What every request that changes the disk begins with, even if it finds nothing to change.
+  io::Task<Result<void>> begin_guest_write();
   // Both under the allocation mutex: what has to be on disk before the first write, and before the
   // first allocation.
   io::Task<Result<void>> prepare_write();
   io::Task<Result<void>> prepare_allocation();
+  // What of it concerns counts alone: before tables are written that hold no guest data.
+  io::Task<Result<void>> prepare_counts();
   Result<void> check_writable() const;
   io::Task<Result<void>> relieve_pressure();
   void queue_free(uint64_t entry, FreeReason reason);

@@ -46,11 +46,7 @@ io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
 }
 
 io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers) {
-  PLATTER_CO_TRY(check_writable());
-  if (!write_prepared_.load(std::memory_order_acquire)) {
-    auto lock = co_await image_.allocation.lock();
-    PLATTER_CO_TRY(co_await prepare_write());
-  }
+  PLATTER_CO_TRY(co_await begin_guest_write());
   size_t done = 0;
   while (done < buffers.size()) {
     const uint64_t at = offset + done;
@@ -68,6 +64,13 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
     }
   }
   co_return Result<void>{};
+}
+
+io::Task<Result<void>> Qcow2::begin_guest_write() {
+  PLATTER_CO_TRY(check_writable());
+  if (write_prepared_.load(std::memory_order_acquire)) co_return Result<void>{};
+  auto lock = co_await image_.allocation.lock();
+  co_return co_await prepare_write();
 }
 
 // Returns how many bytes it wrote: 0 if somebody else has just allocated the cluster.
@@ -298,9 +301,13 @@ io::Task<Result<void>> Qcow2::prepare_write() {
   co_return Result<void>{};
 }
 
-// With lazy refcounts the dirty bit is durable before any count may lag behind.
 io::Task<Result<void>> Qcow2::prepare_allocation() {
   PLATTER_CO_TRY(co_await prepare_write());
+  co_return co_await prepare_counts();
+}
+
+// With lazy refcounts the dirty bit is durable before any count may lag behind.
+io::Task<Result<void>> Qcow2::prepare_counts() {
   if (allocation_prepared_) co_return Result<void>{};
   if (lazy_refcounts_) {
     PLATTER_CO_TRY(co_await image_.change_incompatible(kDirty, 0));

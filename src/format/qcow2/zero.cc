@@ -8,7 +8,7 @@
 namespace platter::format::qcow2 {
 
 io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::WriteFlags flags) {
-  PLATTER_CO_TRY(check_writable());
+  PLATTER_CO_TRY(co_await begin_guest_write());
   const Geometry& geometry = image_.geometry;
   if (geometry.version < 3)
     co_return fail(ENOTSUP, "qcow2: Version 2 images have no zero clusters");
@@ -36,7 +36,7 @@ io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::Writ
 }
 
 io::Task<Result<void>> Qcow2::discard(uint64_t offset, uint64_t length) {
-  PLATTER_CO_TRY(check_writable());
+  PLATTER_CO_TRY(co_await begin_guest_write());
   const Geometry& geometry = image_.geometry;
   const bool backed = image_.node->backing() != nullptr;
   if (geometry.version < 3 && backed) {
