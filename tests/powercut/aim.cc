@@ -50,7 +50,11 @@ const block::DriverType kAimed = {
 };
 
 void Aim::pass(std::optional<DebugEvent> passed) {
-  if (hit && passed == event && passes-- == 0) std::exchange(hit, nullptr)();
+  if (hit && !at_close && passed == event && passes-- == 0) std::exchange(hit, nullptr)();
+}
+
+void Aim::pass_close() {
+  if (hit && at_close && passes-- == 0) std::exchange(hit, nullptr)();
 }
 
 AimGuard::AimGuard(Aim& aim) { current_aim = &aim; }

@@ -18,11 +18,13 @@ namespace platter::powercut {
 
 struct Aim {
   std::optional<block::DebugEvent> event;  // none: a resize of the image begins
+  bool at_close = false;                   // neither: an image that has bitmaps is being closed
   uint64_t passes;                         // this many go by first
   // Called at the pass that is meant, once.
   std::function<void()> hit;
 
   void pass(std::optional<block::DebugEvent> passed);
+  void pass_close();
 };
 
 // Opens its child "file" and passes everything on.

@@ -30,6 +30,7 @@ constexpr uint64_t kBrimSpread = uint64_t{6} << 10;
 constexpr uint64_t kMaxPasses = 12;
 constexpr uint64_t kMaxStepsAfterAim = 60;
 constexpr uint64_t kMaxStepsAfterTableGrowth = 12;
+constexpr uint64_t kMaxStepsAfterClose = 250;  // most of them go by until bitmaps are stored
 constexpr uint64_t kMaxStepsToAim = 20000;
 
 struct Run {
@@ -39,7 +40,7 @@ struct Run {
   unsigned cuts = 0;
   unsigned hits = 0;
 
-  bool aims() const { return plan.at.has_value() || plan.at_resize; }
+  bool aims() const { return plan.at.has_value() || plan.at_resize || plan.at_close; }
 };
 
 void enter(Run& run, io::Simulation& simulation) {
@@ -122,9 +123,11 @@ Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
   simulation.cut_power_after(kMaxStepsToAim);
   const bool growth = happens_once(run.plan);
   const uint64_t steps =
-      1 + run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim);
+      1 + (run.plan.at_close
+               ? run.random.below(kMaxStepsAfterClose)
+               : run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim));
   const uint64_t passes = growth ? 0 : run.random.log_uniform(kMaxPasses);
-  Aim aim = {.event = run.plan.at, .passes = passes, .hit = [&] {
+  Aim aim = {.event = run.plan.at, .at_close = run.plan.at_close, .passes = passes, .hit = [&] {
                ++run.hits;
                simulation.cut_power_after(steps);
              }};
@@ -185,12 +188,17 @@ workload::ImageSetup draw_crowded(Random& random, bool to_the_brim) {
   return setup;
 }
 
-workload::ImageSetup draw(Random& random, uint64_t seed) {
+workload::ImageSetup draw(Random& random, uint64_t seed, bool with_bitmaps) {
   workload::DrawLimits limits = {.max_size = kMaxImageSize,
                                  .max_cluster_size = kMaxClusterSize,
                                  .raw = false,
                                  .direct = false};
-  return workload::draw_setup(random, seed, limits);
+  workload::ImageSetup setup = workload::draw_setup(random, seed, limits);
+  if (with_bitmaps) {
+    setup.compat = "1.1";
+    setup.bitmaps = true;
+  }
+  return setup;
 }
 
 }  // namespace
@@ -203,7 +211,7 @@ bool happens_once(const CrashPlan& plan) {
 CrashReport run_crashes(const CrashPlan& plan) {
   Random random(plan.seed);
   workload::ImageSetup setup = plan.at || plan.at_resize ? draw_crowded(random, happens_once(plan))
-                                                         : draw(random, plan.seed);
+                                                         : draw(random, plan.seed, plan.at_close);
   Random session_random = random.fork();
   Run run = {plan, random, ImageSession(setup, session_random)};
   run.session.set_trace(plan.trace);

@@ -115,6 +115,8 @@ VoidTask ImageSession::open() {
 
 VoidTask ImageSession::close() {
   auto backend = std::move(backend_);
+  const auto* bitmaps = backend->node().driver().bitmap_store();
+  if (aim_ != nullptr && bitmaps != nullptr && !bitmaps->bitmaps().empty()) aim_->pass_close();
   auto closed = co_await backend->close();
   if (!closed) co_return std::unexpected(in_context(std::move(closed).error(), "close"));
   // Closing has flushed: what it reports as done must survive.

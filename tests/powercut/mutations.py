@@ -55,11 +55,13 @@ MUTATIONS = [
              test=("format_test", "--gtest_filter=ReclaimTest.*")),
     Mutation("dirty-bit-cleared-early", QCOW2 + "reclaim.cc",
              "  PLATTER_CO_TRY(co_await settle());\n"
+             "  Result<void> stored = co_await store_bitmaps();\n"
              "  PLATTER_CO_TRY(co_await end_file_with_sector());\n",
              "  if (image_.header.has(kDirty)) {\n"
              "    PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));\n"
              "    PLATTER_CO_TRY(co_await image_.file->flush());\n  }\n"
              "  PLATTER_CO_TRY(co_await settle());\n"
+             "  Result<void> stored = co_await store_bitmaps();\n"
              "  PLATTER_CO_TRY(co_await end_file_with_sector());\n"),
     Mutation("new-refcount-table-not-durable", QCOW2 + "refcounts.cc",
              "  if (grown) grown = co_await image_.file->flush();\n", ""),
@@ -74,6 +76,17 @@ MUTATIONS = [
              "  co_return co_await mapping_.adopt_l1(std::move(next));",
              "  auto lock = co_await image_.allocation.lock();\n"
              "  co_return co_await mapping_.adopt_l1(std::move(next));"),
+    Mutation("bitmaps-not-in-use", QCOW2 + "write.cc",
+             "  PLATTER_CO_TRY(co_await bitmaps_.prepare_write());\n", ""),
+    Mutation("bitmaps-in-use-not-durable", QCOW2 + "bitmap_store.cc",
+             "  PLATTER_CO_TRY(co_await image_.file->flush());\n  directory_uncertain_ = false;\n",
+             "  directory_uncertain_ = false;\n"),
+    Mutation("bitmaps-named-before-they-are-durable", QCOW2 + "bitmap_writer.cc",
+             "  co_return co_await writeback_.flush_all();\n", "  co_return Result<void>{};\n"),
+    Mutation("bitmaps-trusted-half-written", QCOW2 + "bitmap_header.cc",
+             "    PLATTER_CO_TRY(co_await trust(false));\n"
+             "    PLATTER_CO_TRY(co_await image_.write_file(at, fields));\n",
+             "    PLATTER_CO_TRY(co_await image_.write_file(at, fields));\n"),
 ]
 
 
