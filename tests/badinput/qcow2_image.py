@@ -52,6 +52,9 @@ class Image:
     def l2(self, index, entry):
         return self.put(at(L2, index), "Q", entry)
 
+    def subclusters(self, index, entry, bitmap):
+        return self.put(at(L2, index, 16), "Q", entry).put(at(L2, index, 16) + 8, "Q", bitmap)
+
     def extension(self, kind, data=b"", length=None, offset=112):
         self.put(offset, "I", kind).put(offset + 4, "I", len(data) if length is None else length)
         return self.raw(offset + 8, data)

@@ -8,6 +8,8 @@ import shutil
 import struct
 import subprocess
 
+import fixtures_subclusters
+
 CLUSTER = 65536
 
 # Image -> images that it cannot be opened without.
@@ -21,6 +23,7 @@ DEPENDS = {
     "sub/over.qcow2": ["base.qcow2"],
     "nofmt.qcow2": ["base.qcow2"],
     "bitmaps-top.qcow2": ["bitmaps.qcow2"],
+    **fixtures_subclusters.DEPENDS,
 }
 
 
@@ -63,6 +66,7 @@ class Builder:
         self.build_chains()
         self.build_kinds()
         self.build_damaged()
+        fixtures_subclusters.build(self)
 
     def build_plain(self):
         self.img("create", "-q", "-f", "raw", "raw.img", "1M")

@@ -25,6 +25,10 @@ LAYOUTS = (
     "preallocation=metadata,compat=0.10,cluster_size=4k",
     "preallocation=falloc",
     "preallocation=full,cluster_size=4k",
+    "extended_l2=on",
+    "extended_l2=on,cluster_size=16k,refcount_bits=1",
+    "extended_l2=on,cluster_size=128k,preallocation=metadata",
+    "extended_l2=on,preallocation=falloc",
 )
 SIZES = ("0", "1000", "7M", "33M")
 
@@ -44,7 +48,6 @@ REFUSED = (
 UNSUPPORTED = (
     ("encryption=on", "Creating encrypted qcow2 images is not supported"),
     ("encrypt.format=luks", "Creating encrypted qcow2 images is not supported"),
-    ("extended_l2=on", "Creating qcow2 images with extended L2 entries is not supported"),
     ("data_file=x.raw", "Creating qcow2 images with an external data file is not supported"),
 )
 

@@ -9,6 +9,7 @@ namespace platter::workload {
 namespace {
 
 constexpr unsigned kClusterSizes = 13;  // 512 to 2M
+constexpr uint32_t kMinExtendedL2Cluster = 16384;
 
 uint64_t draw_size(Random& random, uint64_t unit, uint64_t max_size) {
   uint64_t units = std::max<uint64_t>(max_size / unit, 1);
@@ -29,12 +30,15 @@ void draw_qcow2(Random& random, uint64_t index, const DrawLimits& limits, ImageS
     setup.refcount_bits = random.pick({1u, 2u, 4u, 8u, 16u, 16u, 32u, 64u});
     setup.lazy_refcounts = random.one_in(4);
     setup.bitmaps = random.one_in(2);
+    setup.extended_l2 = setup.cluster_size >= kMinExtendedL2Cluster && random.one_in(2);
   }
   setup.small_caches = random.one_in(2);
   if (random.one_in(2)) {
     setup.backing = random.one_in(2) ? BackingKind::kRaw : BackingKind::kQcow2;
     setup.backing_size = random.one_in(3) ? setup.size : draw_size(random, 512, setup.size * 3 / 2);
-  } else if (limits.preallocation && random.one_in(3)) {
+  }
+  const bool may_preallocate = setup.backing == BackingKind::kNone || setup.extended_l2;
+  if (limits.preallocation && may_preallocate && random.one_in(3)) {
     setup.preallocation = random.pick({"metadata", "falloc", "full"});
   }
 }
@@ -60,8 +64,8 @@ std::string ImageSetup::describe() const {
   if (is_qcow2()) {
     text += fmt::format(
         " cluster_size={} compat={} refcount_bits={} lazy_refcounts={} "
-        "preallocation={}",
-        cluster_size, compat, refcount_bits, lazy_refcounts, preallocation);
+        "preallocation={} extended_l2={}",
+        cluster_size, compat, refcount_bits, lazy_refcounts, preallocation, extended_l2);
     if (backing != BackingKind::kNone) {
       text += fmt::format(" backing={}:{}", backing == BackingKind::kRaw ? "raw" : "qcow2",
                           backing_size);
@@ -82,6 +86,7 @@ base::Options ImageSetup::create_options(const std::string& backing_path) const 
   options.set("refcount_bits", std::to_string(refcount_bits));
   options.set("lazy_refcounts", std::string(lazy_refcounts ? "on" : "off"));
   options.set("preallocation", preallocation);
+  options.set("extended_l2", std::string(extended_l2 ? "on" : "off"));
   if (backing != BackingKind::kNone) {
     options.set("backing_file", backing_path);
     options.set("backing_fmt", std::string(backing == BackingKind::kRaw ? "raw" : "qcow2"));

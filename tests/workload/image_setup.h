@@ -20,6 +20,7 @@ struct ImageSetup {
   std::string compat = "1.1";
   unsigned refcount_bits = 16;
   bool lazy_refcounts = false;
+  bool extended_l2 = false;
   std::string preallocation = "off";
   BackingKind backing = BackingKind::kNone;
   uint64_t backing_size = 0;

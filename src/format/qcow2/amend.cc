@@ -136,6 +136,14 @@ io::Task<Result<bool>> Qcow2::has_compressed_clusters() {
 }
 
 io::Task<Result<void>> Qcow2::downgrade() {
+  if (image_.header.has(kExternalDataFile))
+    co_return fail(ENOTSUP, "Cannot downgrade an image with a data file");
+  constexpr uint64_t kKept = kDirty | kCorrupt | kCompressionTypeBit;
+  if (const uint64_t others = image_.header.incompatible & ~kKept) {
+    co_return fail(ENOTSUP, fmt::format("Cannot downgrade an image with incompatible features "
+                                        "{:#x} set",
+                                        others));
+  }
   if (!snapshots_.empty())
     co_return fail(ENOTSUP, "An image with snapshots cannot be downgraded by this version");
   if (!bitmaps_.empty()) co_return fail(ENOTSUP, "An image with bitmaps cannot be downgraded");

@@ -61,7 +61,9 @@ class Chart {
   io::Task<Result<void>> mark_bitmaps();
   io::Task<Result<void>> follow(MappingRoot root);
   void follow_l2(std::span<const uint8_t> table, const L2Table& place, const MappingRoot& root);
-  void follow_entry(uint64_t entry, uint64_t guest_offset, const MappingRoot& root);
+  void follow_entry(const ExtendedEntry& entry, uint64_t guest_offset, const MappingRoot& root);
+  void follow_part(uint64_t entry, const Cluster& cluster, uint64_t guest_offset, uint64_t length,
+                   const MappingRoot& root);
   bool is_shared(uint64_t host_offset) const;
   io::Task<Result<void>> mark_the_rest(std::span<const uint64_t> refcount_table);
 
@@ -215,22 +217,54 @@ io::Task<Result<void>> Chart::follow(MappingRoot root) {
 void Chart::follow_l2(std::span<const uint8_t> table, const L2Table& place,
                       const MappingRoot& root) {
   uint64_t guest_offset = place.l1_index * geometry_.l2_coverage();
-  for (size_t i = 0; i < table.size(); i += kTableEntryBytes) {
-    const auto entry = base::load_big<uint64_t>(table, i);
-    if (entry != 0) follow_entry(entry, guest_offset, root);
+  for (size_t i = 0; i < table.size(); i += geometry_.l2_entry_bytes()) {
+    ExtendedEntry entry = {.entry = base::load_big<uint64_t>(table, i)};
+    if (geometry_.extended_l2) entry.bitmap = base::load_big<uint64_t>(table, i + kTableEntryBytes);
+    if (entry != ExtendedEntry{}) follow_entry(entry, guest_offset, root);
     guest_offset += geometry_.cluster_size();
   }
 }
 
-void Chart::follow_entry(uint64_t entry, uint64_t guest_offset, const MappingRoot& root) {
+// An entry, or its subclusters run by run.
+void Chart::follow_entry(const ExtendedEntry& entry, uint64_t guest_offset,
+                         const MappingRoot& root) {
+  if (!geometry_.extended_l2 || (entry.entry & kCompressedFlag) != 0) {
+    const Cluster cluster = decode_l2_entry(entry.entry, geometry_);
+    follow_part(entry.entry, cluster, guest_offset, geometry_.cluster_size(), root);
+    return;
+  }
+  // The host cluster as a whole, before its parts.
+  const uint64_t host = entry.entry & kOffsetMask;
+  const bool beyond = guest_offset >= root.disk_size;
+  if (host != 0 && bitmap_is_valid(entry, geometry_) && geometry_.is_aligned(host)) {
+    const FileUse use = beyond                   ? FileUse::kVmState
+                        : root.snapshot          ? FileUse::kSnapshotOnly
+                        : entry.allocated() != 0 ? FileUse::kData
+                                                 : FileUse::kPreallocated;
+    mark(use, host, geometry_.cluster_size());
+  }
+  for (unsigned first = 0; first < kSubclusters;) {
+    Cluster part = decode_subcluster(entry, first, geometry_);
+    unsigned end = first + 1;
+    while (end < kSubclusters && decode_subcluster(entry, end, geometry_).kind == part.kind) ++end;
+    const uint64_t in_cluster = uint64_t{first} << geometry_.subcluster_bits();
+    part.host_offset += part.host_offset != 0 ? in_cluster : 0;
+    follow_part(entry.entry, part, guest_offset + in_cluster,
+                uint64_t{end - first} << geometry_.subcluster_bits(), root);
+    first = end;
+  }
+}
+
+void Chart::follow_part(uint64_t entry, const Cluster& cluster, uint64_t guest_offset,
+                        uint64_t length, const MappingRoot& root) {
   GuestRun run;
   run.snapshot = root.snapshot;
   run.offset = guest_offset;
-  run.length = geometry_.cluster_size();
+  run.length = length;
   FileUse use = FileUse::kData;
-  const Cluster cluster = decode_l2_entry(entry, geometry_);
   switch (cluster.kind) {
     case ClusterKind::kUnallocated:
+    case ClusterKind::kReserved:
     case ClusterKind::kInvalid: return;
     case ClusterKind::kZero: run.use = GuestUse::kZero; break;
     case ClusterKind::kZeroAllocated:
@@ -248,7 +282,7 @@ void Chart::follow_entry(uint64_t entry, uint64_t guest_offset, const MappingRoo
   }
   if (cluster.host_offset != 0) {
     run.host_offset = cluster.host_offset;
-    run.host_length = geometry_.cluster_size();
+    run.host_length = length;
     run.shared = is_shared(cluster.host_offset);
   }
   const bool beyond = guest_offset >= root.disk_size;

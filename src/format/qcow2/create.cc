@@ -33,13 +33,19 @@ class TableWriter {
         buffer_(std::max(kWriteBytes, geometry_.cluster_size())) {}
 
   io::Task<Result<void>> run() {
-    PLATTER_CO_TRY(co_await write_table(layout_.refcount_table, layout_.refcount_table_clusters,
-                                        layout_.refcount_block_clusters, layout_.refcount_blocks,
-                                        0));
+    PLATTER_CO_TRY(co_await write_table({.place = layout_.refcount_table,
+                                         .clusters = layout_.refcount_table_clusters,
+                                         .used = layout_.refcount_block_clusters,
+                                         .target = layout_.refcount_blocks}));
     PLATTER_CO_TRY(co_await write_refcount_blocks());
     PLATTER_CO_TRY(co_await write_l1());
-    PLATTER_CO_TRY(co_await write_table(layout_.l2_tables, layout_.l2_clusters,
-                                        layout_.data_clusters, layout_.data, kCopiedFlag));
+    // With subclusters their bitmaps are zero: none is allocated, each has its place.
+    PLATTER_CO_TRY(co_await write_table({.place = layout_.l2_tables,
+                                         .clusters = layout_.l2_clusters,
+                                         .used = layout_.data_clusters,
+                                         .target = layout_.data,
+                                         .flags = kCopiedFlag,
+                                         .words = geometry_.l2_entry_words()}));
     co_return Result<void>{};
   }
 
@@ -51,25 +57,33 @@ class TableWriter {
   }
 
  private:
-  void fill_entries(uint64_t first, uint64_t count, uint64_t used, uint64_t target,
-                    uint64_t flags) {
-    for (uint64_t i = 0; i < count; ++i) {
-      const uint64_t index = first + i;
-      const uint64_t entry =
-          index < used ? ((target + index) << geometry_.cluster_bits) | flags : 0;
-      base::store_big(buffer_.span(), i * kTableEntryBytes, entry);
+  // A table of `clusters` whose first `used` entries name consecutive clusters from `target` on.
+  struct Table {
+    uint64_t place;
+    uint64_t clusters;
+    uint64_t used;
+    uint64_t target;
+    uint64_t flags = 0;
+    unsigned words = 1;  // of an entry; what comes after the first is zero
+  };
+
+  // Entries [first, first + count).
+  void fill_entries(const Table& table, uint64_t first, uint64_t count) {
+    const uint64_t entry_bytes = table.words * kTableEntryBytes;
+    std::memset(buffer_.data(), 0, count * entry_bytes);
+    for (uint64_t i = 0; i < count && first + i < table.used; ++i) {
+      const uint64_t target = (table.target + first + i) << geometry_.cluster_bits;
+      base::store_big(buffer_.span(), i * entry_bytes, target | table.flags);
     }
   }
 
-  // A table of `clusters` whose first `used` entries name consecutive clusters from `target` on.
-  io::Task<Result<void>> write_table(uint64_t place, uint64_t clusters, uint64_t used,
-                                     uint64_t target, uint64_t flags) {
+  io::Task<Result<void>> write_table(Table table) {
     const uint64_t per_write = buffer_.size() >> geometry_.cluster_bits;
-    for (uint64_t done = 0; done < clusters;) {
-      const uint64_t now = std::min(per_write, clusters - done);
-      const uint64_t entries_per_cluster = geometry_.l2_entries();
-      fill_entries(done * entries_per_cluster, now * entries_per_cluster, used, target, flags);
-      PLATTER_CO_TRY(co_await write_clusters(place + done, now));
+    const uint64_t per_cluster = geometry_.table_entries() / table.words;
+    for (uint64_t done = 0; done < table.clusters;) {
+      const uint64_t now = std::min(per_write, table.clusters - done);
+      fill_entries(table, done * per_cluster, now * per_cluster);
+      PLATTER_CO_TRY(co_await write_clusters(table.place + done, now));
       done += now;
     }
     co_return Result<void>{};
@@ -80,7 +94,12 @@ class TableWriter {
     const uint64_t per_write = buffer_.size() / kTableEntryBytes;
     for (uint64_t done = 0; done < header_.l1_entries;) {
       const uint64_t now = std::min(per_write, header_.l1_entries - done);
-      fill_entries(done, now, layout_.l2_clusters, layout_.l2_tables, kCopiedFlag);
+      fill_entries({.place = layout_.l1_table,
+                    .clusters = layout_.l1_clusters,
+                    .used = layout_.l2_clusters,
+                    .target = layout_.l2_tables,
+                    .flags = kCopiedFlag},
+                   done, now);
       const uint64_t offset = header_.l1_table_offset + done * kTableEntryBytes;
       PLATTER_CO_TRY(co_await file_.write(offset, buffer_.view(0, now * kTableEntryBytes)));
       done += now;

@@ -157,8 +157,8 @@ Result<void> parse_cluster_size(const OptionSet& options, Header& header) {
   return {};
 }
 
-Result<void> check_extended_l2_and_data_file(const OptionSet& options, const Header& header) {
-  constexpr uint64_t kMinExtendedL2Cluster = 16384;
+Result<void> parse_extended_l2_and_data_file(const OptionSet& options, Header& header) {
+  constexpr uint64_t kMinExtendedL2Cluster = uint64_t{1} << kMinExtendedL2ClusterBits;
   if (is_on(options, "extended_l2")) {
     if (header.version < 3)
       return fail(EINVAL, fmt::format(kNeedsVersion3, "Extended L2 entries are"));
@@ -168,7 +168,7 @@ Result<void> check_extended_l2_and_data_file(const OptionSet& options, const Hea
                               "least {} bytes",
                               kMinExtendedL2Cluster));
     }
-    return fail(ENOTSUP, "Creating qcow2 images with extended L2 entries is not supported");
+    header.incompatible |= kExtendedL2;
   }
   if (!options.given("data_file")) {
     if (is_on(options, "data_file_raw")) return fail(EINVAL, "data-file-raw requires data-file");
@@ -260,12 +260,13 @@ Result<CreateOptions> parse_create_options(const OptionSet& options) {
   PLATTER_TRY(parse_version(options, header));
   PLATTER_TRY(parse_preallocation(options, parsed.preallocation));
   PLATTER_TRY(parse_cluster_size(options, header));
-  PLATTER_TRY(check_extended_l2_and_data_file(options, header));
+  PLATTER_TRY(parse_extended_l2_and_data_file(options, header));
   PLATTER_TRY(parse_refcounts(options, header));
   PLATTER_TRY(parse_compression_type(options, header));
   PLATTER_TRY(parse_size(options, header));
   PLATTER_TRY(parse_backing(options, header));
-  if (!header.backing_file.empty() && parsed.preallocation != Preallocation::kOff) {
+  if (!header.backing_file.empty() && parsed.preallocation != Preallocation::kOff &&
+      !header.has(kExtendedL2)) {
     return fail(EINVAL,
                 "Backing file and preallocation can only be used at the same time if "
                 "extended_l2 is on");

@@ -132,9 +132,13 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> write_slow(uint64_t offset, io::BufferList buffers);
   io::Task<Result<uint64_t>> write_allocating(uint64_t offset, io::BufferList buffers);
   io::Task<Result<bool>> plan_allocation(Plan& plan, uint64_t offset, uint64_t length);
-  io::Task<Result<uint64_t>> count_allocatable(uint64_t offset, uint64_t max_clusters, Run first);
+  io::Task<Result<HostRun>> allocate_data(uint64_t guest_offset, uint64_t clusters);
+  io::Task<Result<void>> plan_surroundings(Plan& plan, Run first);
+  io::Task<Result<bool>> range_reads_zero(uint64_t offset, uint64_t end, Run near);
+  io::Task<Result<uint64_t>> count_allocatable(uint64_t offset, uint64_t max_clusters);
   io::Task<Result<void>> write_planned(Plan& plan, io::BufferList buffers);
   io::Task<Result<void>> link(Plan& plan);
+  uint64_t link_entry(const Plan& plan, SliceWords words, size_t index) const;
   io::Task<void> abandon(Plan& plan, uint64_t linked_clusters);
   // What every request that changes the disk begins with, even if it finds nothing to change.
   io::Task<Result<void>> begin_guest_write();
@@ -160,6 +164,10 @@ class Qcow2 final : public block::Driver,
 
   // zero.cc
   std::optional<uint64_t> released_entry(uint64_t entry, ClusterKind kind, Release how) const;
+  std::optional<ExtendedEntry> released_subclusters(ExtendedEntry entry, uint64_t mask,
+                                                    Release how) const;
+  Result<bool> release_entries(SliceWords words, uint64_t offset, uint64_t end, Release how,
+                               FreeReason reason);
   io::Task<Result<void>> zero_range(uint64_t offset, uint64_t end, Release how, FreeReason reason);
   io::Task<Result<uint64_t>> zero_step(uint64_t offset, uint64_t step_end, uint64_t end,
                                        Release how, FreeReason reason);

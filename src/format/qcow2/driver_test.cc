@@ -226,7 +226,11 @@ INSTANTIATE_TEST_SUITE_P(
         Shape{"cluster_size=4k", "", kImageBytes * 2},
         Shape{"cluster_size=64k,compat=0.10", "", kImageBytes * 2},
         Shape{"cluster_size=64k", "pass-discard-request=on,pass-discard-other=on", kImageBytes, 2},
-        Shape{"cluster_size=512", "l2-cache-size=1k", 0, 4}, Shape{"cluster_size=32k", "", 0, 4}),
+        Shape{"cluster_size=512", "l2-cache-size=1k", 0, 4}, Shape{"cluster_size=32k", "", 0, 4},
+        Shape{"cluster_size=16k,extended_l2=on", "l2-cache-size=1k,l2-cache-entry-size=512",
+              kImageBytes / 2 + 512, 4},
+        Shape{"cluster_size=128k,extended_l2=on,preallocation=metadata", "", kImageBytes * 2, 4},
+        Shape{"cluster_size=2M,extended_l2=on,refcount_bits=1", "", 0, 2}),
     [](const auto& info) { return fmt::format("{}", info.index); });
 
 // Images that QEMU's tools made, with what we do not make ourselves.
@@ -263,17 +267,46 @@ class ForeignImageTest : public Qcow2Test {
 };
 
 TEST_P(ForeignImageTest, CompressedClustersAreReadAndReplaced) {
-  for (const char* type : {"zlib", "zstd"}) {
+  for (const char* options : {"compression_type=zlib", "compression_type=zstd", "extended_l2=on"}) {
     make_raw();
-    shell(fmt::format("qemu-img convert -c -O qcow2 -o cluster_size=64k,compression_type={} raw a",
-                      type));
+    shell(fmt::format("qemu-img convert -c -O qcow2 -o cluster_size=64k,{} raw a", options));
     work(5, 1);
   }
+}
+
+// 4 KiB of guest data make a file grow by 4 KiB, whatever the cluster: no subcluster is copied that
+// is not written to.
+TEST_P(ForeignImageTest, SubclustersAreWrittenWithoutTheirNeighbours) {
+  make_raw();
+  shell("qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k -b raw -F raw a");
+  auto backend = open("a", "qcow2", true);
+  ASSERT_TRUE(backend) << backend.error().message();
+  const auto occupied = [&] { return *run((*backend)->node().driver().allocated_size()); };
+  std::mt19937_64 random(5);
+  auto bytes = pattern(random, 4096);
+  for (uint64_t cluster = 0; cluster < 32; ++cluster) {
+    const uint64_t offset = (cluster << 17) + cluster * 4096;
+    if (cluster == 1) ASSERT_TRUE(run((*backend)->flush()));
+    ASSERT_TRUE(run((*backend)->write(offset, io::BufferList(bytes))));
+    std::ranges::copy(bytes, model_.begin() + static_cast<ptrdiff_t>(offset));
+  }
+  EXPECT_LT(occupied(), 1u << 20);
+  EXPECT_TRUE(run((*backend)->close()));
+  work(3, 6);
 }
 
 TEST_P(ForeignImageTest, SnapshotsKeepTheirContent) {
   make_raw();
   shell("qemu-img convert -O qcow2 -o cluster_size=4k raw a && qemu-img snapshot -c one a");
+  work(5, 2);
+  shell("qemu-img snapshot -c two a");
+  work(5, 3);
+  shell("qemu-img convert -l snapshot.name=one -O raw a one && cmp one raw");
+}
+
+TEST_P(ForeignImageTest, SnapshotsOfSubclustersKeepTheirContent) {
+  make_raw();
+  shell("qemu-img convert -O qcow2 -o extended_l2=on raw a && qemu-img snapshot -c one a");
   work(5, 2);
   shell("qemu-img snapshot -c two a");
   work(5, 3);

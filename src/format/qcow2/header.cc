@@ -113,12 +113,6 @@ Result<void> parse_version3_fields(std::span<const uint8_t> bytes, uint32_t head
   return {};
 }
 
-// The L1 entries that the virtual size needs; L2 entries are twice as wide with extended L2.
-uint64_t l1_entries_needed(const Header& header) {
-  if (!header.has(kExtendedL2)) return header.geometry().l1_entries_for(header.virtual_size());
-  return base::divide_round_up(header.virtual_size(), header.geometry().l2_coverage() / 2);
-}
-
 Result<void> check_tables(const Header& header, const ParseOptions& options) {
   const Geometry geometry = header.geometry();
   PLATTER_TRY(check_table({header.refcount_table_offset, header.refcount_table_clusters,
@@ -136,7 +130,7 @@ Result<void> check_tables(const Header& header, const ParseOptions& options) {
   PLATTER_TRY(check_table({header.l1_table_offset, header.l1_entries, kTableEntryBytes,
                            kMaxL1TableBytes, "Active L1 table"},
                           geometry));
-  const uint64_t needed = l1_entries_needed(header);
+  const uint64_t needed = geometry.l1_entries_for(header.virtual_size());
   if (needed > INT32_MAX || header.size > kMaxFileOffset) return fail(EFBIG, "Image is too big");
   if (header.l1_entries < needed) return fail(EINVAL, "L1 table is too small");
   if (header.l1_bytes() + header.refcount_table_bytes() > options.max_metadata_bytes) {
@@ -206,9 +200,6 @@ Result<void> check_supported(const Header& header) {
     return fail(ENOTSUP, "qcow2 images with an external data file are not supported");
   }
   if (header.has(kRawExternalData)) return fail(EINVAL, "data-file-raw requires a data file");
-  if (header.has(kExtendedL2)) {
-    return fail(ENOTSUP, "qcow2 images with extended L2 entries are not supported");
-  }
   return {};
 }
 

@@ -120,7 +120,9 @@ struct Header {
   bool bitmaps_out_of_step = false;  // the extension is there, the autoclear bit is not
   std::vector<UnknownExtension> unknown_extensions;
 
-  Geometry geometry() const { return {cluster_bits, refcount_order, version}; }
+  Geometry geometry() const {
+    return {cluster_bits, refcount_order, version, has(kExtendedL2), has(kExternalDataFile)};
+  }
   uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
   unsigned refcount_bits() const { return 1u << refcount_order; }
   // What a guest sees: whole sectors.
@@ -155,8 +157,8 @@ Result<uint64_t> declared_cluster_size(std::span<const uint8_t> bytes);
 // Reads and parses the header of the image in `file`. A short file reads as zeroes past its end.
 io::Task<Result<Header>> read_header(block::Child& file, ParseOptions options);
 
-// Refuses what is recognised but not supported for I/O (encryption, external data file, extended L2
-// entries), by name. Describing such an image (info) works without.
+// Refuses what is recognised but not supported for I/O (encryption, external data file), by name.
+// Describing such an image (info) works without.
 Result<void> check_supported(const Header& header);
 
 // The header and its extensions as they go to offset 0, at most one cluster; the feature name table

@@ -167,10 +167,32 @@ TEST(Header, UnsupportedFeaturesAreNamedForIoOnly) {
   header.incompatible = kExternalDataFile;
   EXPECT_EQ(check_supported(header).error().message(),
             "qcow2 images with an external data file are not supported");
-  header.incompatible = kExtendedL2;
-  EXPECT_EQ(check_supported(header).error().message(),
-            "qcow2 images with extended L2 entries are not supported");
   EXPECT_TRUE(parse_header(FirstCluster(header).bytes, {}).has_value());
+}
+
+TEST(Layout, WhatASubclusterIs) {
+  const Geometry geometry = {.extended_l2 = true};
+  const auto kind = [&](uint64_t entry, uint64_t bitmap, unsigned index) {
+    return decode_subcluster({entry, bitmap}, index, geometry).kind;
+  };
+  EXPECT_EQ(geometry.l2_entries(), 4096u);
+  EXPECT_EQ(geometry.subcluster_size(), 2048u);
+  EXPECT_EQ(kind(0, 0, 0), ClusterKind::kUnallocated);
+  EXPECT_EQ(kind(0x50000, 0, 0), ClusterKind::kReserved);
+  EXPECT_EQ(kind(0x50000, 2, 1), ClusterKind::kNormal);
+  EXPECT_EQ(kind(0x50000, 2, 2), ClusterKind::kReserved);
+  EXPECT_EQ(kind(0x50000, uint64_t{1} << 63, 31), ClusterKind::kZeroAllocated);
+  EXPECT_EQ(kind(0, uint64_t{1} << 63, 31), ClusterKind::kZero);
+  EXPECT_EQ(kind(kZeroFlag, 0, 31), ClusterKind::kUnallocated) << "it has no zero flag";
+  EXPECT_EQ(kind(0, 2, 31), ClusterKind::kInvalid) << "allocated, and nowhere";
+  EXPECT_EQ(kind(0x50000, uint64_t{1} << 32 | 1, 31), ClusterKind::kInvalid) << "both at once";
+  EXPECT_EQ(kind(0x50200, 1, 0), ClusterKind::kInvalid);
+  EXPECT_EQ(kind(kCompressedFlag, 5, 0), ClusterKind::kCompressed);
+  EXPECT_FALSE(bitmap_is_valid({kCompressedFlag, 5}, geometry));
+  const Geometry elsewhere = {.extended_l2 = true, .external_data = true};
+  EXPECT_EQ(decode_subcluster({kCopiedFlag, 1}, 0, elsewhere).kind, ClusterKind::kNormal);
+  EXPECT_EQ(subcluster_mask(0, 32), kAllSubclusters);
+  EXPECT_EQ(subcluster_mask(3, 5), 0x18u);
 }
 
 TEST(Layout, RefcountsOfEveryWidth) {

@@ -13,6 +13,7 @@ namespace platter::format::qcow2 {
 Image::Image(block::Node& node_, block::Child& file_, const base::Log& log_, Header header_)
     : node(&node_),
       file(&file_),
+      data(&file_),
       log(&log_),
       header(std::move(header_)),
       geometry(header.geometry()),

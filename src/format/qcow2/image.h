@@ -23,6 +23,7 @@ struct Image {
 
   block::Node* node;
   block::Child* file;
+  block::Child* data;  // where guest data is: `file` itself, or the external data file
   const base::Log* log;
   Header header;  // as on disk; fields change under the allocation mutex
   Geometry geometry;

@@ -39,7 +39,8 @@ inline constexpr uint64_t kTableEntryBytes = 8;  // of L1, L2, refcount and bitm
 
 inline constexpr uint64_t kCopiedFlag = uint64_t{1} << 63;
 inline constexpr uint64_t kCompressedFlag = uint64_t{1} << 62;
-inline constexpr uint64_t kZeroFlag = 1;                     // version 3, standard clusters
+// Of version 3; without a meaning in entries that have subclusters.
+inline constexpr uint64_t kZeroFlag = 1;
 inline constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;  // L1, L2 standard, bitmap tables
 inline constexpr uint64_t kL1ReservedMask = 0x7f000000000001ff;
 inline constexpr uint64_t kL2ReservedMask = 0x3f000000000001fe;  // of a standard entry
@@ -47,11 +48,22 @@ inline constexpr uint64_t kRefcountTableOffsetMask = ~uint64_t{0x1ff};
 inline constexpr uint64_t kRefcountTableReservedMask = 0x1ff;
 inline constexpr uint64_t kBitmapReservedMask = 0xff000000000001fe;
 
+// With extended L2 entries: a cluster has so many subclusters, and an entry a second word that has
+// two bits for each: whether it is allocated (the low half) and whether it reads as zeroes.
+inline constexpr unsigned kSubclusterCountBits = 5;
+inline constexpr unsigned kSubclusters = 1u << kSubclusterCountBits;
+inline constexpr uint64_t kAllSubclusters = (uint64_t{1} << kSubclusters) - 1;
+inline constexpr uint64_t kAllSubclustersZero = kAllSubclusters << kSubclusters;
+inline constexpr unsigned kMinExtendedL2ClusterBits = 14;
+
 // Sizes and indexes that follow from the header.
 struct Geometry {
   unsigned cluster_bits = kDefaultClusterBits;
   unsigned refcount_order = 4;
   unsigned version = 3;
+  bool extended_l2 = false;
+  // Guest data is in another file, where each cluster has the offset that it has for the guest.
+  bool external_data = false;
 
   constexpr uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
   constexpr uint64_t offset_in_cluster(uint64_t offset) const {
@@ -64,7 +76,20 @@ struct Geometry {
     return (bytes >> cluster_bits) + (offset_in_cluster(bytes) != 0);
   }
 
-  constexpr unsigned l2_bits() const { return cluster_bits - 3; }
+  // Entries of kTableEntryBytes that fill a cluster.
+  constexpr uint64_t table_entries() const { return cluster_size() / kTableEntryBytes; }
+  constexpr unsigned l2_entry_words() const { return extended_l2 ? 2 : 1; }
+  constexpr uint64_t l2_entry_bytes() const { return l2_entry_words() * kTableEntryBytes; }
+  // The unit of allocation: a cluster where there are no subclusters.
+  constexpr unsigned subcluster_bits() const {
+    return extended_l2 ? cluster_bits - kSubclusterCountBits : cluster_bits;
+  }
+  constexpr uint64_t subcluster_size() const { return uint64_t{1} << subcluster_bits(); }
+  constexpr unsigned subcluster_index(uint64_t offset) const {
+    return static_cast<unsigned>(offset_in_cluster(offset) >> subcluster_bits());
+  }
+
+  constexpr unsigned l2_bits() const { return cluster_bits - (extended_l2 ? 4 : 3); }
   constexpr uint64_t l2_entries() const { return uint64_t{1} << l2_bits(); }
   // Guest bytes that one L2 table maps.
   constexpr uint64_t l2_coverage() const { return uint64_t{1} << (cluster_bits + l2_bits()); }
@@ -95,20 +120,35 @@ struct Geometry {
 
 // ---- Mapping
 
+// What a cluster or, with extended L2 entries, a subcluster is.
 enum class ClusterKind : uint8_t {
   kUnallocated,    // the backing file decides; zeroes without one
+  kReserved,       // the same, but keeps a place in a host cluster (subclusters only)
   kZero,           // reads as zeroes, no host cluster
   kZeroAllocated,  // reads as zeroes, keeps a host cluster
   kNormal,
   kCompressed,
-  kInvalid,  // host offset not aligned, or a zero flag in a version 2 image
+  kInvalid,  // host offset not aligned, a zero flag in a version 2 image, a bitmap that cannot be
 };
+
+constexpr bool has_host(ClusterKind kind) {
+  return kind == ClusterKind::kNormal || kind == ClusterKind::kZeroAllocated ||
+         kind == ClusterKind::kReserved;
+}
+constexpr bool shows_backing(ClusterKind kind) {
+  return kind == ClusterKind::kUnallocated || kind == ClusterKind::kReserved;
+}
 
 struct Cluster {
   ClusterKind kind = ClusterKind::kUnallocated;
   bool copied = false;       // exactly one reference: may be written in place
-  uint64_t host_offset = 0;  // kNormal, kZeroAllocated: of the cluster; kInvalid: as found
+  uint64_t host_offset = 0;  // has_host(): of the cluster; kInvalid: as found
 };
+
+// Whether a standard entry names a host cluster. In a data file the first cluster is at offset 0.
+constexpr bool names_host(uint64_t entry, const Geometry& geometry) {
+  return (entry & kOffsetMask) != 0 || (geometry.external_data && (entry & kCopiedFlag) != 0);
+}
 
 constexpr Cluster decode_l2_entry(uint64_t entry, const Geometry& geometry) {
   if (entry & kCompressedFlag) return {ClusterKind::kCompressed, false, 0};
@@ -119,7 +159,45 @@ constexpr Cluster decode_l2_entry(uint64_t entry, const Geometry& geometry) {
     return {ClusterKind::kInvalid, copied, offset};
   }
   if (zero) return {offset ? ClusterKind::kZeroAllocated : ClusterKind::kZero, copied, offset};
-  return {offset ? ClusterKind::kNormal : ClusterKind::kUnallocated, copied, offset};
+  const bool host = names_host(entry, geometry);
+  return {host ? ClusterKind::kNormal : ClusterKind::kUnallocated, copied, offset};
+}
+
+// An extended L2 entry.
+struct ExtendedEntry {
+  uint64_t entry = 0;
+  uint64_t bitmap = 0;
+
+  constexpr uint64_t allocated() const { return bitmap & kAllSubclusters; }
+  constexpr uint64_t zeroes() const { return bitmap >> kSubclusters; }
+  bool operator==(const ExtendedEntry&) const = default;
+};
+
+// The subclusters [first, end) as bits of one half of a bitmap.
+constexpr uint64_t subcluster_mask(unsigned first, unsigned end) {
+  return ((uint64_t{1} << end) - 1) & ~((uint64_t{1} << first) - 1);
+}
+
+constexpr bool bitmap_is_valid(const ExtendedEntry& entry, const Geometry& geometry) {
+  if (entry.entry & kCompressedFlag) return entry.bitmap == 0;
+  return (entry.allocated() & entry.zeroes()) == 0 &&
+         (entry.allocated() == 0 || names_host(entry.entry, geometry));
+}
+
+constexpr Cluster decode_subcluster(const ExtendedEntry& entry, unsigned index,
+                                    const Geometry& geometry) {
+  if (entry.entry & kCompressedFlag) return {ClusterKind::kCompressed, false, 0};
+  const uint64_t offset = entry.entry & kOffsetMask;
+  const bool copied = entry.entry & kCopiedFlag;
+  if (!geometry.is_aligned(offset) || !bitmap_is_valid(entry, geometry)) {
+    return {ClusterKind::kInvalid, copied, offset};
+  }
+  const bool host = names_host(entry.entry, geometry);
+  const uint64_t bit = uint64_t{1} << index;
+  if (entry.zeroes() & bit)
+    return {host ? ClusterKind::kZeroAllocated : ClusterKind::kZero, copied, offset};
+  if (entry.allocated() & bit) return {ClusterKind::kNormal, copied, offset};
+  return {host ? ClusterKind::kReserved : ClusterKind::kUnallocated, copied, offset};
 }
 
 // Where a compressed cluster's data lies: from a byte offset to the end of its last sector. The

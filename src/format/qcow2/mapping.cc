@@ -25,14 +25,13 @@ ClusterKind checked_kind(uint64_t entry, const Cluster& cluster) {
 }
 
 // How many entries from `index` on continue what `entry` begins, itself included. `get` gives
-// entries in host order.
+// words in host order.
 template <typename Get>
 size_t run_length(Get get, size_t index, size_t limit, uint64_t entry, ClusterKind kind,
                   uint64_t cluster_size) {
   size_t count = 1;
   if (kind == ClusterKind::kCompressed || kind == ClusterKind::kInvalid) return count;
-  const bool has_host = kind == ClusterKind::kNormal || kind == ClusterKind::kZeroAllocated;
-  const uint64_t step = has_host ? cluster_size : 0;
+  const uint64_t step = has_host(kind) ? cluster_size : 0;
   uint64_t expected = entry + step;
   while (index + count < limit && get(index + count) == expected) {
     ++count;
@@ -64,11 +63,68 @@ Run decode_run(Get get, size_t index, size_t limit, uint64_t offset, uint64_t ma
   return run;
 }
 
+// How many subclusters from `first` on are `kind`, as the one there is.
+unsigned subclusters_alike(const ExtendedEntry& entry, unsigned first, ClusterKind kind) {
+  uint64_t alike = 0;
+  switch (kind) {
+    case ClusterKind::kNormal: alike = entry.allocated(); break;
+    case ClusterKind::kZero:
+    case ClusterKind::kZeroAllocated: alike = entry.zeroes(); break;
+    case ClusterKind::kUnallocated:
+    case ClusterKind::kReserved: alike = ~(entry.allocated() | entry.zeroes()); break;
+    case ClusterKind::kCompressed:
+    case ClusterKind::kInvalid: alike = kAllSubclusters; break;
+  }
+  return std::min(static_cast<unsigned>(std::countr_one(alike >> first)), kSubclusters - first);
+}
+
+template <typename Get>
+Run decode_extended_run(Get get, size_t index, size_t limit, uint64_t offset, uint64_t max_length,
+                        const Geometry& geometry) {
+  const uint64_t in_cluster = geometry.offset_in_cluster(offset);
+  ExtendedEntry entry = {get(2 * index), get(2 * index + 1)};
+  const unsigned first = geometry.subcluster_index(offset);
+  const Cluster cluster = decode_subcluster(entry, first, geometry);
+  Run run;
+  run.kind = checked_kind(entry.entry, cluster);
+  run.copied = cluster.copied;
+  run.entry = entry.entry;
+  run.host_offset = cluster.host_offset + in_cluster;
+  const bool may_go_on = run.kind != ClusterKind::kCompressed && run.kind != ClusterKind::kInvalid;
+  const uint64_t step = has_host(run.kind) ? geometry.cluster_size() : 0;
+  uint64_t clusters = 0;  // whole ones, the first one included
+  unsigned end = first + subclusters_alike(entry, first, run.kind);
+  while (may_go_on && end == kSubclusters) {
+    ++clusters;
+    end = 0;
+    if (((clusters << geometry.cluster_bits) - in_cluster) >= max_length || ++index == limit) break;
+    const uint64_t expected = entry.entry + step;
+    entry = {get(2 * index), get(2 * index + 1)};
+    if (entry.entry != expected || decode_subcluster(entry, 0, geometry).kind != run.kind) break;
+    end = subclusters_alike(entry, 0, run.kind);
+  }
+  const uint64_t found = (clusters << geometry.cluster_bits) +
+                         (uint64_t{end} << geometry.subcluster_bits()) - in_cluster;
+  run.length = std::min(found, max_length);
+  return run;
+}
+
+template <typename Get>
+Run decode_any_run(Get get, size_t index, size_t limit, uint64_t offset, uint64_t max_length,
+                   const Geometry& geometry) {
+  Run run = geometry.extended_l2
+                ? decode_extended_run(get, index, limit, offset, max_length, geometry)
+                : decode_run(get, index, limit, offset, max_length, geometry);
+  const bool elsewhere = has_host(run.kind) && run.host_offset != offset;
+  if (geometry.external_data && (elsewhere || run.kind == ClusterKind::kCompressed))
+    run.kind = ClusterKind::kInvalid;
+  return run;
+}
+
 bool continues(const Run& run, const Run& next) {
   if (run.kind != next.kind || run.copied != next.copied || run.kind == ClusterKind::kCompressed)
     return false;
-  const bool has_host = run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated;
-  return !has_host || run.host_offset + run.length == next.host_offset;
+  return !has_host(run.kind) || run.host_offset + run.length == next.host_offset;
 }
 
 }  // namespace
@@ -78,8 +134,10 @@ Mapping::Mapping(Image& image, Refcounts& refcounts, FreeQueue& frees, TableCach
       refcounts_(refcounts),
       frees_(frees),
       cache_(cache),
+      slice_entries_(cache_.slice_words() / image.geometry.l2_entry_words()),
       slice_shift_(image.geometry.cluster_bits +
-                   static_cast<unsigned>(std::countr_zero(cache_.slice_words()))) {}
+                   static_cast<unsigned>(std::countr_zero(slice_entries_))),
+      plain_(!image.geometry.extended_l2 && !image.geometry.external_data) {}
 
 io::Task<Result<void>> Mapping::load() {
   const uint64_t bytes = image_.header.l1_bytes();
@@ -98,8 +156,10 @@ io::Task<Result<void>> Mapping::load() {
 std::optional<Run> Mapping::try_lookup(uint64_t offset, uint64_t max_length) const {
   Run run;
   const bool valid = cache_.read(key_of(offset), [&](SliceWords words) {
-    run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset), words.size(),
-                     offset, max_length, image_.geometry);
+    const auto get = [&](size_t i) { return words.get(i); };
+    const size_t index = index_in_slice(offset);
+    run = plain_ ? decode_run(get, index, words.size(), offset, max_length, image_.geometry)
+                 : decode_any_run(get, index, slice_entries_, offset, max_length, image_.geometry);
   });
   if (!valid) return std::nullopt;
   return run;
@@ -117,17 +177,32 @@ io::Task<Result<uint64_t>> Mapping::check_l1(uint64_t index) {
   co_return offset;
 }
 
-io::Task<Result<Run>> Mapping::report_invalid(uint64_t offset, uint64_t entry) {
-  const char* what = image_.geometry.version < 3 && (entry & kZeroFlag) != 0
+io::Task<Result<Run>> Mapping::report_invalid(uint64_t offset, Run run) {
+  const Geometry& geometry = image_.geometry;
+  if (geometry.external_data && (run.entry & kCompressedFlag) != 0) {
+    co_return std::unexpected(co_await image_.corruption(
+        fmt::format("Compressed cluster entry found in image with external data file (guest "
+                    "offset: {:#x}, entry: {:#x})",
+                    offset, run.entry)));
+  }
+  const uint64_t host = run.entry & kOffsetMask;
+  if (geometry.external_data && (run.entry & kL2ReservedMask) == 0 && geometry.is_aligned(host) &&
+      host != geometry.align_down(offset)) {
+    co_return std::unexpected(co_await image_.corruption(
+        fmt::format("External data file host cluster offset {:#x} does not match guest cluster "
+                    "offset: {:#x}",
+                    host, geometry.align_down(offset))));
+  }
+  const char* what = geometry.version < 3 && (run.entry & kZeroFlag) != 0
                          ? "Zero cluster entry found in pre-v3 image"
                          : "Invalid cluster entry found";
   co_return std::unexpected(co_await image_.corruption(
-      fmt::format("{} (guest offset: {:#x}, entry: {:#x})", what, offset, entry)));
+      fmt::format("{} (guest offset: {:#x}, entry: {:#x})", what, offset, run.entry)));
 }
 
 io::Task<Result<Run>> Mapping::lookup(uint64_t offset, uint64_t max_length) {
   if (auto run = try_lookup(offset, max_length)) {
-    if (run->kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run->entry);
+    if (run->kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, *run);
     co_return *run;
   }
   const Geometry& geometry = image_.geometry;
@@ -137,14 +212,15 @@ io::Task<Result<Run>> Mapping::lookup(uint64_t offset, uint64_t max_length) {
     co_return Run{.kind = ClusterKind::kUnallocated, .length = std::min(rest, max_length)};
   }
   const uint64_t key = key_of(offset);
-  const uint64_t in_table =
-      (geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
+  const uint64_t in_table = (geometry.l2_index(offset) / slice_entries_) * cache_.slice_bytes();
   const TableCache::Place place(l1_[geometry.l1_index(offset)], in_table);
   PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, image_.file, place));
-  const SliceWords words = pin.words();
-  const Run run = decode_run([&](size_t i) { return words.get(i); }, index_in_slice(offset),
-                             words.size(), offset, max_length, geometry);
-  if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run.entry);
+  Run run;
+  pin.look([&](SliceWords words) {
+    run = decode_any_run([&](size_t i) { return words.get(i); }, index_in_slice(offset),
+                         slice_entries_, offset, max_length, geometry);
+  });
+  if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run);
   co_return run;
 }
 
@@ -175,9 +251,9 @@ io::Task<Result<Run>> Mapping::lookup_table(uint64_t offset, uint64_t max_length
     std::memcpy(&word, table.data() + i * 8, 8);
     return base::from_big_endian(word);
   };
-  Run run = decode_run(get, geometry.l2_index(offset), geometry.l2_entries(), offset, max_length,
-                       geometry);
-  if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run.entry);
+  const Run run = decode_any_run(get, geometry.l2_index(offset), geometry.l2_entries(), offset,
+                                 max_length, geometry);
+  if (run.kind == ClusterKind::kInvalid) co_return co_await report_invalid(offset, run);
   co_return run;
 }
 
@@ -248,11 +324,23 @@ io::Task<Result<TableCache::Pin>> Mapping::writable_slice(uint64_t offset) {
   co_return co_await cache_.acquire(key, image_.file, slice_host_offset(key));
 }
 
+io::Task<Result<ExtendedEntry>> Mapping::entry_at(uint64_t offset) {
+  const Geometry& geometry = image_.geometry;
+  PLATTER_CO_ASSIGN(const uint64_t table, co_await check_l1(geometry.l1_index(offset)));
+  if (table == 0) co_return ExtendedEntry{};
+  const uint64_t key = key_of(offset);
+  PLATTER_CO_ASSIGN(auto pin, co_await cache_.acquire(key, image_.file, slice_host_offset(key)));
+  const size_t word = index_in_slice(offset) * geometry.l2_entry_words();
+  // Nobody changes it meanwhile: the caller holds the mutex.
+  const SliceWords words = pin.words();
+  co_return ExtendedEntry{words.get(word), geometry.extended_l2 ? words.get(word + 1) : 0};
+}
+
 uint64_t Mapping::slice_host_offset(uint64_t key) const {
   const uint64_t offset = key << slice_shift_;
   const uint64_t table = load_l1(image_.geometry.l1_index(offset)) & kOffsetMask;
   PLATTER_ASSERT(table != 0);
-  return table + (image_.geometry.l2_index(offset) / cache_.slice_words()) * cache_.slice_bytes();
+  return table + (image_.geometry.l2_index(offset) / slice_entries_) * cache_.slice_bytes();
 }
 
 void Mapping::take_dirty_l1(std::vector<uint8_t>& staging, std::vector<StagedWrite>& writes) {

@@ -19,14 +19,14 @@ namespace platter::format::qcow2 {
 class FreeQueue;
 class Refcounts;
 
-// A run of guest bytes that one statement describes.
+// A run of guest bytes that one statement describes. With subclusters it begins and ends with any
+// of them.
 struct Run {
   ClusterKind kind = ClusterKind::kUnallocated;
   bool copied = false;
-  uint64_t length = 0;  // bytes from the offset asked
-  uint64_t host_offset =
-      0;               // kNormal, kZeroAllocated: of the first byte asked (contiguous over the run)
-  uint64_t entry = 0;  // as stored, of the first cluster
+  uint64_t length = 0;       // bytes from the offset asked
+  uint64_t host_offset = 0;  // has_host(): of the first byte asked (contiguous over the run)
+  uint64_t entry = 0;        // as stored, of the first cluster
 };
 
 class Mapping {
@@ -51,11 +51,14 @@ class Mapping {
   // Makes the table so, without a slice.
   io::Task<Result<void>> ensure_table(uint64_t offset);
   bool has_table(uint64_t offset) const { return load_l1(image_.geometry.l1_index(offset)) != 0; }
+  // The entry of the cluster that `offset` lies in; `bitmap` is 0 without subclusters.
+  io::Task<Result<ExtendedEntry>> entry_at(uint64_t offset);
   size_t index_in_slice(uint64_t offset) const {
-    return (offset >> image_.geometry.cluster_bits) & (cache_.slice_words() - 1);
+    return (offset >> image_.geometry.cluster_bits) & (slice_entries_ - 1);
   }
+  size_t slice_entries() const { return slice_entries_; }
   // Guest bytes that a slice maps.
-  uint64_t slice_coverage() const { return cache_.slice_words() << image_.geometry.cluster_bits; }
+  uint64_t slice_coverage() const { return uint64_t{1} << slice_shift_; }
 
   // ---- Write-back
   TableCache& cache() { return cache_; }
@@ -87,14 +90,16 @@ class Mapping {
   uint64_t load_l1(uint64_t index) const { return l1_[index].load(std::memory_order_acquire); }
   uint64_t key_of(uint64_t offset) const { return offset >> slice_shift_; }
   io::Task<Result<uint64_t>> check_l1(uint64_t index);
-  io::Task<Result<Run>> report_invalid(uint64_t offset, uint64_t entry);
+  io::Task<Result<Run>> report_invalid(uint64_t offset, Run run);
   io::Task<Result<Run>> lookup_table(uint64_t offset, uint64_t max_length, uint64_t table_offset);
 
   Image& image_;
   Refcounts& refcounts_;
   FreeQueue& frees_;
   TableCache cache_;
+  size_t slice_entries_;
   unsigned slice_shift_;
+  bool plain_;  // neither subclusters nor a data file
   std::unique_ptr<std::atomic<uint64_t>[]> l1_;
   uint64_t l1_entries_ = 0;
   DirtyUnits dirty_;

@@ -23,10 +23,12 @@ TableCache::Config refcount_cache(const CacheSizes& sizes) {
 
 TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,
                             uint64_t virtual_size) {
-  const uint64_t coverage = (sizes.l2_slice_bytes / kTableEntryBytes) << geometry.cluster_bits;
+  const uint64_t coverage = (sizes.l2_slice_bytes / geometry.l2_entry_bytes())
+                            << geometry.cluster_bits;
   return {.slice_bytes = sizes.l2_slice_bytes,
           .budget_bytes = sizes.l2_bytes,
-          .slice_count = virtual_size / coverage + 1};
+          .slice_count = virtual_size / coverage + 1,
+          .paired_words = geometry.extended_l2};
 }
 
 // A rebuild reports nothing: what it cannot repair is an error of its own.
@@ -145,7 +147,7 @@ block::Limits Qcow2::limits() const {
   limits.request_alignment = std::min(file.request_alignment, cluster);
   limits.memory_alignment = file.memory_alignment;
   limits.discard_alignment = cluster;
-  limits.zero_alignment = cluster;
+  limits.zero_alignment = image_.geometry.subcluster_size();
   limits.compressed_alignment = cluster;
   limits.supports_unmap_zero = image_.geometry.version >= 3;
   limits.supports_fast_zero = image_.geometry.version >= 3;

@@ -147,7 +147,7 @@ Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header
   const uint64_t cluster = header.cluster_size();
   // What covers the whole disk, and every refcount of a file of that size.
   const uint64_t l2_needed = base::align_up(
-      header.virtual_size() / cluster * kTableEntryBytes + kTableEntryBytes, cluster);
+      (header.virtual_size() / cluster + 1) * header.geometry().l2_entry_bytes(), cluster);
   const uint64_t min_refcount = kMinRefcountCacheClusters * cluster;
 
   CacheSizes sizes;

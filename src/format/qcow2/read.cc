@@ -38,11 +38,11 @@ struct Qcow2::CompressedGroup {
 
 bool Qcow2::reads_zero(ClusterKind kind) const {
   return kind == ClusterKind::kZero || kind == ClusterKind::kZeroAllocated ||
-         (kind == ClusterKind::kUnallocated && image_.node->backing() == nullptr);
+         (shows_backing(kind) && image_.node->backing() == nullptr);
 }
 
 bool Qcow2::run_reads_zero(ClusterKind kind, uint64_t offset) const {
-  if (kind != ClusterKind::kUnallocated) return reads_zero(kind);
+  if (!shows_backing(kind)) return reads_zero(kind);
   const block::Child* backing = image_.node->backing();
   return backing == nullptr || offset >= backing->size();
 }
@@ -52,7 +52,7 @@ io::Task<Result<void>> Qcow2::read(uint64_t offset, io::BufferList buffers) {
   auto run = mapping_.try_lookup(offset, length);
   if (run && run->length == length && length <= size() - std::min(size(), offset)) [[likely]] {
     if (run->kind == ClusterKind::kNormal && !image_.file->has_debug_points()) {
-      return read_padded(*image_.file, run->host_offset, buffers);
+      return read_padded(*image_.data, run->host_offset, buffers);
     }
     if (reads_zero(run->kind)) {
       buffers.fill_zero();
@@ -103,10 +103,11 @@ io::Task<Result<void>> Qcow2::read_run(Run run, uint64_t offset, io::BufferList 
   switch (run.kind) {
     case ClusterKind::kNormal:
       if (image_.file->has_debug_points()) [[unlikely]]
-        return read_at_point(DebugEvent::kReadAio, *image_.file, run.host_offset, buffers);
-      return read_padded(*image_.file, run.host_offset, buffers);
+        return read_at_point(DebugEvent::kReadAio, *image_.data, run.host_offset, buffers);
+      return read_padded(*image_.data, run.host_offset, buffers);
     case ClusterKind::kCompressed: return read_compressed(run, offset, buffers);
-    case ClusterKind::kUnallocated: return read_backing(offset, buffers);
+    case ClusterKind::kUnallocated:
+    case ClusterKind::kReserved: return read_backing(offset, buffers);
     case ClusterKind::kZero:
     case ClusterKind::kZeroAllocated: buffers.fill_zero(); return io::Task<Result<void>>::ready();
     case ClusterKind::kInvalid: break;
@@ -234,14 +235,14 @@ io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t len
   block::BlockStatus status;
   status.length = run.length;
   status.eof = offset + run.length == size();
-  status.allocated = run.kind != ClusterKind::kUnallocated;
+  status.allocated = !shows_backing(run.kind);
   status.compressed = run.kind == ClusterKind::kCompressed;
   status.data = run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kCompressed;
   status.zero = run.kind == ClusterKind::kZero || run.kind == ClusterKind::kZeroAllocated;
-  if (run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated) {
+  if (has_host(run.kind)) {
     status.has_host_offset = true;
     status.host_offset = run.host_offset;
-    status.host = &image_.file->node();
+    status.host = &image_.data->node();
   }
   if (status.data && detail == block::StatusDetail::kPrecise) {
     PLATTER_CO_ASSIGN(status.descend, co_await is_sparse());
@@ -254,8 +255,8 @@ io::Task<Result<bool>> Qcow2::is_sparse() {
   if (known == Sparse::kUnknown) {
     // An image whose mapping was allocated ahead of its data occupies far less than its file is
     // long.
-    auto allocated = co_await image_.file->node().driver().allocated_size();
-    const uint64_t clusters = image_.file->size() >> image_.geometry.cluster_bits;
+    auto allocated = co_await image_.data->node().driver().allocated_size();
+    const uint64_t clusters = image_.data->size() >> image_.geometry.cluster_bits;
     const uint64_t on_disk = allocated ? *allocated >> image_.geometry.cluster_bits : clusters;
     known = clusters > std::max(on_disk * 10 / 9, on_disk + 2) ? Sparse::kYes : Sparse::kNo;
     sparse_.store(known, std::memory_order_relaxed);

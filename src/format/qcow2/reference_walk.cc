@@ -224,9 +224,15 @@ io::Task<Result<void>> ReferenceWalk::walk_l2_tables(std::vector<TableUse> uses,
 
 void ReferenceWalk::walk_l2(std::span<const uint8_t> table, uint64_t weight, bool active) {
   next_contiguous_ = 0;  // fragments are counted within a table
-  for (size_t offset = 0; offset < table.size(); offset += kTableEntryBytes) {
+  const uint64_t stride = geometry_.l2_entry_bytes();
+  for (size_t offset = 0; offset < table.size(); offset += stride) {
     uint64_t entry = 0;
     std::memcpy(&entry, table.data() + offset, sizeof entry);
+    if (geometry_.extended_l2) {
+      const ExtendedEntry whole = {base::from_big_endian(entry),
+                                   load_big<uint64_t>(table, offset + kTableEntryBytes)};
+      if (!check_bitmap(whole, offset / stride)) continue;
+    }
     if (entry == 0) continue;
     entry = base::from_big_endian(entry);
     if (entry & kCompressedFlag) {
@@ -238,6 +244,27 @@ void ReferenceWalk::walk_l2(std::span<const uint8_t> table, uint64_t weight, boo
     }
     if (entry & kOffsetMask) walk_allocated(entry, weight, active);
   }
+}
+
+// False: the entry is not looked into.
+bool ReferenceWalk::check_bitmap(const ExtendedEntry& entry, uint64_t index) {
+  if (bitmap_is_valid(entry, geometry_)) [[likely]]
+    return true;
+  const bool compressed = (entry.entry & kCompressedFlag) != 0;
+  if (compressed) {
+    corruption(
+        fmt::format("ERROR compressed cluster {} with non-zero subcluster allocation bitmap, "
+                    "entry=0x{:x}",
+                    index, entry.entry));
+  } else if (names_host(entry.entry, geometry_)) {
+    corruption(
+        fmt::format("ERROR offset={:x}: Allocated cluster has corrupted subcluster allocation "
+                    "bitmap",
+                    entry.entry & kOffsetMask));
+  } else {
+    corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map");
+  }
+  return !compressed;
 }
 
 void ReferenceWalk::walk_compressed(uint64_t entry, uint64_t weight, bool active) {
@@ -253,6 +280,10 @@ void ReferenceWalk::walk_compressed(uint64_t entry, uint64_t weight, bool active
   ++result_.allocated_clusters;
   ++result_.compressed_clusters;
   ++result_.fragmented_clusters;  // by nature
+}
+
+bool ReferenceWalk::is_preallocated(uint64_t entry) const {
+  return !geometry_.extended_l2 && (entry & kZeroFlag) != 0;
 }
 
 void ReferenceWalk::walk_allocated(uint64_t entry, uint64_t weight, bool active) {
@@ -271,7 +302,7 @@ void ReferenceWalk::walk_allocated(uint64_t entry, uint64_t weight, bool active)
   if (!geometry_.is_aligned(offset)) {
     corruption(
         fmt::format("ERROR offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.",
-                    offset, entry & kZeroFlag ? "Preallocated" : "Data"));
+                    offset, is_preallocated(entry) ? "Preallocated" : "Data"));
   }
   count(offset, geometry_.cluster_size(), weight);
 }
@@ -380,7 +411,7 @@ io::Task<void> ReferenceWalk::report_copied_flag_of_l1(uint64_t index, uint64_t 
 }
 
 io::Task<void> ReferenceWalk::report_copied_flags_of_l2(std::span<const uint8_t> table) {
-  for (size_t offset = 0; offset < table.size(); offset += kTableEntryBytes) {
+  for (size_t offset = 0; offset < table.size(); offset += geometry_.l2_entry_bytes()) {
     const uint64_t entry = load_big<uint64_t>(table, offset);
     if ((entry & kCompressedFlag) || (entry & kOffsetMask) == 0 || !copied_disagrees(entry))
       continue;

@@ -64,7 +64,9 @@ class ReferenceWalk {
   static void merge_uses(std::vector<TableUse>& uses);
   io::Task<Result<void>> walk_l2_tables(std::vector<TableUse> uses, bool active);
   void walk_l2(std::span<const uint8_t> table, uint64_t weight, bool active);
+  bool check_bitmap(const ExtendedEntry& entry, uint64_t index);
   void walk_compressed(uint64_t entry, uint64_t weight, bool active);
+  bool is_preallocated(uint64_t entry) const;
   void walk_allocated(uint64_t entry, uint64_t weight, bool active);
   bool copied_disagrees(uint64_t entry) const;
   io::Task<void> report_copied_flag_of_l1(uint64_t index, uint64_t entry);

@@ -87,9 +87,10 @@ io::Task<Result<void>> Qcow2::zero_exposed(uint64_t old_size, uint64_t new_size)
   const Geometry& geometry = image_.geometry;
   const uint64_t first_new = geometry.clusters_for(old_size) << geometry.cluster_bits;
   const uint64_t edge = std::min(first_new, new_size);
-  if (old_size < edge) {
-    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(old_size, edge - old_size));
-    if (!run_reads_zero(run.kind, old_size)) PLATTER_CO_TRY(co_await write_zeroes(old_size, edge));
+  for (uint64_t at = old_size; at < edge;) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, edge - at));
+    if (!run_reads_zero(run.kind, at)) PLATTER_CO_TRY(co_await write_zeroes(at, at + run.length));
+    at += run.length;
   }
   const block::Child* backing = image_.node->backing();
   if (backing == nullptr || backing->size() <= first_new) co_return Result<void>{};
@@ -125,24 +126,25 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
     Plan plan;
     {
       auto lock = co_await image_.allocation.lock();
-      plan.allocation.first = from >> geometry.cluster_bits;
-      plan.allocation.end =
-          plan.allocation.first + geometry.clusters_for(std::min(to - from, kPreallocationStep));
-      PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, from, to - from));
+      const uint64_t step = std::min(to - from, kPreallocationStep);
+      PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, from, step));
+      // Subclusters stay what they are, with a host cluster to go to.
+      plan.end = plan.begin;
       if (!planned)
         co_return fail(EIO, "qcow2: Clusters beyond the end of the disk are allocated already");
     }
     const uint64_t bytes = plan.run.clusters << geometry.cluster_bits;
     const uint64_t run_end = plan.run.offset + bytes;
+    block::Child& file = *image_.data;
     Result<void> placed{};
-    if (!plan.run.fresh || image_.file->size() > plan.run.offset) {
-      placed = co_await image_.file->zero(
+    if (!geometry.extended_l2 && (!plan.run.fresh || file.size() > plan.run.offset)) {
+      placed = co_await file.zero(
           plan.run.offset,
-          std::min(run_end, std::max(image_.file->size(), plan.run.offset)) - plan.run.offset);
+          std::min(run_end, std::max(file.size(), plan.run.offset)) - plan.run.offset);
     }
     // Before anything names them: a mapping past the end of the file is damage.
-    if (placed && image_.file->size() < run_end) {
-      placed = co_await image_.file->resize(run_end, in_file, false);
+    if (placed && file.size() < run_end) {
+      placed = co_await file.resize(run_end, in_file, false);
     }
     auto lock = co_await image_.allocation.lock();
     if (placed) placed = co_await link(plan);

@@ -29,7 +29,9 @@ void SliceWords::copy_from(std::span<const uint8_t> bytes) const {
 }
 
 TableCache::TableCache(Config config)
-    : slice_bytes_(config.slice_bytes), load_event_(config.load_event) {
+    : slice_bytes_(config.slice_bytes),
+      paired_words_(config.paired_words),
+      load_event_(config.load_event) {
   PLATTER_ASSERT(slice_bytes_ >= 512 && (slice_bytes_ & (slice_bytes_ - 1)) == 0);
   const uint64_t wanted = std::min(config.budget_bytes / slice_bytes_, config.slice_count);
   const uint64_t slots = std::max<uint64_t>(wanted, 2);
@@ -91,11 +93,10 @@ bool TableCache::try_pin(uint64_t key, Slot** slot) {
 
 TableCache::Pin TableCache::insert(uint64_t key, std::span<const uint8_t> content) {
   std::lock_guard lock(mutex_);
-  PLATTER_ASSERT(find_locked(key) == nullptr);
+  PLATTER_ASSERT(find_locked(key) == nullptr && key < kKeyMask);
   if (Slot* slot = choose_victim_locked(key)) {
     const size_t index = static_cast<size_t>(slot - slots_.data());
-    const uint64_t generation =
-        (tags_[index].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
+    const uint64_t generation = next_generation(index);
     tags_[index].store(generation, std::memory_order_release);
     slot->occupied = true;
     slot->key = key;
@@ -125,6 +126,19 @@ void TableCache::update_pressure_locked() {
   const bool dirty_overflow = std::any_of(overflow_.begin(), overflow_.end(),
                                           [](const auto& entry) { return entry.second->dirty; });
   pressure_.store(dirty_overflow || dirty_.size() * 2 > slots_.size(), std::memory_order_relaxed);
+}
+
+uint64_t TableCache::hide_locked(Slot* slot) {
+  if (slot->own_words) return 0;  // readers without the lock do not find it
+  const size_t index = static_cast<size_t>(slot - slots_.data());
+  const uint64_t generation = next_generation(index);
+  tags_[index].store(generation, std::memory_order_release);
+  return generation | (slot->key + 1);
+}
+
+void TableCache::show_locked(Slot* slot, uint64_t tag) {
+  if (slot->own_words) return;
+  tags_[static_cast<size_t>(slot - slots_.data())].store(tag, std::memory_order_release);
 }
 
 void TableCache::unpin(Slot* slot) {
@@ -220,9 +234,7 @@ void TableCache::clear() {
   for (size_t i = 0; i < slots_.size(); ++i) {
     PLATTER_ASSERT(slots_[i].evictable());
     slots_[i].occupied = false;
-    const uint64_t generation =
-        (tags_[i].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
-    tags_[i].store(generation, std::memory_order_release);
+    tags_[i].store(next_generation(i), std::memory_order_release);
   }
 }
 

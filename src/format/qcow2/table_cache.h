@@ -12,6 +12,12 @@
 // that left and came back in between is noticed. Everything else takes a short mutex. Modifying a
 // slice needs a pin and, by the owner's convention, the image's allocation mutex.
 //
+// Entries of two words (extended L2 entries) must not be seen with one word changed. Pin::change()
+// takes the tag away while it runs: a reader without the lock then sees the slice as not cached, or
+// finds at the end that the tag is another one; it comes back with a pin, and Pin::look() takes
+// turns with change(). The words of single-word entries change under any reader's eyes, and
+// change() and look() only call the function.
+//
 // A pinned, dirty or just-being-written slice stays. Where a set has no other way left, a further
 // slice lives in an overflow list: inserting never fails. under_pressure() then tells the owner to
 // write back.
@@ -67,6 +73,7 @@ class TableCache {
     uint64_t budget_bytes = 1 << 20;
     uint64_t slice_count = UINT64_MAX;  // how many slices the tables have in all
     block::DebugEvent load_event = block::DebugEvent::kL2Load;  // what reading a slice passes
+    bool paired_words = false;                                  // entries are of two words
   };
 
   explicit TableCache(Config config);
@@ -88,7 +95,24 @@ class TableCache {
     Pin(Pin&& other) noexcept : cache_(other.cache_), slot_(std::exchange(other.slot_, nullptr)) {}
     Pin& operator=(Pin&& other) noexcept;
     ~Pin() { release(); }
+    // Of a cache of single-word entries, or where no other thread is at work.
     SliceWords words() const;
+    // Calls fn(SliceWords), which must not suspend. Under the owner's mutex.
+    template <typename Fn>
+    void change(Fn fn) {
+      if (!cache_->paired_words_) return fn(words());
+      std::lock_guard lock(cache_->mutex_);
+      const uint64_t tag = cache_->hide_locked(slot_);
+      fn(words());
+      cache_->show_locked(slot_, tag);
+    }
+    // The same, to read.
+    template <typename Fn>
+    void look(Fn fn) const {
+      if (!cache_->paired_words_) return fn(words());
+      std::lock_guard lock(cache_->mutex_);
+      fn(words());
+    }
     // Before or after the change, while pinned.
     void mark_dirty();
 
@@ -154,7 +178,9 @@ class TableCache {
   void clear();
 
  private:
-  static constexpr uint64_t kKeyMask = (uint64_t{1} << 48) - 1;
+  // Of a tag: tables of at most 2^22 entries (kMaxL1TableBytes) have fewer slices. The rest counts
+  // generations, enough of them that none comes back within one lookup.
+  static constexpr uint64_t kKeyMask = (uint64_t{1} << 40) - 1;
   static constexpr size_t kStripes = 128;
 
   size_t set_of(uint64_t key) const {
@@ -170,19 +196,27 @@ class TableCache {
   void set_dirty(Slot* slot);
   void drop_overflow_locked(Slot* slot);
   void update_pressure_locked();
+  uint64_t next_generation(size_t index) const {
+    return (tags_[index].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
+  }
+  // Takes a slot's tag away and returns it; gives it back, of another generation.
+  uint64_t hide_locked(Slot* slot);
+  void show_locked(Slot* slot, uint64_t tag);
 
   uint64_t slice_bytes_;
+  bool paired_words_;
   block::DebugEvent load_event_;
   size_t ways_;
   size_t sets_;
   bool direct_;
   uint64_t* words_ = nullptr;  // lazily touched
   size_t mapped_bytes_ = 0;
-  std::unique_ptr<std::atomic<uint64_t>[]> tags_;  // generation << 48 | key + 1; key part 0: empty
+  std::unique_ptr<std::atomic<uint64_t>[]> tags_;  // generation << 40 | key + 1; key part 0: empty
   std::unique_ptr<std::atomic<uint8_t>[]> referenced_;
   std::vector<uint8_t> hands_;  // of the clock, one a set
 
-  mutable std::mutex mutex_;  // slots_, overflow_, hands_, dirty_, changes of tags_
+  // slots_, overflow_, hands_, dirty_, changes of tags_ and of paired words
+  mutable std::mutex mutex_;
   std::vector<Slot> slots_;
   std::unordered_map<uint64_t, std::unique_ptr<Slot>> overflow_;
   std::vector<Slot*> dirty_;

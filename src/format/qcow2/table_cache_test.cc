@@ -162,5 +162,41 @@ TEST(RefcountWords, AgreeWithTheLayoutForEveryWidth) {
   }
 }
 
+// Both words of an entry, or neither: whatever a reader is told to believe.
+TEST_F(TableCacheTest, PairedWordsAreNeverSeenHalfChanged) {
+  TableCache cache({.slice_bytes = 512, .budget_bytes = 8 * 512, .paired_words = true});
+  auto slice = pin(cache, 3);
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> seen = 0, halves = 0;
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 2; ++i) {
+    readers.emplace_back([&, i] {
+      while (!stop) {
+        uint64_t first = 0, second = 0;
+        const auto look = [&](SliceWords words) {
+          second = words.get(7);
+          first = words.get(6);
+        };
+        if (i == 0) {
+          if (!cache.read(3, look)) continue;
+        } else {
+          slice.look(look);
+        }
+        ++seen;
+        if (first != second) ++halves;
+      }
+    });
+  }
+  for (uint64_t i = 1; i < 20000 || seen == 0; ++i) {
+    slice.change([i](SliceWords words) {
+      words.set(6, i);
+      words.set(7, i);
+    });
+  }
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(halves, 0u);
+}
+
 }  // namespace
 }  // namespace platter::format::qcow2

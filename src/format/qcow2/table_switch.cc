@@ -216,7 +216,7 @@ io::Task<Result<void>> TableSwitch::change_tree(std::vector<uint64_t> l1, bool a
     for (size_t i = batch.first; i < batch.first + batch.count; ++i) {
       PLATTER_CO_ASSIGN(const auto table, reader.table(i));
       PLATTER_CO_TRY(change(l1[i] >> geometry_.cluster_bits, add));
-      for (size_t at = 0; at < table.size(); at += kTableEntryBytes) {
+      for (size_t at = 0; at < table.size(); at += geometry_.l2_entry_bytes()) {
         const uint64_t entry = base::load_big<uint64_t>(table, at);
         if (entry != 0) PLATTER_CO_TRY(change_entry(entry, add));
       }
@@ -254,7 +254,7 @@ io::Task<Result<void>> TableSwitch::settle_flags(std::vector<uint64_t>& l1, uint
       PLATTER_CO_ASSIGN(const auto table, reader.table(i));
       std::ranges::copy(table, content.begin());
       bool changed = false;
-      for (size_t at = 0; at < content.size(); at += kTableEntryBytes)
+      for (size_t at = 0; at < content.size(); at += geometry_.l2_entry_bytes())
         changed = settle_entry_flag(content.data() + at) || changed;
       if (!changed) continue;
       PLATTER_CO_ASSIGN(const uint64_t copy, allocate(1));

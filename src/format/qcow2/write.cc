@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "base/try.h"
 #include "format/qcow2/driver.h"
@@ -23,6 +24,18 @@ constexpr uint64_t kSmallGap = uint64_t{32} << 10;
 
 bool in_place(const Run& run) { return run.kind == ClusterKind::kNormal && run.copied; }
 
+// Where in its cluster what an entry has allocated begins, and ends.
+uint64_t first_kept(const ExtendedEntry& entry, const Geometry& geometry) {
+  if (entry.entry & kCompressedFlag) return 0;
+  const unsigned first = static_cast<unsigned>(std::countr_zero(entry.allocated()));
+  return uint64_t{std::min(first, kSubclusters)} << geometry.subcluster_bits();
+}
+uint64_t end_of_kept(const ExtendedEntry& entry, const Geometry& geometry) {
+  if (entry.entry & kCompressedFlag) return geometry.cluster_size();
+  return uint64_t{static_cast<unsigned>(std::bit_width(entry.allocated()))}
+         << geometry.subcluster_bits();
+}
+
 }  // namespace
 
 Result<void> Qcow2::check_writable() const {
@@ -39,7 +52,7 @@ io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
     auto run = mapping_.try_lookup(offset, buffers.size());
     if (run && run->length == buffers.size() && in_place(*run) && !image_.file->has_debug_points())
         [[likely]] {
-      return image_.file->write(run->host_offset, buffers);
+      return image_.data->write(run->host_offset, buffers);
     }
   }
   return write_slow(offset, buffers);
@@ -55,7 +68,7 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
     if (in_place(run)) {
       PLATTER_CO_TRY(check_writable());
       co_await image_.file->pass(DebugEvent::kWriteAio);
-      PLATTER_CO_TRY(co_await image_.file->write(run.host_offset, buffers.sub(done, run.length)));
+      PLATTER_CO_TRY(co_await image_.data->write(run.host_offset, buffers.sub(done, run.length)));
       done += run.length;
     } else {
       PLATTER_CO_ASSIGN(const uint64_t written,
@@ -75,9 +88,9 @@ io::Task<Result<void>> Qcow2::begin_guest_write() {
 
 // Returns how many bytes it wrote: 0 if somebody else has just allocated the cluster.
 io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferList buffers) {
-  const Geometry& geometry = image_.geometry;
-  const uint64_t first = offset >> geometry.cluster_bits;
-  const uint64_t end = ((offset + buffers.size() - 1) >> geometry.cluster_bits) + 1;
+  const unsigned unit_bits = image_.geometry.subcluster_bits();
+  const uint64_t first = offset >> unit_bits;
+  const uint64_t end = ((offset + buffers.size() - 1) >> unit_bits) + 1;
   Plan plan;
   for (;;) {
     PLATTER_CO_TRY(co_await relieve_pressure());
@@ -88,10 +101,9 @@ io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferLi
       auto* other = in_flight_.find(first, end);
       if (other == nullptr || other->first > first) {
         PLATTER_CO_TRY(co_await prepare_allocation());
-        plan.allocation.first = first;
-        plan.allocation.end = other != nullptr ? other->first : end;
-        PLATTER_CO_ASSIGN(const bool planned,
-                          co_await plan_allocation(plan, offset, buffers.size()));
+        uint64_t length = buffers.size();
+        if (other != nullptr) length = std::min(length, (other->first << unit_bits) - offset);
+        PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, offset, length));
         if (!planned) co_return 0;
         in_flight_.add(plan.allocation);
         break;
@@ -111,75 +123,115 @@ io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferLi
   co_return plan.length;
 }
 
-// Decides which of the clusters [plan.allocation.first, end) to allocate, and does. False: the
-// first one needs none.
+// Decides where the guest bytes go, or the first of them, and allocates host clusters if they need
+// any. False: the first bytes may be written in place.
 io::Task<Result<bool>> Qcow2::plan_allocation(Plan& plan, uint64_t offset, uint64_t length) {
   const Geometry& geometry = image_.geometry;
   const unsigned bits = geometry.cluster_bits;
-  const uint64_t start = plan.allocation.first << bits;
-  const uint64_t in_table = geometry.l2_entries() - geometry.l2_index(start);
-  const uint64_t limit = std::min({plan.allocation.end - plan.allocation.first, in_table,
-                                   std::max<uint64_t>(kMaxAllocationBytes >> bits, 1)});
-  PLATTER_CO_ASSIGN(const Run first, co_await mapping_.lookup(start, limit << bits));
-  if (in_place(first)) co_return false;
-  PLATTER_CO_TRY(co_await mapping_.ensure_table(start));
-  plan.reuse = first.kind == ClusterKind::kZeroAllocated && first.copied;
-  if (plan.reuse) {
-    plan.run = {.offset = first.host_offset,
-                .clusters = std::min(geometry.clusters_for(first.length), limit)};
-  } else {
-    PLATTER_CO_ASSIGN(const uint64_t wanted, co_await count_allocatable(start, limit, first));
-    PLATTER_CO_ASSIGN(plan.run, co_await refcounts_.allocate(wanted));
-  }
-  plan.allocation.end = plan.allocation.first + plan.run.clusters;
+  plan.start = geometry.align_down(offset);
   plan.offset = offset;
-  plan.length = std::min(length, (plan.allocation.end << bits) - offset);
-  plan.linked = 0;
-  plan.head_zero = run_reads_zero(first.kind, start);
-
-  const uint64_t tail = offset + plan.length;
-  if (tail < plan.allocation.end << bits && tail < size()) {
-    auto last = co_await mapping_.lookup(tail, 1);
-    if (!last) {
-      co_await abandon(plan, 0);
-      co_return std::unexpected(std::move(last).error());
-    }
-    plan.tail_zero = run_reads_zero(last->kind, tail);
+  const uint64_t in_table = geometry.l2_entries() - geometry.l2_index(offset);
+  const uint64_t limit = std::min({geometry.clusters_for(offset + length - plan.start), in_table,
+                                   std::max<uint64_t>(kMaxAllocationBytes >> bits, 1)});
+  length = std::min(length, plan.start + (limit << bits) - offset);
+  PLATTER_CO_ASSIGN(const Run first, co_await mapping_.lookup(offset, length));
+  if (in_place(first)) co_return false;
+  PLATTER_CO_TRY(co_await mapping_.ensure_table(offset));
+  plan.reuse = first.copied && has_host(first.kind);
+  if (plan.reuse) {
+    plan.length = first.length;
+    const uint64_t clusters = geometry.clusters_for(offset + plan.length - plan.start);
+    plan.run = {.offset = first.host_offset - (offset - plan.start), .clusters = clusters};
   } else {
-    plan.tail_zero = true;
+    PLATTER_CO_ASSIGN(const uint64_t wanted, co_await count_allocatable(plan.start, limit));
+    PLATTER_CO_ASSIGN(plan.run, co_await allocate_data(plan.start, wanted));
+    plan.length = std::min(length, plan.start + (plan.run.clusters << bits) - offset);
+  }
+  auto surrounded = co_await plan_surroundings(plan, first);
+  if (!surrounded) {
+    co_await abandon(plan, 0);
+    co_return std::unexpected(std::move(surrounded).error());
+  }
+  const unsigned unit_bits = geometry.subcluster_bits();
+  const uint64_t run_end = plan.start + (plan.run.clusters << bits);
+  plan.allocation.first = (plan.reuse ? plan.begin : plan.start) >> unit_bits;
+  plan.allocation.end = (plan.reuse ? plan.end : run_end) >> unit_bits;
+  co_return true;
+}
+
+// Consecutive host clusters for guest data: as many as there are, at most `clusters`.
+io::Task<Result<HostRun>> Qcow2::allocate_data(uint64_t guest_offset, uint64_t clusters) {
+  if (!image_.geometry.external_data) return refcounts_.allocate(clusters);
+  // Each has its place already.
+  return io::Task<Result<HostRun>>::ready(HostRun{
+      .offset = guest_offset, .clusters = clusters, .fresh = guest_offset >= image_.data->size()});
+}
+
+// What the clusters at both ends must have besides the guest's bytes, and whether that is zeroes.
+io::Task<Result<void>> Qcow2::plan_surroundings(Plan& plan, Run first) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t data_end = plan.offset + plan.length;
+  plan.begin = base::align_down(plan.offset, geometry.subcluster_size());
+  plan.end = base::align_up(data_end, geometry.subcluster_size());
+  if (geometry.extended_l2 && !plan.reuse) {
+    // A cluster that is replaced takes along all that it has.
+    const uint64_t last = geometry.align_down(data_end - 1);
+    PLATTER_CO_ASSIGN(const ExtendedEntry head, co_await mapping_.entry_at(plan.start));
+    PLATTER_CO_ASSIGN(const ExtendedEntry tail, co_await mapping_.entry_at(last));
+    plan.begin = std::min(plan.begin, plan.start + first_kept(head, geometry));
+    plan.end = std::max(plan.end, last + end_of_kept(tail, geometry));
+  }
+  plan.head_zero = true;
+  plan.tail_zero = true;
+  if (plan.begin < plan.offset) {
+    PLATTER_CO_ASSIGN(plan.head_zero, co_await range_reads_zero(plan.begin, plan.offset, first));
+  }
+  if (data_end < plan.end && data_end < size()) {
+    PLATTER_CO_ASSIGN(const Run behind, co_await mapping_.lookup(data_end, plan.end - data_end));
+    PLATTER_CO_ASSIGN(plan.tail_zero, co_await range_reads_zero(data_end, plan.end, behind));
+  }
+  co_return Result<void>{};
+}
+
+// Whether the mapping says so. `near` is a run in the same cluster: without subclusters it stands
+// for all of it.
+io::Task<Result<bool>> Qcow2::range_reads_zero(uint64_t offset, uint64_t end, Run near) {
+  if (!image_.geometry.extended_l2) co_return run_reads_zero(near.kind, offset);
+  while (offset < end) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(offset, end - offset));
+    if (!run_reads_zero(run.kind, offset)) co_return false;
+    offset += run.length;
   }
   co_return true;
 }
 
-io::Task<Result<uint64_t>> Qcow2::count_allocatable(uint64_t offset, uint64_t max_clusters,
-                                                    Run first) {
+// How many of the clusters from `offset` on, at most `max_clusters`, have no host cluster that may
+// be written in place. At least the first.
+io::Task<Result<uint64_t>> Qcow2::count_allocatable(uint64_t offset, uint64_t max_clusters) {
   const Geometry& geometry = image_.geometry;
-  uint64_t count = geometry.clusters_for(first.length);
+  uint64_t count = 0;
   while (count < max_clusters) {
     const uint64_t at = offset + (count << geometry.cluster_bits);
     PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, (max_clusters - count)
                                                                       << geometry.cluster_bits));
-    if (run.copied && (run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kZeroAllocated))
-      break;
+    if (run.copied && has_host(run.kind)) break;
     count += geometry.clusters_for(run.length);
   }
-  co_return std::min(count, max_clusters);
+  co_return std::clamp<uint64_t>(count, 1, max_clusters);
 }
 
 // Guest data and, in the same write where it can be, what surrounds it in its clusters. No lock is
 // held.
 io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) {
-  const unsigned bits = image_.geometry.cluster_bits;
-  const uint64_t start = plan.allocation.first << bits;
   const uint64_t data_end = plan.offset + plan.length;
-  const uint64_t head = plan.offset - start;
-  const uint64_t tail = (plan.allocation.end << bits) - data_end;
+  const uint64_t head = plan.offset - plan.begin;
+  const uint64_t tail = plan.end - data_end;
   const bool keep_head = head == 0 || (plan.head_zero && plan.run.fresh);
   const bool keep_tail = tail == 0 || (plan.tail_zero && plan.run.fresh);
-  block::Child& file = *image_.file;
+  block::Child& file = *image_.data;
   if (keep_head && keep_tail) {
-    co_await file.pass(DebugEvent::kWriteAio);
-    co_return co_await file.write(plan.run.offset + head, buffers);
+    co_await image_.file->pass(DebugEvent::kWriteAio);
+    co_return co_await file.write(plan.host_of(plan.offset), buffers);
   }
 
   const bool zero_head = !keep_head && plan.head_zero && head > kMaxWrittenZeroes;
@@ -194,13 +246,13 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   io::AlignedBuffer old((write_head ? head : 0) + gap + (write_tail ? tail : 0));
   const io::BufferList old_head = write_head ? old.view(0, head) : io::BufferList();
   const io::BufferList old_tail = write_tail ? old.view(old.size() - tail, tail) : io::BufferList();
-  if (read_head || read_tail) co_await file.pass(DebugEvent::kCowRead);
+  if (read_head || read_tail) co_await image_.file->pass(DebugEvent::kCowRead);
   if (read_all) {
-    PLATTER_CO_TRY(co_await read_slow(start, old.view()));
+    PLATTER_CO_TRY(co_await read_slow(plan.begin, old.view()));
   } else {
     std::vector<io::Task<Result<void>>> reads;
     if (read_head)
-      reads.push_back(read_slow(start, old_head));
+      reads.push_back(read_slow(plan.begin, old_head));
     else
       old_head.fill_zero();
     if (read_tail)
@@ -210,9 +262,9 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
     for (auto& result : co_await io::when_all(std::move(reads))) PLATTER_CO_TRY(std::move(result));
   }
 
-  if (zero_head || zero_tail) co_await file.pass(DebugEvent::kClusterAllocSpace);
-  if (write_head || write_tail) co_await file.pass(DebugEvent::kCowWrite);
-  co_await file.pass(DebugEvent::kWriteAio);
+  if (zero_head || zero_tail) co_await image_.file->pass(DebugEvent::kClusterAllocSpace);
+  if (write_head || write_tail) co_await image_.file->pass(DebugEvent::kCowWrite);
+  co_await image_.file->pass(DebugEvent::kWriteAio);
   std::vector<iovec> pieces;
   pieces.reserve(buffers.piece_count() + 2);
   const auto add = [&pieces](std::span<uint8_t> bytes) {
@@ -222,10 +274,10 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   buffers.for_each(add);
   old_tail.for_each(add);
   std::vector<io::Task<Result<void>>> writes;
-  writes.push_back(file.write(plan.run.offset + (write_head ? 0 : head),
+  writes.push_back(file.write(plan.host_of(write_head ? plan.begin : plan.offset),
                               io::BufferList(std::span<const iovec>(pieces))));
-  if (zero_head) writes.push_back(file.zero(plan.run.offset, head));
-  if (zero_tail) writes.push_back(file.zero(plan.run.offset + head + plan.length, tail));
+  if (zero_head) writes.push_back(file.zero(plan.host_of(plan.begin), head));
+  if (zero_tail) writes.push_back(file.zero(plan.host_of(data_end), tail));
   for (auto& result : co_await io::when_all(std::move(writes))) PLATTER_CO_TRY(std::move(result));
   co_return Result<void>{};
 }
@@ -234,26 +286,54 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
 io::Task<Result<void>> Qcow2::link(Plan& plan) {
   const unsigned bits = image_.geometry.cluster_bits;
   while (plan.linked < plan.run.clusters) {
-    const uint64_t guest = (plan.allocation.first + plan.linked) << bits;
+    const uint64_t guest = plan.start + (plan.linked << bits);
     PLATTER_CO_ASSIGN(auto pin, co_await mapping_.writable_slice(guest));
-    const SliceWords words = pin.words();
-    for (size_t i = mapping_.index_in_slice(guest);
-         i < words.size() && plan.linked < plan.run.clusters; ++i) {
-      const uint64_t old = words.get(i);
-      words.set(i, (plan.run.offset + (plan.linked << bits)) | kCopiedFlag);
-      if (!plan.reuse) queue_free(old, FreeReason::kOther);
-      ++plan.linked;
-    }
+    const size_t first = mapping_.index_in_slice(guest);
+    const size_t count =
+        std::min<uint64_t>(mapping_.slice_entries() - first, plan.run.clusters - plan.linked);
+    pin.change([&](SliceWords words) {
+      for (size_t i = first; i < first + count; ++i, ++plan.linked) {
+        const uint64_t old = link_entry(plan, words, i);
+        if (!plan.reuse) queue_free(old, FreeReason::kOther);
+      }
+    });
     pin.mark_dirty();
     image_.changed(kUndurableData);
   }
   co_return Result<void>{};
 }
 
+// Links the next cluster of the plan as the entry at `index`; returns what its first word was.
+uint64_t Qcow2::link_entry(const Plan& plan, SliceWords words, size_t index) const {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t done = plan.linked << geometry.cluster_bits;
+  const uint64_t next = (plan.run.offset + done) | kCopiedFlag;
+  if (!geometry.extended_l2) {
+    const uint64_t old = words.get(index);
+    words.set(index, next);
+    return old;
+  }
+  const uint64_t guest = plan.start + done;
+  const uint64_t guest_end = guest + geometry.cluster_size();
+  uint64_t filled = 0;
+  if (plan.begin < guest_end && guest < plan.end) {
+    const uint64_t from = std::max(plan.begin, guest) - guest;
+    const uint64_t to = std::min(plan.end, guest_end) - guest;
+    filled = subcluster_mask(static_cast<unsigned>(from >> geometry.subcluster_bits()),
+                             static_cast<unsigned>(to >> geometry.subcluster_bits()));
+  }
+  const ExtendedEntry old = {words.get(2 * index), words.get(2 * index + 1)};
+  const uint64_t zeroes = old.zeroes() & ~filled;
+  words.set(2 * index, next);
+  words.set(2 * index + 1, zeroes << kSubclusters | old.allocated() | filled);
+  return old.entry;
+}
+
 // Under the allocation mutex: gives back what was allocated and will not be linked. If that fails
 // they stay counted.
 io::Task<void> Qcow2::abandon(Plan& plan, uint64_t linked_clusters) {
-  if (plan.reuse || linked_clusters == plan.run.clusters) co_return;
+  if (plan.reuse || linked_clusters == plan.run.clusters || image_.geometry.external_data)
+    co_return;
   const unsigned bits = image_.geometry.cluster_bits;
   auto released = co_await refcounts_.release(plan.run.offset + (linked_clusters << bits),
                                               plan.run.clusters - linked_clusters);
@@ -263,6 +343,7 @@ io::Task<void> Qcow2::abandon(Plan& plan, uint64_t linked_clusters) {
 // The host clusters of an L2 entry that was replaced.
 void Qcow2::queue_free(uint64_t entry, FreeReason reason) {
   const Geometry& geometry = image_.geometry;
+  if (geometry.external_data) return;  // clusters of a data file are not counted
   if ((entry & kCompressedFlag) != 0) {
     const CompressedSpan span = decode_compressed(entry, geometry.cluster_bits);
     const uint64_t first = geometry.align_down(span.host_offset);

@@ -119,8 +119,9 @@ io::Task<bool> Qcow2::compress_group(CompressedWrite& write, size_t begin, size_
 io::Task<Result<void>> Qcow2::place_compressed(CompressedWrite& write) {
   for (CompressedWrite::Run& run : write.runs) {
     const uint64_t first = write.offset >> image_.geometry.cluster_bits;
-    run.allocation.first = first + run.begin;
-    run.allocation.end = first + run.end;
+    const unsigned units_bits = image_.geometry.cluster_bits - image_.geometry.subcluster_bits();
+    run.allocation.first = (first + run.begin) << units_bits;
+    run.allocation.end = (first + run.end) << units_bits;
     for (;;) {
       PLATTER_CO_TRY(co_await relieve_pressure());
       InFlightAllocations::Waiting waiting;
@@ -147,12 +148,12 @@ io::Task<Result<void>> Qcow2::place_run(CompressedWrite& write, size_t begin, si
   const Geometry& geometry = image_.geometry;
   const unsigned bits = geometry.cluster_bits;
   PLATTER_CO_TRY(co_await prepare_allocation());
-  for (size_t i = begin; i < end;) {
-    const uint64_t guest = write.offset + (uint64_t{i} << bits);
-    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(guest, (end - i) << bits));
+  const uint64_t guest_end = write.offset + (uint64_t{end} << bits);
+  for (uint64_t guest = write.offset + (uint64_t{begin} << bits); guest < guest_end;) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(guest, guest_end - guest));
     if (run.kind != ClusterKind::kUnallocated && run.kind != ClusterKind::kZero)
       co_return fail_errno(EIO);
-    i += geometry.clusters_for(run.length);
+    guest += run.length;
   }
   for (size_t i = begin; i < end; ++i) {
     const uint64_t guest = write.offset + (uint64_t{i} << bits);
@@ -221,13 +222,17 @@ io::Task<Result<void>> Qcow2::link_compressed(CompressedWrite& write) {
     for (size_t i = run.begin; i < run.end;) {
       const uint64_t guest = write.offset + (uint64_t{i} << bits);
       PLATTER_CO_ASSIGN(auto pin, co_await mapping_.writable_slice(guest));
-      const SliceWords words = pin.words();
-      for (size_t index = mapping_.index_in_slice(guest); index < words.size() && i < run.end;
-           ++index, ++i) {
-        CompressedWrite::Stream& stream = write.streams[i];
-        words.set(index, encode_compressed(stream.host_offset, stream.length, bits));
-        stream.linked = true;
-      }
+      const bool extended = image_.geometry.extended_l2;
+      pin.change([&](SliceWords words) {
+        for (size_t index = mapping_.index_in_slice(guest);
+             index < mapping_.slice_entries() && i < run.end; ++index, ++i) {
+          CompressedWrite::Stream& stream = write.streams[i];
+          words.set(extended ? 2 * index : index,
+                    encode_compressed(stream.host_offset, stream.length, bits));
+          if (extended) words.set(2 * index + 1, 0);
+          stream.linked = true;
+        }
+      });
       pin.mark_dirty();
       image_.changed(kUndurableData);
     }

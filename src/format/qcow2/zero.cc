@@ -14,11 +14,12 @@ io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::Writ
     co_return fail(ENOTSUP, "qcow2: Version 2 images have no zero clusters");
   const Release how =
       flags.has(block::WriteFlag::kMayUnmap) ? Release::kToZero : Release::kToZeroKeepHost;
+  const uint64_t unit = geometry.subcluster_size();
   uint64_t end = offset + length;
   // The last cluster may be cut by the end of the disk; nothing behind it is seen.
   if (end >= size()) end = geometry.clusters_for(end) << geometry.cluster_bits;
-  const uint64_t body = std::min(geometry.clusters_for(offset) << geometry.cluster_bits, end);
-  const uint64_t body_end = std::max(geometry.align_down(end), body);
+  const uint64_t body = std::min(base::align_up(offset, unit), end);
+  const uint64_t body_end = std::max(base::align_down(end, unit), body);
 
   if (offset < body) {
     PLATTER_CO_ASSIGN(const bool zeroed, co_await zero_partial(offset, body - offset, how));
@@ -60,10 +61,27 @@ std::optional<uint64_t> Qcow2::released_entry(uint64_t entry, ClusterKind kind, 
   return next == entry ? std::nullopt : std::optional(next);
 }
 
-// Whole clusters [offset, end).
+// The same of the subclusters in `mask`. `kToBacking` is of whole clusters.
+std::optional<ExtendedEntry> Qcow2::released_subclusters(ExtendedEntry entry, uint64_t mask,
+                                                         Release how) const {
+  const bool compressed = (entry.entry & kCompressedFlag) != 0;
+  ExtendedEntry next;
+  if (how != Release::kToBacking) {
+    // What reads as zeroes anyway stays as it is.
+    const bool has_host = compressed || names_host(entry.entry, image_.geometry);
+    if (!has_host && image_.node->backing() == nullptr) return std::nullopt;
+    const uint64_t zeroes = compressed ? mask : entry.zeroes() | mask;
+    next.bitmap = zeroes << kSubclusters | (compressed ? 0 : entry.allocated() & ~mask);
+    const bool keep = how == Release::kToZeroKeepHost || next.bitmap != kAllSubclustersZero;
+    next.entry = keep && !compressed ? entry.entry : 0;
+  }
+  return next == entry ? std::nullopt : std::optional(next);
+}
+
+// Units of [offset, end), which are subclusters where there are any.
 io::Task<Result<void>> Qcow2::zero_range(uint64_t offset, uint64_t end, Release how,
                                          FreeReason reason) {
-  const unsigned bits = image_.geometry.cluster_bits;
+  const unsigned unit_bits = image_.geometry.subcluster_bits();
   while (offset < end) {
     PLATTER_CO_TRY(co_await relieve_pressure());
     InFlightAllocations::Waiting waiting;
@@ -72,9 +90,9 @@ io::Task<Result<void>> Qcow2::zero_range(uint64_t offset, uint64_t end, Release 
       PLATTER_CO_TRY(check_writable());
       const uint64_t coverage = mapping_.slice_coverage();
       uint64_t step_end = std::min(end, (offset / coverage + 1) * coverage);
-      auto* other = in_flight_.find(offset >> bits, step_end >> bits);
-      if (other == nullptr || other->first > offset >> bits) {
-        if (other != nullptr) step_end = other->first << bits;
+      auto* other = in_flight_.find(offset >> unit_bits, step_end >> unit_bits);
+      if (other == nullptr || other->first > offset >> unit_bits) {
+        if (other != nullptr) step_end = other->first << unit_bits;
         PLATTER_CO_ASSIGN(offset, co_await zero_step(offset, step_end, end, how, reason));
         continue;
       }
@@ -98,46 +116,78 @@ io::Task<Result<uint64_t>> Qcow2::zero_step(uint64_t offset, uint64_t step_end, 
   }
   PLATTER_CO_TRY(co_await prepare_allocation());
   PLATTER_CO_ASSIGN(auto pin, co_await mapping_.writable_slice(offset));
-  const SliceWords words = pin.words();
-  size_t index = mapping_.index_in_slice(offset);
-  bool changed = false;
-  for (uint64_t at = offset; at < step_end; at += geometry.cluster_size(), ++index) {
-    const uint64_t entry = words.get(index);
-    const Cluster cluster = decode_l2_entry(entry, geometry);
-    if (cluster.kind == ClusterKind::kInvalid) {
-      if (changed) pin.mark_dirty();
-      auto invalid = co_await mapping_.lookup(at, 1);  // says what is wrong with it
-      PLATTER_CO_TRY(std::move(invalid));
-      co_return fail(EIO, "qcow2: Invalid cluster entry found");
-    }
-    const auto next = released_entry(entry, cluster.kind, how);
-    if (!next) continue;
-    words.set(index, *next);
-    changed = true;
-    if ((*next & kOffsetMask) == 0) queue_free(entry, reason);
-  }
-  if (changed) {
+  Result<bool> changed = false;
+  pin.change(
+      [&](SliceWords words) { changed = release_entries(words, offset, step_end, how, reason); });
+  // A failure may have come after a change.
+  if (!changed || *changed) {
     pin.mark_dirty();
     image_.changed(0);
   }
-  co_return step_end;
+  if (changed) co_return step_end;
+  if (changed.error().code() != EIO) co_return std::unexpected(std::move(changed).error());
+  // Some entry is invalid: looking it up says what is wrong with it.
+  for (uint64_t at = offset; at < step_end;) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, step_end - at));
+    at += run.length;
+  }
+  co_return std::unexpected(std::move(changed).error());
 }
 
-// Part of one cluster: possible where the rest of it reads zero already.
+// Whether it changed any. EIO: one of them is invalid; ENOTSUP: a part of a compressed cluster.
+Result<bool> Qcow2::release_entries(SliceWords words, uint64_t offset, uint64_t end, Release how,
+                                    FreeReason reason) {
+  const Geometry& geometry = image_.geometry;
+  size_t index = mapping_.index_in_slice(offset);
+  bool changed = false;
+  for (uint64_t at = offset; at < end; ++index) {
+    const uint64_t next_at = std::min(geometry.align_down(at) + geometry.cluster_size(), end);
+    ExtendedEntry old, next;
+    if (geometry.extended_l2) {
+      old = {words.get(2 * index), words.get(2 * index + 1)};
+      if (decode_subcluster(old, 0, geometry).kind == ClusterKind::kInvalid)
+        return fail(EIO, "qcow2: Invalid cluster entry found");
+      const unsigned first = geometry.subcluster_index(at);
+      const unsigned count = static_cast<unsigned>((next_at - at) >> geometry.subcluster_bits());
+      if ((old.entry & kCompressedFlag) != 0 && count < kSubclusters)
+        return fail(ENOTSUP, "qcow2: Part of a compressed cluster cannot be zeroed by its mapping");
+      const auto released = released_subclusters(old, subcluster_mask(first, first + count), how);
+      next = released.value_or(old);
+      words.set(2 * index, next.entry);
+      words.set(2 * index + 1, next.bitmap);
+    } else {
+      old.entry = words.get(index);
+      const Cluster cluster = decode_l2_entry(old.entry, geometry);
+      if (cluster.kind == ClusterKind::kInvalid)
+        return fail(EIO, "qcow2: Invalid cluster entry found");
+      next.entry = released_entry(old.entry, cluster.kind, how).value_or(old.entry);
+      words.set(index, next.entry);
+    }
+    at = next_at;
+    if (next == old) continue;
+    changed = true;
+    const bool had_host = (old.entry & (kOffsetMask | kCompressedFlag)) != 0;
+    if (had_host && (next.entry & kOffsetMask) == 0) queue_free(old.entry, reason);
+  }
+  return changed;
+}
+
+// Part of one unit: possible where the rest of it reads zero already.
 io::Task<Result<bool>> Qcow2::zero_partial(uint64_t offset, uint64_t length, Release how) {
   const Geometry& geometry = image_.geometry;
-  const uint64_t start = geometry.align_down(offset);
-  const uint64_t end = start + geometry.cluster_size();
+  const uint64_t start = base::align_down(offset, geometry.subcluster_size());
+  const uint64_t end = start + geometry.subcluster_size();
   for (;;) {
     InFlightAllocations::Waiting waiting;
     {
       auto lock = co_await image_.allocation.lock();
       PLATTER_CO_TRY(check_writable());
-      auto* other = in_flight_.find(start >> geometry.cluster_bits, end >> geometry.cluster_bits);
+      auto* other =
+          in_flight_.find(start >> geometry.subcluster_bits(), end >> geometry.subcluster_bits());
       if (other == nullptr) {
-        PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(start, geometry.cluster_size()));
+        PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(start, end - start));
         if (reads_zero(run.kind)) co_return true;
-        if (run.kind != ClusterKind::kUnallocated) co_return false;
+        if (!shows_backing(run.kind)) co_return false;
         PLATTER_CO_ASSIGN(const bool before, co_await backing_reads_zero(start, offset));
         PLATTER_CO_ASSIGN(const bool behind, co_await backing_reads_zero(offset + length, end));
         if (!before || !behind) co_return false;
