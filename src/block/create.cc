@@ -58,17 +58,20 @@ io::Task<Result<void>> Graph::create(CreateRequest request) {
   PLATTER_CO_ASSIGN(CreatePlan plan, plan_creation(state_->environment.registry, request));
   CreateContext context{*this, request.filename, plan.options, plan.protocol_options};
   Result<void> created = co_await plan.type->create(context);
-  if (!created && context.begun) {
-    std::string path = request.filename;
-    if (path.starts_with("file:")) path.erase(0, 5);
-    auto info = state_->environment.files.info(path);
-    if (info && info->kind == io::FileKind::kRegular) {
-      if (auto removed = state_->environment.files.remove(path); !removed) {
-        state_->environment.log.warning(removed.error().message());
-      }
-    }
-  }
+  if (!created) context.remove_file();
   co_return std::move(created);
+}
+
+void CreateContext::remove_file() const {
+  if (!begun) return;
+  std::string path = filename;
+  if (path.starts_with("file:")) path.erase(0, 5);
+  const Graph::Environment& environment = graph.environment();
+  auto info = environment.files.info(path);
+  if (!info || info->kind != io::FileKind::kRegular) return;
+  if (auto removed = environment.files.remove(path); !removed) {
+    environment.log.warning(removed.error().message());
+  }
 }
 
 io::Task<Result<std::unique_ptr<Backend>>> CreateContext::create_file() {

@@ -349,6 +349,12 @@ struct CreateContext {
   // writing and resizing. Called once every option has been found good; what it made is removed
   // when the creation fails later. The caller closes the backend.
   io::Task<Result<std::unique_ptr<Backend>>> create_file();
+  // The same for a further file, with the same protocol options. The caller sees to its removal.
+  CreateContext beside(std::string name) const {
+    return {graph, std::move(name), options, protocol_options};
+  }
+  // What create_file() made, where it is a regular file.
+  void remove_file() const;
 };
 
 // Given to DriverType::measure.

@@ -121,22 +121,23 @@ static fs::path resolved(const fs::path& path) {
 }
 
 Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
-                         const std::string& target, const std::string& written) {
+                         const std::string& target, const std::string& written,
+                         std::string_view what) {
+  const auto refused = [&](std::string_view why) {
+    return fail(EACCES,
+                fmt::format("{} '{}' of '{}' is not opened: {}", what, written, image, why));
+  };
   switch (policy.reach) {
     case OpenPolicy::Reach::kAnything: return {};
     case OpenPolicy::Reach::kNothing:
       if (policy.allowed_directories.empty()) {
-        return fail(EACCES, fmt::format("Backing file '{}' of '{}' is not opened: the open policy "
-                                        "follows no names in images",
-                                        written, image));
+        return refused("the open policy follows no names in images");
       }
       break;
     case OpenPolicy::Reach::kOwnDirectory: break;
   }
   if (!protocol_prefix(target).empty()) {
-    return fail(EACCES, fmt::format("Backing file '{}' of '{}' is not opened: the open policy only "
-                                    "allows names of files in images",
-                                    written, image));
+    return refused("the open policy only allows names of files in images");
   }
   const fs::path file = resolved(target);
   if (policy.reach == OpenPolicy::Reach::kOwnDirectory && protocol_prefix(image).empty() &&
@@ -146,9 +147,7 @@ Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
   for (const std::string& directory : policy.allowed_directories) {
     if (lies_in(file, resolved(directory))) return {};
   }
-  return fail(EACCES, fmt::format("Backing file '{}' of '{}' is not opened: it lies outside the "
-                                  "directories that the open policy allows",
-                                  written, image));
+  return refused("it lies outside the directories that the open policy allows");
 }
 
 }  // namespace platter::block

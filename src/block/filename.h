@@ -26,8 +26,9 @@ std::string reopening_name(const Node& node);
 std::string absolute_directory(std::string_view filename);
 
 // Whether `policy` lets the image `image` (a path) name the file `target` (resolved). `written` is
-// the name as the image has it.
+// the name as the image has it, `what` what the file is to the image.
 Result<void> check_reach(const OpenPolicy& policy, const std::string& image,
-                         const std::string& target, const std::string& written);
+                         const std::string& target, const std::string& written,
+                         std::string_view what = "Backing file");
 
 }  // namespace platter::block

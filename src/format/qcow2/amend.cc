@@ -25,6 +25,10 @@ io::Task<Result<void>> Qcow2::amend(const base::OptionSet& options, bool,
   progress(2, kSteps);
   if (wanted.lazy_refcounts != image_.header.has(kLazyRefcounts))
     PLATTER_CO_TRY(co_await set_lazy_refcounts(wanted.lazy_refcounts));
+  if (wanted.data_file != image_.header.data_file ||
+      wanted.data_file_raw != image_.header.has(kRawExternalData)) {
+    PLATTER_CO_TRY(co_await change_data_file(wanted.data_file, wanted.data_file_raw));
+  }
   progress(3, kSteps);
   if (wanted.size) {
     PLATTER_CO_TRY(co_await resize(*wanted.size, block::Preallocation::kOff, /*exact=*/true));
@@ -62,6 +66,15 @@ io::Task<Result<void>> Qcow2::rewrite_header(Header next) {
 io::Task<Result<void>> Qcow2::upgrade() {
   Header next = image_.header;
   next.version = 3;
+  co_return co_await rewrite_header(std::move(next));
+}
+
+// What the header says of it; the file that is open stays open.
+io::Task<Result<void>> Qcow2::change_data_file(std::string name, bool raw) {
+  Header next = image_.header;
+  next.data_file = std::move(name);
+  next.autoclear &= ~uint64_t{kRawExternalData};
+  if (raw) next.autoclear |= kRawExternalData;
   co_return co_await rewrite_header(std::move(next));
 }
 

@@ -70,11 +70,13 @@ Result<void> check_fixed(const OptionSet& options, const Header& header) {
     return std::unexpected(Error(EINVAL, "Cannot amend the backing file")
                                .with_hint("You can use 'qemu-img rebase' instead."));
   }
-  if (options.given("data_file")) {
+  if (options.given("data_file") && !header.has(kExternalDataFile)) {
     return fail(EINVAL, "data-file can only be set for images that use an external data file");
   }
-  if (options.given("data_file_raw") && options.get_bool("data_file_raw"))
+  if (options.given("data_file_raw") && options.get_bool("data_file_raw") &&
+      !header.has(kRawExternalData)) {
     return fail(EINVAL, "data-file-raw cannot be set on existing images");
+  }
   for (const auto& def : kOptions) {
     if (def.name.starts_with("encrypt.") && options.given(def.name))
       return fail(EINVAL, "Can't amend encryption options - encryption not present");
@@ -89,9 +91,13 @@ base::OptionSchema amend_options() { return base::OptionSchema(kOptions); }
 Result<Amendment> parse_amendment(const OptionSet& options, const Header& header) {
   Amendment amendment = {.version = header.version,
                          .refcount_order = header.refcount_order,
-                         .lazy_refcounts = header.has(kLazyRefcounts)};
+                         .lazy_refcounts = header.has(kLazyRefcounts),
+                         .data_file = header.data_file,
+                         .data_file_raw = header.has(kRawExternalData)};
   PLATTER_TRY(parse_version(options, amendment));
   PLATTER_TRY(check_fixed(options, header));
+  if (options.given("data_file")) amendment.data_file = options.get_string("data_file");
+  if (options.given("data_file_raw")) amendment.data_file_raw = options.get_bool("data_file_raw");
   if (amendment.version < 3) amendment.lazy_refcounts = false;
   if (options.given("lazy_refcounts")) {
     amendment.lazy_refcounts = options.get_bool("lazy_refcounts");

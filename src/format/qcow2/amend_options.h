@@ -15,6 +15,8 @@ struct Amendment {
   unsigned refcount_order = 4;
   bool lazy_refcounts = false;
   std::optional<uint64_t> size = std::nullopt;
+  std::string data_file = {};  // empty: no name is recorded
+  bool data_file_raw = false;
 };
 
 base::OptionSchema amend_options();

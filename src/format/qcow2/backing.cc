@@ -19,7 +19,11 @@ io::Task<Result<void>> Qcow2::make_empty() {
   const uint64_t end = geometry.clusters_for(size()) << geometry.cluster_bits;
   if (end != 0)
     PLATTER_CO_TRY(co_await zero_range(0, end, Release::kToBacking, FreeReason::kShrink));
-  co_return co_await drop_tables(0);
+  PLATTER_CO_TRY(co_await drop_tables(0));
+  // Nothing shows it any more, durably. Advice.
+  if (geometry.external_data && image_.data->size() != 0)
+    (void)co_await image_.data->discard(0, image_.data->size());
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> Qcow2::change_backing_reference(block::BackingReference reference) {

@@ -236,7 +236,8 @@ void Chart::follow_entry(const ExtendedEntry& entry, uint64_t guest_offset,
   // The host cluster as a whole, before its parts.
   const uint64_t host = entry.entry & kOffsetMask;
   const bool beyond = guest_offset >= root.disk_size;
-  if (host != 0 && bitmap_is_valid(entry, geometry_) && geometry_.is_aligned(host)) {
+  if (host != 0 && !geometry_.external_data && bitmap_is_valid(entry, geometry_) &&
+      geometry_.is_aligned(host)) {
     const FileUse use = beyond                   ? FileUse::kVmState
                         : root.snapshot          ? FileUse::kSnapshotOnly
                         : entry.allocated() != 0 ? FileUse::kData
@@ -280,7 +281,7 @@ void Chart::follow_part(uint64_t entry, const Cluster& cluster, uint64_t guest_o
       use = FileUse::kCompressed;
     }
   }
-  if (cluster.host_offset != 0) {
+  if (cluster.host_offset != 0 && !geometry_.external_data) {
     run.host_offset = cluster.host_offset;
     run.host_length = length;
     run.shared = is_shared(cluster.host_offset);

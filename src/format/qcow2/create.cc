@@ -42,8 +42,8 @@ class TableWriter {
     // With subclusters their bitmaps are zero: none is allocated, each has its place.
     PLATTER_CO_TRY(co_await write_table({.place = layout_.l2_tables,
                                          .clusters = layout_.l2_clusters,
-                                         .used = layout_.data_clusters,
-                                         .target = layout_.data,
+                                         .used = layout_.mapped_clusters,
+                                         .target = geometry_.external_data ? 0 : layout_.data,
                                          .flags = kCopiedFlag,
                                          .words = geometry_.l2_entry_words()}));
     co_return Result<void>{};
@@ -142,9 +142,8 @@ class TableWriter {
 io::Task<Result<void>> write_image(Backend& file, const Header& header, const Layout& layout,
                                    Preallocation preallocation) {
   // A backend's user does not write past the end.
-  const uint64_t tables_end = layout.data_clusters != 0
-                                  ? layout.data << header.cluster_bits
-                                  : header.l1_table_offset + header.l1_bytes();
+  const uint64_t tables_end = layout.l2_clusters != 0 ? layout.data << header.cluster_bits
+                                                      : header.l1_table_offset + header.l1_bytes();
   PLATTER_CO_TRY(co_await file.resize(tables_end, Preallocation::kOff, false));
   TableWriter writer(file, header, layout);
   PLATTER_CO_TRY(co_await writer.run());
@@ -154,6 +153,37 @@ io::Task<Result<void>> write_image(Backend& file, const Header& header, const La
     PLATTER_CO_TRY(co_await file.resize(layout.end << header.cluster_bits, data_mode, false));
   }
   co_return co_await writer.write_header();
+}
+
+io::Task<Result<void>> create_image(block::CreateContext& context, const Header& header,
+                                    const Layout& layout, Preallocation preallocation) {
+  PLATTER_CO_ASSIGN(const auto file, co_await context.create_file());
+  auto written = co_await write_image(*file, header, layout, preallocation);
+  auto closed = co_await file->close();
+  PLATTER_CO_TRY(std::move(written));
+  co_return closed;
+}
+
+// An empty data file as large as the disk.
+io::Task<Result<void>> create_data_file(block::CreateContext& context, uint64_t size,
+                                        Preallocation preallocation) {
+  PLATTER_CO_ASSIGN(const auto file, co_await context.create_file());
+  const auto mode = preallocation == Preallocation::kMetadata ? Preallocation::kOff : preallocation;
+  auto sized = co_await file->resize(size, mode, true);
+  auto closed = co_await file->close();
+  PLATTER_CO_TRY(std::move(sized));
+  co_return closed;
+}
+
+io::Task<Result<void>> create_with_data_file(block::CreateContext& context, const Header& header,
+                                             const Layout& layout, Preallocation preallocation) {
+  if (header.data_file == context.filename)
+    co_return fail(EINVAL, "An image and its data file cannot be the same file");
+  block::CreateContext beside = context.beside(header.data_file);
+  auto made = co_await create_data_file(beside, header.size, preallocation);
+  if (made) made = co_await create_image(context, header, layout, preallocation);
+  if (!made) beside.remove_file();
+  co_return made;
 }
 
 }  // namespace
@@ -167,11 +197,9 @@ io::Task<Result<void>> create(block::CreateContext& context) {
   header.refcount_table_clusters = static_cast<uint32_t>(layout.refcount_table_clusters);
   header.l1_table_offset = layout.l1_table << header.cluster_bits;
 
-  PLATTER_CO_ASSIGN(const auto file, co_await context.create_file());
-  auto written = co_await write_image(*file, header, layout, options.preallocation);
-  auto closed = co_await file->close();
-  PLATTER_CO_TRY(std::move(written));
-  co_return closed;
+  if (header.has(kExternalDataFile))
+    co_return co_await create_with_data_file(context, header, layout, options.preallocation);
+  co_return co_await create_image(context, header, layout, options.preallocation);
 }
 
 }  // namespace platter::format::qcow2

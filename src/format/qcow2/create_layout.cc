@@ -15,7 +15,8 @@ Result<Layout> plan_layout(const Header& header, bool preallocate) {
   layout.l1_clusters = geometry.clusters_for(header.l1_bytes());
   if (preallocate) {
     layout.l2_clusters = header.l1_entries;
-    layout.data_clusters = geometry.clusters_for(header.size);
+    layout.mapped_clusters = geometry.clusters_for(header.size);
+    if (!geometry.external_data) layout.data_clusters = layout.mapped_clusters;
   }
   layout.refcount_block_clusters = 1;
   layout.refcount_table_clusters = 1;

@@ -17,9 +17,10 @@ struct Layout {
   uint64_t l1_table = 0;
   uint64_t l1_clusters = 0;
   uint64_t l2_tables = 0;
-  uint64_t l2_clusters = 0;  // 0: nothing is preallocated
-  uint64_t data = 0;
-  uint64_t data_clusters = 0;
+  uint64_t l2_clusters = 0;      // 0: nothing is preallocated
+  uint64_t mapped_clusters = 0;  // guest's
+  uint64_t data = 0;             // where they begin
+  uint64_t data_clusters = 0;    // of them in this file: 0 with an external data file
   uint64_t end = 0;
 };
 

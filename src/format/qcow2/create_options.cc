@@ -170,13 +170,21 @@ Result<void> parse_extended_l2_and_data_file(const OptionSet& options, Header& h
     }
     header.incompatible |= kExtendedL2;
   }
+  const bool raw = is_on(options, "data_file_raw");
   if (!options.given("data_file")) {
-    if (is_on(options, "data_file_raw")) return fail(EINVAL, "data-file-raw requires data-file");
+    if (raw) return fail(EINVAL, "data-file-raw requires data-file");
     return {};
   }
   if (header.version < 3)
     return fail(EINVAL, fmt::format(kNeedsVersion3, "External data files are"));
-  return fail(ENOTSUP, "Creating qcow2 images with an external data file is not supported");
+  if (raw && options.has("backing_file"))
+    return fail(EINVAL, "Backing file and data-file-raw cannot be used at the same time");
+  header.data_file = options.get_string("data_file");
+  if (header.data_file.empty())
+    return fail(ENOENT, "Could not create '': No such file or directory");
+  header.incompatible |= kExternalDataFile;
+  if (raw) header.autoclear |= kRawExternalData;
+  return {};
 }
 
 Result<void> parse_refcounts(const OptionSet& options, Header& header) {
@@ -265,6 +273,9 @@ Result<CreateOptions> parse_create_options(const OptionSet& options) {
   PLATTER_TRY(parse_compression_type(options, header));
   PLATTER_TRY(parse_size(options, header));
   PLATTER_TRY(parse_backing(options, header));
+  // All that is in the raw file is the guest's.
+  if (header.has(kRawExternalData) && parsed.preallocation == Preallocation::kOff)
+    parsed.preallocation = Preallocation::kMetadata;
   if (!header.backing_file.empty() && parsed.preallocation != Preallocation::kOff &&
       !header.has(kExtendedL2)) {
     return fail(EINVAL,

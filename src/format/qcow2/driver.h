@@ -55,6 +55,8 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> close() override;
   Result<block::DriverInfo> info() const override;
   io::Task<Result<uint64_t>> allocated_size() override;
+  ChildPermissions child_permissions(const block::Child& child, block::Permissions needed,
+                                     block::Permissions shared) const override;
   std::optional<block::BackingReference> backing_reference() const override;
   bool zero_initialised() const override;
 
@@ -145,6 +147,8 @@ class Qcow2 final : public block::Driver,
   // Both under the allocation mutex: what has to be on disk before the first write, and before the
   // first allocation.
   io::Task<Result<void>> prepare_write();
+  // Of the autoclear features: what a raw data file promises, we keep.
+  uint64_t raw_data_promise() const { return image_.has_raw_data_file() ? kRawExternalData : 0; }
   io::Task<Result<void>> prepare_allocation();
   // What of it concerns counts alone: before tables are written that hold no guest data.
   io::Task<Result<void>> prepare_counts();
@@ -163,6 +167,8 @@ class Qcow2 final : public block::Driver,
   io::Task<void> end_compressed(CompressedWrite& write);
 
   // zero.cc
+  io::Task<Result<void>> zero_in_data_file(uint64_t offset, uint64_t end, block::WriteFlags flags);
+  io::Task<Result<void>> discard_in_data_file(uint64_t offset, uint64_t end);
   std::optional<uint64_t> released_entry(uint64_t entry, ClusterKind kind, Release how) const;
   std::optional<ExtendedEntry> released_subclusters(ExtendedEntry entry, uint64_t mask,
                                                     Release how) const;
@@ -202,6 +208,7 @@ class Qcow2 final : public block::Driver,
   // amend.cc
   io::Task<Result<void>> rewrite_header(Header next);
   io::Task<Result<void>> upgrade();
+  io::Task<Result<void>> change_data_file(std::string name, bool raw);
   io::Task<Result<void>> downgrade();
   io::Task<Result<void>> expand_zero_clusters();
   io::Task<Result<bool>> has_compressed_clusters();

@@ -196,10 +196,8 @@ Result<void> check_supported(const Header& header) {
   if (header.crypt_method != CryptMethod::kNone) {
     return fail(ENOTSUP, "encrypted qcow2 images are not supported");
   }
-  if (header.has(kExternalDataFile)) {
-    return fail(ENOTSUP, "qcow2 images with an external data file are not supported");
-  }
-  if (header.has(kRawExternalData)) return fail(EINVAL, "data-file-raw requires a data file");
+  if (header.has(kRawExternalData) && !header.has(kExternalDataFile))
+    return fail(EINVAL, "data-file-raw requires a data file");
   return {};
 }
 

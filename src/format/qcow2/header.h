@@ -157,7 +157,7 @@ Result<uint64_t> declared_cluster_size(std::span<const uint8_t> bytes);
 // Reads and parses the header of the image in `file`. A short file reads as zeroes past its end.
 io::Task<Result<Header>> read_header(block::Child& file, ParseOptions options);
 
-// Refuses what is recognised but not supported for I/O (encryption, external data file), by name.
+// Refuses what is recognised but not supported for I/O (encryption), by name.
 // Describing such an image (info) works without.
 Result<void> check_supported(const Header& header);
 

@@ -25,6 +25,11 @@ Error Image::corrupt_error() const {
                                 node->filename()));
 }
 
+io::Task<Result<void>> Image::flush() {
+  if (data != file) PLATTER_CO_TRY(co_await data->flush());
+  co_return co_await file->flush();
+}
+
 io::Task<Error> Image::corruption(std::string message) {
   Error error(EIO, fmt::format("qcow2: Image is corrupt: {}", message));
   if (corrupt.exchange(true)) co_return error;

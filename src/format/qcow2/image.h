@@ -40,6 +40,13 @@ struct Image {
   std::atomic<bool> writable = false;
   std::atomic<bool> corrupt = false;
 
+  // Guest data is in a file of its own, and that file, read as a raw image, is what the guest sees.
+  bool has_raw_data_file() const {
+    return header.has(kExternalDataFile) && header.has(kRawExternalData);
+  }
+  // What was written to either file is durable after it: the data first.
+  io::Task<Result<void>> flush();
+
   void changed(uint32_t undurable_bits) {
     undurable |= undurable_bits;
     changes.fetch_add(1, std::memory_order_release);

@@ -8,6 +8,7 @@
 #include "block/graph.h"
 #include "format/qcow2/chart.h"
 #include "format/qcow2/check.h"
+#include "format/qcow2/data_file.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/info.h"
 #include "format/qcow2/repair.h"
@@ -61,6 +62,8 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   if (!flags.read_only && !flags.check && header.has(kCorrupt)) {
     co_return fail(EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
   }
+  PLATTER_CO_ASSIGN(block::Child * data,
+                    co_await open_data_file(context, header, file->node().filename()));
   PLATTER_CO_ASSIGN(const CacheSizes caches, read_cache_sizes(context.options(), header));
   PLATTER_CO_ASSIGN(const OpenOptions options,
                     read_open_options(context.options(), header, flags.unmap));
@@ -68,6 +71,7 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   std::unique_ptr<Qcow2> driver(new Qcow2(context.node(), *file, context.graph().environment().log,
                                           std::move(header), caches, options));
   driver->no_io_ = no_io;
+  if (data != nullptr) driver->image_.data = data;
   // A check reads the file by itself: damaged tables must not keep it from being done.
   if (!no_io) PLATTER_CO_TRY(co_await driver->load());
   if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
@@ -119,7 +123,7 @@ io::Task<Result<void>> Qcow2::begin_writing() {
     PLATTER_CO_TRY(co_await image_.write_header_u64(field::kAutoclear, known));
     image_.header.autoclear = known;
   }
-  write_prepared_ = image_.header.autoclear == 0;
+  write_prepared_ = image_.header.autoclear == raw_data_promise();
   lazy_refcounts_ = options_.lazy_refcounts;
   writeback_.set_lazy_refcounts(lazy_refcounts_);
   co_return Result<void>{};
@@ -142,13 +146,15 @@ io::Task<Result<void>> Qcow2::rebuild_refcounts() {
 
 block::Limits Qcow2::limits() const {
   const block::Limits& file = image_.file->node().limits();
+  const block::Limits& data = image_.data->node().limits();
   const uint32_t cluster = static_cast<uint32_t>(image_.geometry.cluster_size());
   block::Limits limits;
-  limits.request_alignment = std::min(file.request_alignment, cluster);
-  limits.memory_alignment = file.memory_alignment;
+  limits.request_alignment =
+      std::min(std::max(file.request_alignment, data.request_alignment), cluster);
+  limits.memory_alignment = std::max(file.memory_alignment, data.memory_alignment);
   limits.discard_alignment = cluster;
   limits.zero_alignment = image_.geometry.subcluster_size();
-  limits.compressed_alignment = cluster;
+  if (!image_.geometry.external_data) limits.compressed_alignment = cluster;
   limits.supports_unmap_zero = image_.geometry.version >= 3;
   limits.supports_fast_zero = image_.geometry.version >= 3;
   return limits;
@@ -162,7 +168,20 @@ Result<block::DriverInfo> Qcow2::info() const {
 }
 
 io::Task<Result<uint64_t>> Qcow2::allocated_size() {
-  return image_.file->node().driver().allocated_size();
+  PLATTER_CO_ASSIGN(uint64_t bytes, co_await image_.file->node().driver().allocated_size());
+  if (image_.data == image_.file) co_return bytes;
+  PLATTER_CO_ASSIGN(const uint64_t data, co_await image_.data->node().driver().allocated_size());
+  co_return bytes + data;
+}
+
+// Resizing the image resizes its data file.
+block::Driver::ChildPermissions Qcow2::child_permissions(const block::Child& child,
+                                                         block::Permissions needed,
+                                                         block::Permissions shared) const {
+  auto wish = Driver::child_permissions(child, needed, shared);
+  if (&child == image_.data && needed.has(block::Permission::kResize))
+    wish.needed |= block::Permission::kWrite | block::Permission::kResize;
+  return wish;
 }
 
 std::optional<block::BackingReference> Qcow2::backing_reference() const {
@@ -173,7 +192,7 @@ std::optional<block::BackingReference> Qcow2::backing_reference() const {
 // With preallocation what is mapped reads as what the file held.
 bool Qcow2::zero_initialised() const {
   return no_io_ || mapping_.l1_entries() == 0 || !mapping_.has_table(0) ||
-         image_.file->node().driver().zero_initialised();
+         image_.geometry.extended_l2 || image_.data->node().driver().zero_initialised();
 }
 
 io::Task<Result<block::CheckResult>> Qcow2::repair(block::CheckReporter& reporter,

@@ -7,6 +7,12 @@
 //
 //   allocate a cluster   count it in memory -> write data -> link it in the L2 slice in memory
 //                        -> round: blocks | flush | refcount table | flush | L2 slices, L1 | flush
+//   with a data file     the same, and each flush is of the data file first, then of the image:
+//   data is
+//                        durable before the mapping that shows it, in whichever file it lies.
+//                        Clusters of the data file are not counted. Discarding or zeroing them
+//                        there comes before the mapping changes; until that is durable they read as
+//                        zeroes through the old one.
 //   free a cluster       unlink it in the L2 slice in memory -> a whole round -> wait for the
 //   requests
 //                        that were in flight -> discard it in the file, wait for that -> uncount it

@@ -255,8 +255,8 @@ io::Task<Result<bool>> Qcow2::is_sparse() {
   if (known == Sparse::kUnknown) {
     // An image whose mapping was allocated ahead of its data occupies far less than its file is
     // long.
-    auto allocated = co_await image_.data->node().driver().allocated_size();
-    const uint64_t clusters = image_.data->size() >> image_.geometry.cluster_bits;
+    auto allocated = co_await image_.file->node().driver().allocated_size();
+    const uint64_t clusters = image_.file->size() >> image_.geometry.cluster_bits;
     const uint64_t on_disk = allocated ? *allocated >> image_.geometry.cluster_bits : clusters;
     known = clusters > std::max(on_disk * 10 / 9, on_disk + 2) ? Sparse::kYes : Sparse::kNo;
     sparse_.store(known, std::memory_order_relaxed);

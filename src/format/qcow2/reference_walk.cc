@@ -108,6 +108,12 @@ uint64_t ReferenceWalk::stored_count(uint64_t offset) const {
   return cluster < stored_->clusters() ? stored_->get(cluster) : 0;
 }
 
+// Clusters of a data file are not counted and never shared.
+bool ReferenceWalk::data_copied_disagrees(uint64_t entry) const {
+  if (geometry_.external_data) return (entry & kCopiedFlag) == 0;
+  return copied_disagrees(entry);
+}
+
 bool ReferenceWalk::copied_disagrees(uint64_t entry) const {
   return (stored_count(entry & kOffsetMask) == 1) != ((entry & kCopiedFlag) != 0);
 }
@@ -216,13 +222,13 @@ io::Task<Result<void>> ReferenceWalk::walk_l2_tables(std::vector<TableUse> uses,
         ++result_.check_errors;
         continue;
       }
-      walk_l2(*table, uses[i].weight, active);
+      walk_l2(*table, uses[i], active);
       if (out_of_memory_) co_return memory_exhausted();
     }
   }
 }
 
-void ReferenceWalk::walk_l2(std::span<const uint8_t> table, uint64_t weight, bool active) {
+void ReferenceWalk::walk_l2(std::span<const uint8_t> table, const TableUse& use, bool active) {
   next_contiguous_ = 0;  // fragments are counted within a table
   const uint64_t stride = geometry_.l2_entry_bytes();
   for (size_t offset = 0; offset < table.size(); offset += stride) {
@@ -236,13 +242,23 @@ void ReferenceWalk::walk_l2(std::span<const uint8_t> table, uint64_t weight, boo
     if (entry == 0) continue;
     entry = base::from_big_endian(entry);
     if (entry & kCompressedFlag) {
-      walk_compressed(entry, weight, active);
+      if (geometry_.external_data) {
+        corruption(fmt::format("ERROR compressed cluster {} with data file, entry=0x{:x}",
+                               offset / stride, entry));
+      } else {
+        walk_compressed(entry, use.weight, active);
+      }
       continue;
     }
     if (entry & kL2ReservedMask) {
       corruption(fmt::format("ERROR found l2 entry with reserved bits set: {:x}", entry));
     }
-    if (entry & kOffsetMask) walk_allocated(entry, weight, active);
+    if (!is_allocated(entry)) continue;
+    walk_allocated(entry, use.weight, active);
+    if (geometry_.external_data) {
+      walk_external(entry, use.first_index * geometry_.l2_coverage() +
+                               (offset / stride << geometry_.cluster_bits));
+    }
   }
 }
 
@@ -293,10 +309,10 @@ void ReferenceWalk::walk_allocated(uint64_t entry, uint64_t weight, bool active)
     ++result_.allocated_clusters;
     if (next_contiguous_ != 0 && offset != next_contiguous_) ++result_.fragmented_clusters;
     next_contiguous_ = end;
-    if (stored_ && copied_disagrees(entry)) ++copied_mismatches_;
+    if (stored_ && data_copied_disagrees(entry)) ++copied_mismatches_;
   }
-  if (geometry_.is_aligned(offset) && end <= file_size_) [[likely]] {
-    count_cluster(offset >> geometry_.cluster_bits, weight);
+  if (geometry_.is_aligned(offset) && (end <= file_size_ || geometry_.external_data)) [[likely]] {
+    if (!geometry_.external_data) count_cluster(offset >> geometry_.cluster_bits, weight);
     return;
   }
   if (!geometry_.is_aligned(offset)) {
@@ -304,7 +320,22 @@ void ReferenceWalk::walk_allocated(uint64_t entry, uint64_t weight, bool active)
         fmt::format("ERROR offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.",
                     offset, is_preallocated(entry) ? "Preallocated" : "Data"));
   }
-  count(offset, geometry_.cluster_size(), weight);
+  if (!geometry_.external_data) count(offset, geometry_.cluster_size(), weight);
+}
+
+// It must be where the data file has that cluster.
+void ReferenceWalk::walk_external(uint64_t entry, uint64_t guest_offset) {
+  const uint64_t offset = entry & kOffsetMask;
+  if (offset == guest_offset || !geometry_.is_aligned(offset)) return;
+  corruption(
+      fmt::format("ERROR offset={:x}: Data cluster is not at its guest offset {:x} in the "
+                  "external data file",
+                  offset, guest_offset));
+}
+
+bool ReferenceWalk::is_allocated(uint64_t entry) const {
+  if ((entry & kOffsetMask) != 0) return true;
+  return names_host(entry, geometry_) && !is_preallocated(entry);
 }
 
 // ---- The rest
@@ -413,9 +444,9 @@ io::Task<void> ReferenceWalk::report_copied_flag_of_l1(uint64_t index, uint64_t 
 io::Task<void> ReferenceWalk::report_copied_flags_of_l2(std::span<const uint8_t> table) {
   for (size_t offset = 0; offset < table.size(); offset += geometry_.l2_entry_bytes()) {
     const uint64_t entry = load_big<uint64_t>(table, offset);
-    if ((entry & kCompressedFlag) || (entry & kOffsetMask) == 0 || !copied_disagrees(entry))
+    if ((entry & kCompressedFlag) || !is_allocated(entry) || !data_copied_disagrees(entry))
       continue;
-    const uint64_t stored = co_await exact_count(entry & kOffsetMask);
+    const uint64_t stored = geometry_.external_data ? 1 : co_await exact_count(entry & kOffsetMask);
     if ((stored == 1) == ((entry & kCopiedFlag) != 0)) continue;
     corruption(
         fmt::format("ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry, stored));

@@ -63,12 +63,16 @@ class ReferenceWalk {
   bool check_l1_entry(uint64_t entry, uint64_t weight);
   static void merge_uses(std::vector<TableUse>& uses);
   io::Task<Result<void>> walk_l2_tables(std::vector<TableUse> uses, bool active);
-  void walk_l2(std::span<const uint8_t> table, uint64_t weight, bool active);
+  void walk_l2(std::span<const uint8_t> table, const TableUse& use, bool active);
   bool check_bitmap(const ExtendedEntry& entry, uint64_t index);
   void walk_compressed(uint64_t entry, uint64_t weight, bool active);
   bool is_preallocated(uint64_t entry) const;
   void walk_allocated(uint64_t entry, uint64_t weight, bool active);
+  void walk_external(uint64_t entry, uint64_t guest_offset);
+  // Whether an L2 entry that is not of a compressed cluster has a host cluster.
+  bool is_allocated(uint64_t entry) const;
   bool copied_disagrees(uint64_t entry) const;
+  bool data_copied_disagrees(uint64_t entry) const;
   io::Task<void> report_copied_flag_of_l1(uint64_t index, uint64_t entry);
   io::Task<void> report_copied_flags_of_l2(std::span<const uint8_t> table);
   // What `stored_` has; a cluster past it has none here, and exact_count() looks for it.

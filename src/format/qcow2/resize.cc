@@ -46,11 +46,19 @@ io::Task<Result<void>> Qcow2::grow(uint64_t new_size, block::Preallocation preal
   PLATTER_CO_TRY(co_await forget_beyond(old_size, new_size));
   PLATTER_CO_TRY(co_await grow_mapping(new_size));
   PLATTER_CO_TRY(co_await zero_exposed(old_size, new_size));
+  // What a raw data file gains is the guest's.
+  if (image_.has_raw_data_file() && preallocation == block::Preallocation::kOff)
+    preallocation = block::Preallocation::kMetadata;
   if (preallocation != block::Preallocation::kOff) {
     const uint64_t from = geometry.clusters_for(old_size) << geometry.cluster_bits;
-    const uint64_t to = geometry.clusters_for(new_size) << geometry.cluster_bits;
+    // A data file ends where the disk does.
+    const uint64_t to = geometry.external_data
+                            ? new_size
+                            : geometry.clusters_for(new_size) << geometry.cluster_bits;
     if (from < to) PLATTER_CO_TRY(co_await preallocate(from, to, preallocation));
   }
+  if (geometry.external_data && image_.data->size() < new_size)
+    PLATTER_CO_TRY(co_await image_.data->resize(new_size, block::Preallocation::kOff, false));
   PLATTER_CO_TRY(co_await writeback_.flush());
   co_return co_await store_size(new_size);
 }
@@ -134,7 +142,8 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
         co_return fail(EIO, "qcow2: Clusters beyond the end of the disk are allocated already");
     }
     const uint64_t bytes = plan.run.clusters << geometry.cluster_bits;
-    const uint64_t run_end = plan.run.offset + bytes;
+    uint64_t run_end = plan.run.offset + bytes;
+    if (geometry.external_data) run_end = std::min(run_end, to);
     block::Child& file = *image_.data;
     Result<void> placed{};
     if (!geometry.extended_l2 && (!plan.run.fresh || file.size() > plan.run.offset)) {
@@ -167,7 +176,9 @@ io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
   PLATTER_CO_TRY(co_await store_size(new_size));
   if (from < to)
     PLATTER_CO_TRY(co_await zero_range(from, to, Release::kToBacking, FreeReason::kShrink));
-  co_return co_await drop_tables(geometry.l1_entries_for(new_size));
+  PLATTER_CO_TRY(co_await drop_tables(geometry.l1_entries_for(new_size)));
+  if (!geometry.external_data || image_.data->size() <= new_size) co_return Result<void>{};
+  co_return co_await image_.data->resize(new_size, block::Preallocation::kOff, false);
 }
 
 // Lets go of L2 tables that map nothing, and of the end of the file that is free then.

@@ -87,6 +87,8 @@ io::Task<Result<void>> Qcow2::after_switch(const TableSwitch& tables, Result<voi
 
 io::Task<Result<void>> Qcow2::create_snapshot(block::SnapshotInfo info) {
   PLATTER_CO_TRY(check_writable());
+  if (image_.geometry.external_data)
+    co_return fail(ENOTSUP, "An image with a data file has no internal snapshots");
   auto turn = co_await maintenance_.lock();
   PLATTER_CO_TRY(co_await settle());
   if (snapshots_.size() >= kMaxSnapshots) co_return fail(EFBIG, "Too many snapshots");

@@ -194,6 +194,7 @@ io::Task<Result<std::vector<uint64_t>>> TableSwitch::read_l1(uint64_t offset, ui
 }
 
 Result<void> TableSwitch::change_entry(uint64_t entry, bool add) {
+  if (geometry_.external_data) return {};  // nothing in this file
   if ((entry & kCompressedFlag) != 0) {
     const CompressedSpan span = decode_compressed(entry, geometry_.cluster_bits);
     const uint64_t first = span.host_offset >> geometry_.cluster_bits;
@@ -231,8 +232,11 @@ bool TableSwitch::settle_entry_flag(uint8_t* bytes) const {
   if (entry == 0) return false;
   const uint64_t offset = entry & kOffsetMask;
   const uint64_t cluster = offset >> geometry_.cluster_bits;
-  const bool copied = (entry & kCompressedFlag) == 0 && offset != 0 && cluster < next_.clusters() &&
-                      next_.get(cluster) == 1;
+  // What is in a data file is never shared.
+  const bool counted_once =
+      geometry_.external_data || (cluster < next_.clusters() && next_.get(cluster) == 1);
+  const bool copied =
+      (entry & kCompressedFlag) == 0 && names_host(entry, geometry_) && counted_once;
   const uint64_t settled = copied ? entry | kCopiedFlag : entry & ~kCopiedFlag;
   if (settled != entry) base::store_big<uint64_t>(place, 0, settled);
   return settled != entry;

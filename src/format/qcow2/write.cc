@@ -367,8 +367,8 @@ io::Task<Result<void>> Qcow2::prepare_write() {
   if (write_prepared_.load(std::memory_order_relaxed)) co_return Result<void>{};
   PLATTER_CO_TRY(co_await bitmaps_.prepare_write());
   const Error* unreadable = bitmaps_.unreadable();
-  const uint64_t kept =
-      image_.header.autoclear & (unreadable == nullptr ? uint64_t{kBitmapsValid} : 0);
+  const uint64_t bitmaps = unreadable == nullptr ? uint64_t{kBitmapsValid} : 0;
+  const uint64_t kept = image_.header.autoclear & (bitmaps | raw_data_promise());
   if (image_.header.autoclear != kept) {
     if (unreadable != nullptr) {
       image_.log->warning(fmt::format("{}: qcow2: The bitmaps will not be in step any more: {}",

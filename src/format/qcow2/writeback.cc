@@ -23,7 +23,7 @@ struct WriteBack::Round {
 
 io::Task<Result<void>> WriteBack::flush() {
   const uint64_t begun = rounds_begun_.load(std::memory_order_acquire);
-  if (is_settled()) co_return co_await image_.file->flush();
+  if (is_settled()) co_return co_await image_.flush();
   auto turn = co_await rounds_.lock();
   // A round that began after this call covers it.
   if (last_good_round_.load(std::memory_order_acquire) > begun) co_return Result<void>{};
@@ -88,13 +88,13 @@ io::Task<Result<void>> WriteBack::write_steps(Round& round) {
                                                                   : round.mappings;
     if (writes.empty()) continue;
     if ((rule.needs & round.undurable) != 0) {
-      PLATTER_CO_TRY(co_await image_.file->flush());
+      PLATTER_CO_TRY(co_await image_.flush());
       round.undurable = 0;
     }
     PLATTER_CO_TRY(co_await write_step(round, rule.step));
     round.undurable |= rule.leaves;
   }
-  co_return co_await image_.file->flush();
+  co_return co_await image_.flush();
 }
 
 // The points that the writes of a step pass.

@@ -31,9 +31,32 @@ io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::Writ
     if (!zeroed)
       co_return fail(ENOTSUP, "qcow2: Part of a cluster cannot be zeroed by its mapping");
   }
-  if (body < body_end)
-    PLATTER_CO_TRY(co_await zero_range(body, body_end, how, FreeReason::kDiscard));
-  co_return Result<void>{};
+  if (body >= body_end) co_return Result<void>{};
+  if (geometry.external_data) PLATTER_CO_TRY(co_await zero_in_data_file(body, body_end, flags));
+  co_return co_await zero_range(body, body_end, how, FreeReason::kDiscard);
+}
+
+// Before the mapping says that the range reads as zeroes. A raw data file must read so itself; of
+// another one the space is given back, where that is wanted.
+io::Task<Result<void>> Qcow2::zero_in_data_file(uint64_t offset, uint64_t end,
+                                                block::WriteFlags flags) {
+  end = std::min(end, size());
+  if (offset >= end) co_return Result<void>{};
+  if (image_.has_raw_data_file()) co_return co_await image_.data->zero(offset, end - offset, flags);
+  if (!flags.has(block::WriteFlag::kMayUnmap) || !options_.pass_discard_request)
+    co_return Result<void>{};
+  auto zeroed =
+      co_await image_.data->zero(offset, end - offset, flags | block::WriteFlag::kNoFallback);
+  if (!zeroed && zeroed.error().code() == ENOTSUP) co_return Result<void>{};
+  co_return zeroed;
+}
+
+io::Task<Result<void>> Qcow2::discard_in_data_file(uint64_t offset, uint64_t end) {
+  if (image_.has_raw_data_file())
+    co_return co_await zero_in_data_file(offset, end, block::WriteFlag::kMayUnmap);
+  end = std::min(end, image_.data->size());
+  if (offset >= end || !options_.pass_discard_request) co_return Result<void>{};
+  co_return co_await image_.data->discard(offset, end - offset);
 }
 
 io::Task<Result<void>> Qcow2::discard(uint64_t offset, uint64_t length) {
@@ -48,6 +71,7 @@ io::Task<Result<void>> Qcow2::discard(uint64_t offset, uint64_t length) {
                       : geometry.align_down(end);
   offset = geometry.clusters_for(offset) << geometry.cluster_bits;
   if (offset >= end) co_return Result<void>{};
+  if (geometry.external_data) PLATTER_CO_TRY(co_await discard_in_data_file(offset, end));
   const Release how = geometry.version >= 3 ? Release::kToZero : Release::kToBacking;
   co_return co_await zero_range(offset, end, how, FreeReason::kDiscard);
 }
