@@ -35,6 +35,7 @@ namespace block = platter::block;
 namespace io = platter::io;
 
 constexpr const char* kName = "/disk.qcow2";
+constexpr const char* kDataName = "/disk.raw";  // where an image wants an external data file
 constexpr uint64_t kMaxSteps = 5'000'000;
 constexpr uint64_t kCapacity = uint64_t{64} << 20;
 constexpr uint64_t kMaxMetadata = uint64_t{16} << 20;
@@ -79,7 +80,8 @@ class Promises final : public block::LayoutVisitor {
 class World {
  public:
   explicit World(std::span<const uint8_t> image)
-      : simulation_(1, {.capacity = kCapacity, .max_steps = kMaxSteps}, disk_of(image)),
+      : wants_data_file_(wants_data_file(image)),
+        simulation_(1, {.capacity = kCapacity, .max_steps = kMaxSteps}, disk_of(image)),
         registry_(block::DriverRegistry::builtin()) {}
 
   void run() {
@@ -95,6 +97,7 @@ class World {
   static io::SimulatedDisk disk_of(std::span<const uint8_t> image) {
     io::SimulatedDisk disk;
     disk.put(kName, image);
+    disk.put(kDataName, std::vector<uint8_t>(100'000, 0x33));
     return disk;
   }
 
@@ -105,6 +108,10 @@ class World {
     request.filename = kName;
     request.format = "qcow2";
     request.flags = flags;
+    if (wants_data_file_) {
+      request.options.set("data-file.driver", std::string("file"));
+      request.options.set("data-file.filename", std::string(kDataName));
+    }
     request.policy = OpenPolicy::deny();
     request.policy.max_metadata_bytes = kMaxMetadata;
     co_return co_await graph.open(std::move(request), needed, block::kAllPermissions);
@@ -219,6 +226,14 @@ class World {
     co_return true;
   }
 
+  static bool wants_data_file(std::span<const uint8_t> image) {
+    constexpr size_t kIncompatibleFeatures = 72;
+    constexpr uint64_t kExternalDataFile = 4;
+    return image.size() >= kIncompatibleFeatures + 8 && load_big<uint32_t>(image, 4) >= 3 &&
+           (load_big<uint64_t>(image, kIncompatibleFeatures) & kExternalDataFile) != 0;
+  }
+
+  const bool wants_data_file_;
   io::Simulation simulation_;
   block::DriverRegistry registry_;
   platter::base::Log log_;

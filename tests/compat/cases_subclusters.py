@@ -1,4 +1,4 @@
-"""Cases of images with subclusters: all that qemu-img and qemu-io do with them."""
+"""Cases of images with subclusters and of images with data files: all that qemu-img and qemu-io do with them."""
 
 from cases import accept, cases
 from cases_img import ALL_AT_ONCE, CAREFUL, MOVED
@@ -66,3 +66,70 @@ for image in IMAGES:
             "truncate 5M ; write -P 3 4200k 10k ; map", "writev -P 4 9k 3k 5k ; read -P 4 9k 8k", rules=("prompts",))
 scripts("subclusters/zero", "-f qcow2 sub.qcow2", ("write -z 5k 200k ; map", ZERO_ALREADY), ("write -z -u 5k 200k ; map", ZERO_ALREADY),
         ("write -z -u 0 4M ; map", ZERO_ALREADY))
+
+# ---- Data files
+
+EXTERNAL = ("ext.qcow2", "extraw.qcow2", "extover.qcow2", "extsub.qcow2")
+LOST = ("extlost.qcow2", "extunnamed.qcow2", "extnbd.qcow2", "extjson.qcow2", "extself.qcow2")
+
+SAME_FILE = accept("QEMU overwrites the image with its data file, and says so in other words", "stderr")
+COMPRESSED = accept("refused before anything is made, as for every target without compression", "stdout", "stderr", "files")
+AS_PATH = accept("a name with a colon is shown as the path that it is taken for")
+NO_SNAPSHOTS = accept("a snapshot that is not there is the reason, before what the image cannot hold")
+ELSEWHERE = accept("a data cluster that is not at its guest offset is damage: QEMU finds it when reading", "stdout", "stderr", "status", "files")
+
+cases("datafile/create",
+      "create -f qcow2 -o data_file=x.raw x.qcow2 4M", "create -f qcow2 -o data_file=x.raw,data_file_raw=on x.qcow2 4M",
+      "create -f qcow2 -o data_file=x.raw x.qcow2 0", "create -f qcow2 -o data_file=x.raw,cluster_size=512 x.qcow2 1000k",
+      *[f"create -f qcow2 -o data_file=x.raw,preallocation={mode}{more} x.qcow2 4M" for mode in ("metadata", "falloc", "full")
+        for more in ("", ",extended_l2=on", ",data_file_raw=on")],
+      "create -f qcow2 -o data_file=x.raw,data_file_raw=on,extended_l2=on x.qcow2 4M",
+      "create -f qcow2 -o data_file=x.raw -b base.qcow2 -F qcow2 x.qcow2", "create -f qcow2 -o data_file=x.raw,data_file_raw=on -b base.qcow2 -F qcow2 x.qcow2",
+      "create -f qcow2 -o data_file_raw=on x.qcow2 1M", "create -f qcow2 -o data_file=x.raw,compat=0.10 x.qcow2 1M", "create -f qcow2 -o data_file= x.qcow2 1M",
+      "create -f qcow2 -o data_file=/nonexistent/x x.qcow2 1M", ("create -f qcow2 -o data_file=x.qcow2 x.qcow2 1M", SAME_FILE),
+      "create -f qcow2 -o data_file=x.raw /nonexistent/x.qcow2 1M", "create -f qcow2 -o data_file=sub/x.raw sub/x.qcow2 1M",
+      "create -f qcow2 -o data_file=raw.img x.qcow2 1M",
+      )
+cases("datafile/look",
+      *[f"{command} {name}" for name in EXTERNAL for command in ("info", "info --output=json", "check", "check --output=json", "map", "map --output=json",
+                                                                "measure -O qcow2", "snapshot -l")],
+      *[f"info {name}" for name in LOST],
+      "check extshort.qcow2", "map --output=json extshort.qcow2",
+      "check extlost.qcow2", "check extunnamed.qcow2", ("check extnbd.qcow2", AS_PATH), ("check extjson.qcow2", AS_PATH), "check extself.qcow2",
+      "compare ext.qcow2 extraw.qcow2", "compare ext.qcow2 ext.raw", "compare -f qcow2 -F raw extraw.qcow2 extraw.raw",
+      "check extcompressed.qcow2", ("check extelsewhere.qcow2", ELSEWHERE), "check extuncopied.qcow2",
+      ("map extelsewhere.qcow2", CORRUPTION), ("map extcompressed.qcow2", CORRUPTION),
+      "measure -O qcow2 -o data_file=x.raw --size 1G", "measure -O qcow2 -o data_file=x.raw,data_file_raw=on --size 1G", 
+      ("measure -O qcow2 -o data_file_raw=on --size 1G", accept("7.2 measures an image that it would refuse to create", "stdout", "stderr", "status")),
+      "info --image-opts driver=qcow2,file.filename=extunnamed.qcow2,data-file.driver=file,data-file.filename=ext.raw",
+      ("check --image-opts driver=qcow2,file.filename=extunnamed.qcow2,data-file.driver=file,data-file.filename=ext.raw", {"needs": ("ext.raw",)}),
+      ("map --image-opts driver=qcow2,file.filename=extunnamed.qcow2,data-file.driver=file,data-file.filename=ext.raw", {"needs": ("ext.raw",)}),
+      "check --image-opts driver=qcow2,file.filename=data.qcow2,data-file.driver=file,data-file.filename=raw.img",
+      "info --image-opts driver=qcow2,file.filename=data.qcow2,data-file.driver=file,data-file.filename=raw.img",
+      )
+cases("datafile/copy",
+      *[f"convert -O {form} {name} x.out" for name in (*EXTERNAL, "extshort.qcow2") for form in ("raw", "qcow2")],
+      *[f"convert -O qcow2 -o {options} {name} x.qcow2" for name in ("data.qcow2", "ext.qcow2", "sub.qcow2")
+        for options in ("data_file=x.raw", "data_file=x.raw,data_file_raw=on", "data_file=x.raw,extended_l2=on")],
+      ("convert -c -O qcow2 -o data_file=x.raw data.qcow2 x.qcow2", COMPRESSED), "convert -O raw extlost.qcow2 x.raw",
+      ("convert -n -O qcow2 data.qcow2 ext.qcow2", accept("where the mapping says zero, what was in the data file is left there", "files")), "dd if=ext.qcow2 of=x.raw bs=3k count=40 skip=20", "convert -B base.qcow2 -F qcow2 -O qcow2 -o data_file=x.raw extover.qcow2 x.qcow2",
+      )
+cases("datafile/change",
+      "commit extover.qcow2", "commit -d extover.qcow2", "rebase -b '' extover.qcow2", "rebase -b data.qcow2 -F qcow2 extover.qcow2", "rebase -u -b '' extover.qcow2",
+      *[f"resize {name} {size}" for name in ("ext.qcow2", "extraw.qcow2", "extsub.qcow2") for size in ("9M", "+513")],
+      *[f"resize --shrink {name} {size}" for name in ("ext.qcow2", "extraw.qcow2", "extsub.qcow2") for size in ("1100k", "132k", "512")],
+      *[f"resize --preallocation={mode} {name} 6M" for mode in ("metadata", "falloc", "full") for name in ("ext.qcow2", "extraw.qcow2", "extsub.qcow2")],
+      "snapshot -c one ext.qcow2", ("snapshot -a one ext.qcow2", NO_SNAPSHOTS), "snapshot -d one ext.qcow2",
+      "amend -o data_file=elsewhere.raw ext.qcow2", "amend -o data_file= ext.qcow2", "amend -o data_file_raw=on ext.qcow2", "amend -o data_file_raw=off ext.qcow2",
+      "amend -o data_file_raw=off extraw.qcow2", "amend -o data_file_raw=on extraw.qcow2", "amend -o compat=0.10 ext.qcow2", "amend -o data_file=x.raw data.qcow2",
+      "amend -o data_file_raw=off data.qcow2", "amend -o refcount_bits=64 ext.qcow2", "amend -o size=9M ext.qcow2",
+      "check -r all ext.qcow2", "check -r leaks ext.qcow2", ("check -r all extuncopied.qcow2", ALL_AT_ONCE), ("check -r all extcompressed.qcow2", MOVED),
+      rules=("date", "icount"))
+
+for image in EXTERNAL:
+    scripts(f"datafile/shell-{image.split('.')[0]}", f"-f qcow2 {image}",
+            "read -P 1 4k 8k ; read -v 130k 600 ; map ; alloc 0 1M", "write -P 0xa1 66k 1k ; write -P 0xa2 68k 3k ; read -v 66k 2k ; map",
+            "write -P 0xa3 1000k 300k ; write -P 0xa4 257k 700 ; read -v 257k 1k ; map", "write -z 1M 64k ; map", "write -z -u 1M 64k ; map",
+            "write -z 1030k 1k ; map", "discard 0 64k ; map", "discard 1M 300k ; map", "write -c -P 7 2M 64k", "aio_write -P 8 3k 100k ; aio_flush ; map",
+            "truncate 5M ; write -P 3 4200k 10k ; map", "flush ; read -P 0 300k 1k", rules=("prompts",))
+scripts("datafile/short", "-f qcow2 extshort.qcow2", "read -P 3 1M 4k", "read -P 0 1M 4k", "write -P 5 1M 4k ; read -P 5 1M 4k ; map")

@@ -1,10 +1,18 @@
-"""Images with subclusters (extended L2 entries), for cases_subclusters.py."""
+"""Images with subclusters (extended L2 entries) and with data files, for cases_subclusters.py."""
 
 import struct
 
 DEPENDS = {
     "subover.qcow2": ["base.qcow2"],
     "subprealloc.qcow2": ["base.qcow2"],
+    "ext.qcow2": ["ext.raw"],
+    "extraw.qcow2": ["extraw.raw"],
+    "extover.qcow2": ["extover.raw", "base.qcow2"],
+    "extsub.qcow2": ["extsub.raw"],
+    "extshort.qcow2": ["extshort.raw"],
+    "extcompressed.qcow2": ["ext.raw"],
+    "extelsewhere.qcow2": ["ext.raw"],
+    "extuncopied.qcow2": ["ext.raw"],
 }
 
 
@@ -21,6 +29,37 @@ def build(builder):
     builder.copy("sub.qcow2", "subsnap.qcow2")
     builder.img("snapshot", "-c", "one", "subsnap.qcow2")
     builder.io("subsnap.qcow2", "write -P 9 66k 3k", "write -z 4k 4k", "discard 1M 64k")
+
+    def with_data_file(name, size, *more, backing=(), options=""):
+        data = name.replace(".qcow2", ".raw")
+        builder.img("create", "-q", "-f", "qcow2", "-o", f"data_file={data}{options}", *backing, name, size)
+        builder.io(name, "write -P 1 0 64k", "write -P 2 130k 4k", "write -z 256k 64k", "write -P 3 1M 200k", *more)
+
+    with_data_file("ext.qcow2", "4M")
+    with_data_file("extraw.qcow2", "4M", "write -z 0 4k", options=",data_file_raw=on")
+    with_data_file("extover.qcow2", "5M", "discard 1M 64k", backing=("-b", "base.qcow2", "-F", "qcow2"))
+    with_data_file("extsub.qcow2", "4M", "write -z 4k 8k", options=",extended_l2=on")
+    with_data_file("extshort.qcow2", "4M")
+    builder.truncate("extshort.raw", 1 << 20)
+    with_data_file("extlost.qcow2", "4M")
+    (builder.directory / "extlost.raw").unlink()
+    builder.copy("ext.qcow2", "extunnamed.qcow2")
+    builder.img("amend", "-o", "data_file=", "extunnamed.qcow2")
+    for name, target in (("extnbd.qcow2", "nbd://localhost/"), ("extjson.qcow2", 'json:{"driver":"null-co"}'),
+                         ("extself.qcow2", "extself.qcow2"), ("extpasswd.qcow2", "/etc/passwd")):
+        builder.copy("ext.qcow2", name)
+        builder.img("amend", "-o", "data_file=" + target.replace(",", ",,"), name)
+
+    def damaged_entry(name, index, entry):
+        builder.copy("ext.qcow2", name)
+        data = (builder.directory / name).read_bytes()
+        l1 = struct.unpack_from(">Q", data, 40)[0]
+        l2 = struct.unpack_from(">Q", data, l1)[0] & 0x00fffffffffffe00
+        builder.patch(name, l2 + 8 * index, struct.pack(">Q", entry))
+
+    damaged_entry("extcompressed.qcow2", 1, 1 << 62 | 0x10000)
+    damaged_entry("extelsewhere.qcow2", 2, 1 << 63 | 0x50000)
+    damaged_entry("extuncopied.qcow2", 2, 0x20000)
 
     def damaged(name, index, entry=None, bitmap=None, source="sub.qcow2"):
         builder.copy(source, name)

@@ -149,6 +149,23 @@ def image_facts(reference, directory, name, rules):
     return f"{name}: {info}check: exit status {check.returncode}\n{bitmaps}"
 
 
+def compare_images(reference, theirs, ours, name):
+    """Of an image whose data is in another file, named from the working directory, a copy is compared."""
+    names = [theirs / name, ours / name]
+    for directory in (theirs, ours):
+        info = subprocess.run([reference, "info", "--output=json", name], cwd=directory, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True, timeout=TIMEOUT_S).stdout
+        if '"data-file":' not in info:
+            break
+    else:
+        names = [directory / (name + ".copy") for directory in (theirs, ours)]
+        for directory, copy in zip((theirs, ours), names):
+            subprocess.run([reference, "convert", "-O", "qcow2", name, copy], cwd=directory, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL, timeout=TIMEOUT_S)
+    return subprocess.run([reference, "compare", *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=TIMEOUT_S)
+
+
 def compare_files(reference, theirs, ours, rules):
     """The two directories' files as two texts, equal if the images are."""
     names = [files_below(theirs), files_below(ours)]
@@ -158,8 +175,7 @@ def compare_files(reference, theirs, ours, rules):
             continue
         texts[0] += image_facts(reference, theirs, name, rules)
         texts[1] += image_facts(reference, ours, name, rules)
-        compared = subprocess.run([reference, "compare", theirs / name, ours / name], stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S)
+        compared = compare_images(reference, theirs, ours, name)
         if compared.returncode != 0:
             texts[0] += name + ": content\n"
             texts[1] += name + ": " + compared.stdout

@@ -48,7 +48,6 @@ REFUSED = (
 UNSUPPORTED = (
     ("encryption=on", "Creating encrypted qcow2 images is not supported"),
     ("encrypt.format=luks", "Creating encrypted qcow2 images is not supported"),
-    ("data_file=x.raw", "Creating qcow2 images with an external data file is not supported"),
 )
 
 

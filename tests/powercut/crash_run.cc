@@ -69,7 +69,14 @@ Result<void> ask_qemu(io::Simulation& simulation) {
   for (const auto& [name, content] : simulation.disk().files()) {
     PLATTER_TRY(simulation.disk().export_file(name, scratch.directory() + name));
   }
-  auto checked = workload::run_program({"qemu-img", "check", "-f", "qcow2", image});
+  std::vector<std::string> command = {"qemu-img", "check", "-f", "qcow2", image};
+  if (simulation.disk().files().contains(ImageSession::kDataPath)) {
+    command = {"qemu-img", "check", "--image-opts",
+               fmt::format("driver=qcow2,file.filename={},data-file.driver=file,"
+                           "data-file.filename={}",
+                           image, scratch.path("data"))};
+  }
+  auto checked = workload::run_program(command);
   if (checked.exit_code == 0 || checked.exit_code == 3) return {};
   scratch.keep();
   return fail(EIO, fmt::format("qemu-img check: exit code {}\n{}", checked.exit_code,

@@ -70,7 +70,7 @@ VoidTask ImageSession::create() {
   if (setup_.backing != BackingKind::kNone) PLATTER_CO_TRY(co_await make_backing());
   PLATTER_CO_TRY(co_await graph_->create({.filename = kImagePath,
                                           .format = setup_.format,
-                                          .options = setup_.create_options("backing")}));
+                                          .options = setup_.create_options("backing", kDataPath)}));
   PLATTER_CO_TRY(co_await open());
   PLATTER_CO_TRY(co_await backend_->flush());
   co_return co_await close();
@@ -146,7 +146,7 @@ VoidTask ImageSession::phase(unsigned operations) {
   if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await change_bitmaps());
   if (random_.one_in(4)) PLATTER_CO_TRY(co_await resize());
   if (random_.one_in(8)) PLATTER_CO_TRY(co_await make_empty());
-  if (random_.one_in(3)) co_return co_await snapshot();
+  if (!setup_.has_data_file() && random_.one_in(3)) co_return co_await snapshot();
   co_return Result<void>{};
 }
 
@@ -313,7 +313,8 @@ VoidTask ImageSession::write(Random& random, Range range) {
   bool durable = random.one_in(8);
   block::WriteFlags flags;
   if (durable) flags |= block::WriteFlag::kFua;
-  const uint64_t cluster = setup_.is_qcow2() ? setup_.cluster_size / kSectorSize : 0;
+  const bool can_compress = setup_.is_qcow2() && !setup_.has_data_file();
+  const uint64_t cluster = can_compress ? setup_.cluster_size / kSectorSize : 0;
   const bool compressed =
       cluster != 0 && range.first % cluster == 0 && range.count % cluster == 0 && random.one_in(2);
   if (compressed) flags |= block::WriteFlag::kCompressed;

@@ -80,6 +80,7 @@ class ImageSession {
 
   static constexpr const char* kImagePath = "/image";
   static constexpr const char* kBackingPath = "/backing";
+  static constexpr const char* kDataPath = "/data";
 
  private:
   using Kind = workload::RangeClaims::Kind;

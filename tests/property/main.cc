@@ -34,6 +34,16 @@ Settings& settings() {
   return instance;
 }
 
+// What others read in a raw data file is what the guest sees.
+Result<void> check_raw_data_file(const Runner& runner, const std::string& data,
+                                 const workload::ScratchDirectory& scratch) {
+  if (runner.setup().data_file != workload::DataFile::kRaw) return {};
+  auto compared = workload::run_program(
+      {"qemu-img", "compare", "-f", "raw", "-F", "raw", data, scratch.path("expected")});
+  if (compared.exit_code != 0) return fail(EIO, "compare with the data file: " + compared.output);
+  return {};
+}
+
 Result<void> check_with_qemu(const Runner& runner, workload::World& world,
                              const workload::ScratchDirectory& scratch) {
   const std::string& format = runner.setup().format;
@@ -42,6 +52,11 @@ Result<void> check_with_qemu(const Runner& runner, workload::World& world,
   PLATTER_ASSIGN(std::string image, world.visible_path(runner.image_path()));
   if (runner.setup().backing != workload::BackingKind::kNone) {
     PLATTER_TRY(world.visible_path(scratch.path("backing")));
+  }
+  if (runner.setup().has_data_file()) {
+    PLATTER_ASSIGN(const std::string data, world.visible_path(runner.data_path()));
+    PLATTER_TRY(workload::write_file(scratch.path("expected"), runner.expected()));
+    PLATTER_TRY(check_raw_data_file(runner, data, scratch));
   }
   if (runner.setup().is_qcow2()) {
     auto checked = workload::run_program({"qemu-img", "check", "-f", format, image});

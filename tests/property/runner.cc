@@ -52,9 +52,10 @@ Runner::VoidTask Runner::everything() {
   graph_ =
       std::make_unique<block::Graph>(block::Graph::Environment{registry_, world_.files(), log_});
   PLATTER_CO_TRY(co_await make_backing());
-  auto created = co_await graph_->create({.filename = image_path(),
-                                          .format = setup_.format,
-                                          .options = setup_.create_options("backing")});
+  auto created =
+      co_await graph_->create({.filename = image_path(),
+                               .format = setup_.format,
+                               .options = setup_.create_options("backing", data_path())});
   if (!created) co_return std::unexpected(in_context(std::move(created).error(), "create"));
   expected_.assign(setup_.size, 0);
   bitmaps_.resized(setup_.size);
@@ -172,7 +173,7 @@ Runner::VoidTask Runner::bitmaps() {
 
 Runner::VoidTask Runner::snapshot() {
   auto* store = backend_->node().driver().snapshot_store();
-  if (store == nullptr) co_return Result<void>{};
+  if (store == nullptr || setup_.has_data_file()) co_return Result<void>{};
   if (!kept_.empty() && random_.one_in(2)) {
     PLATTER_CO_TRY(co_await apply_or_delete(*store));
   } else {
@@ -306,7 +307,8 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
     std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(from), random.below(bytes.size() - from + 1),
                 0);
   }
-  const uint64_t cluster = setup_.is_qcow2() ? setup_.cluster_size : 0;
+  const bool can_compress = setup_.is_qcow2() && !setup_.has_data_file();
+  const uint64_t cluster = can_compress ? setup_.cluster_size : 0;
   const bool compressed =
       cluster != 0 && range.offset % cluster == 0 &&
       (range.length % cluster == 0 || range.offset + range.length == backend_->size()) &&

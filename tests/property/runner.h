@@ -44,6 +44,7 @@ class Runner {
   // What the image must read as, after run().
   const std::vector<uint8_t>& expected() const { return expected_; }
   std::string image_path() const { return directory_ + "/image"; }
+  std::string data_path() const { return directory_ + "/data"; }
 
  private:
   using VoidTask = io::Task<Result<void>>;

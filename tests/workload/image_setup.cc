@@ -37,6 +37,10 @@ void draw_qcow2(Random& random, uint64_t index, const DrawLimits& limits, ImageS
     setup.backing = random.one_in(2) ? BackingKind::kRaw : BackingKind::kQcow2;
     setup.backing_size = random.one_in(3) ? setup.size : draw_size(random, 512, setup.size * 3 / 2);
   }
+  if (setup.compat == "1.1" && random.one_in(4)) {
+    const bool may_be_raw = setup.backing == BackingKind::kNone;
+    setup.data_file = may_be_raw && random.one_in(2) ? DataFile::kRaw : DataFile::kExternal;
+  }
   const bool may_preallocate = setup.backing == BackingKind::kNone || setup.extended_l2;
   if (limits.preallocation && may_preallocate && random.one_in(3)) {
     setup.preallocation = random.pick({"metadata", "falloc", "full"});
@@ -70,6 +74,7 @@ std::string ImageSetup::describe() const {
       text += fmt::format(" backing={}:{}", backing == BackingKind::kRaw ? "raw" : "qcow2",
                           backing_size);
     }
+    if (has_data_file()) text += data_file == DataFile::kRaw ? " data-file-raw" : " data-file";
     if (small_caches) text += " small-caches";
     if (bitmaps) text += " bitmaps";
   }
@@ -77,7 +82,8 @@ std::string ImageSetup::describe() const {
                             detect_zeroes, direct);
 }
 
-base::Options ImageSetup::create_options(const std::string& backing_path) const {
+base::Options ImageSetup::create_options(const std::string& backing_path,
+                                         const std::string& data_path) const {
   base::Options options;
   options.set("size", std::to_string(size));
   if (!is_qcow2()) return options;
@@ -87,6 +93,10 @@ base::Options ImageSetup::create_options(const std::string& backing_path) const 
   options.set("lazy_refcounts", std::string(lazy_refcounts ? "on" : "off"));
   options.set("preallocation", preallocation);
   options.set("extended_l2", std::string(extended_l2 ? "on" : "off"));
+  if (has_data_file()) {
+    options.set("data_file", data_path);
+    options.set("data_file_raw", std::string(data_file == DataFile::kRaw ? "on" : "off"));
+  }
   if (backing != BackingKind::kNone) {
     options.set("backing_file", backing_path);
     options.set("backing_fmt", std::string(backing == BackingKind::kRaw ? "raw" : "qcow2"));

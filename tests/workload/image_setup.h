@@ -12,6 +12,7 @@
 namespace platter::workload {
 
 enum class BackingKind { kNone, kRaw, kQcow2 };
+enum class DataFile { kNone, kExternal, kRaw };
 
 struct ImageSetup {
   std::string format = "qcow2";
@@ -21,6 +22,7 @@ struct ImageSetup {
   unsigned refcount_bits = 16;
   bool lazy_refcounts = false;
   bool extended_l2 = false;
+  DataFile data_file = DataFile::kNone;
   std::string preallocation = "off";
   BackingKind backing = BackingKind::kNone;
   uint64_t backing_size = 0;
@@ -33,7 +35,9 @@ struct ImageSetup {
   bool is_qcow2() const { return format == "qcow2"; }
   // "qcow2 size=1048576 cluster_size=512 ...": what a person needs to make the same image.
   std::string describe() const;
-  base::Options create_options(const std::string& backing_path) const;
+  bool has_data_file() const { return data_file != DataFile::kNone; }
+  base::Options create_options(const std::string& backing_path,
+                               const std::string& data_path = {}) const;
   block::OpenRequest open_request(const std::string& path) const;
 };
 

@@ -23,13 +23,13 @@ Result<void> check_name(const OpenPolicy& policy, const std::string& name,
 
 io::Task<Result<block::Child*>> open_data_file(block::OpenContext& context, const Header& header,
                                                const std::string& image_name) {
-  if (!header.has(kExternalDataFile)) {
-    if (!context.names_child(kChild)) co_return nullptr;
-    co_return fail(EINVAL, "'data-file' can only be set for images with an external data file");
-  }
   if (context.flags().no_io) {
     (void)context.take_options(kChild);
     co_return nullptr;
+  }
+  if (!header.has(kExternalDataFile)) {
+    if (!context.names_child(kChild)) co_return nullptr;
+    co_return fail(EINVAL, "'data-file' can only be set for images with an external data file");
   }
   if (!context.names_child(kChild))
     PLATTER_CO_TRY(check_name(context.policy(), header.data_file, image_name));

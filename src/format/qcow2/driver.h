@@ -217,6 +217,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> change_refcount_order_in(TableSwitch& tables, unsigned order);
 
   // snapshot_store.cc
+  Result<void> check_snapshots_supported() const;
   io::Task<Result<void>> create_snapshot_in(TableSwitch& tables, Snapshot snapshot);
   io::Task<Result<void>> apply_snapshot_in(TableSwitch& tables, Snapshot snapshot);
   io::Task<Result<void>> delete_snapshot_in(TableSwitch& tables, Snapshot snapshot);

@@ -4,6 +4,7 @@
 #include "format/qcow2/driver.h"
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -311,6 +312,38 @@ TEST_P(ForeignImageTest, SnapshotsOfSubclustersKeepTheirContent) {
   shell("qemu-img snapshot -c two a");
   work(5, 3);
   shell("qemu-img convert -l snapshot.name=one -O raw a one && cmp one raw");
+}
+
+TEST_P(ForeignImageTest, DataFilesAreReadAndWritten) {
+  for (const char* options : {"", ",extended_l2=on", ",data_file_raw=on"}) {
+    make_raw();
+    shell(fmt::format("qemu-img convert -O qcow2 -o data_file=$PWD/d{} raw a", options));
+    work(5, 7);
+  }
+  // Of the last one: what is in the file is what the guest sees, to the byte.
+  shell("qemu-img convert -O raw a b && cmp b d");
+}
+
+// An image names a file, and no more than the policy allows.
+TEST_P(ForeignImageTest, DataFilesAreFollowedAsThePolicyAllows) {
+  shell("mkdir in && qemu-img create -q -f qcow2 -o data_file=$PWD/d in/a 1M");
+  const auto refusal = [&](OpenPolicy policy, const char* image) {
+    block::OpenRequest request;
+    request.filename = path(image);
+    request.format = "qcow2";
+    request.policy = std::move(policy);
+    auto backend = run(graph_.open(std::move(request), block::Permission::kConsistentRead, {}));
+    if (!backend) return std::string(backend.error().message());
+    EXPECT_TRUE(run((*backend)->close()));
+    return std::string();
+  };
+  EXPECT_THAT(refusal(OpenPolicy::deny(), "in/a"), testing::HasSubstr("follows no names"));
+  EXPECT_THAT(refusal(OpenPolicy::own_directory(), "in/a"), testing::HasSubstr("lies outside"));
+  EXPECT_EQ(refusal(OpenPolicy::anything(), "in/a"), "");
+  for (const char* name : {"json:{}", "nbd://localhost/x", "file:d"}) {
+    shell(fmt::format("cp in/a b && qemu-img amend -o 'data_file={}' b", name));
+    EXPECT_THAT(refusal(OpenPolicy::anything(), "b"), testing::HasSubstr("No such file"));
+  }
 }
 
 // A tool that took the power away left the dirty bit and counts that are wrong.

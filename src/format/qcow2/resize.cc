@@ -146,7 +146,9 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
     if (geometry.external_data) run_end = std::min(run_end, to);
     block::Child& file = *image_.data;
     Result<void> placed{};
-    if (!geometry.extended_l2 && (!plan.run.fresh || file.size() > plan.run.offset)) {
+    // Nobody reads what no subcluster shows, but for a raw data file.
+    const bool is_read = !geometry.extended_l2 || image_.has_raw_data_file();
+    if (is_read && (!plan.run.fresh || file.size() > plan.run.offset)) {
       placed = co_await file.zero(
           plan.run.offset,
           std::min(run_end, std::max(file.size(), plan.run.offset)) - plan.run.offset);

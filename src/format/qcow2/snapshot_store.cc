@@ -53,6 +53,11 @@ std::vector<block::SnapshotInfo> Qcow2::snapshots() const {
   return list;
 }
 
+Result<void> Qcow2::check_snapshots_supported() const {
+  if (!image_.geometry.external_data) return {};
+  return fail(ENOTSUP, "An image with a data file has no internal snapshots");
+}
+
 io::Task<Result<void>> Qcow2::switch_to(TableSwitch& tables, std::vector<uint64_t> l1,
                                         std::vector<Snapshot> snapshots, uint64_t new_size) {
   tables.settle_l1_flags(l1);
@@ -87,8 +92,7 @@ io::Task<Result<void>> Qcow2::after_switch(const TableSwitch& tables, Result<voi
 
 io::Task<Result<void>> Qcow2::create_snapshot(block::SnapshotInfo info) {
   PLATTER_CO_TRY(check_writable());
-  if (image_.geometry.external_data)
-    co_return fail(ENOTSUP, "An image with a data file has no internal snapshots");
+  PLATTER_CO_TRY(check_snapshots_supported());
   auto turn = co_await maintenance_.lock();
   PLATTER_CO_TRY(co_await settle());
   if (snapshots_.size() >= kMaxSnapshots) co_return fail(EFBIG, "Too many snapshots");
@@ -128,6 +132,7 @@ io::Task<Result<void>> Qcow2::create_snapshot_in(TableSwitch& tables, Snapshot s
 
 io::Task<Result<void>> Qcow2::apply_snapshot(std::string id) {
   PLATTER_CO_TRY(check_writable());
+  PLATTER_CO_TRY(check_snapshots_supported());
   // They would have to record everything in which the snapshot differs.
   if (!bitmaps_.empty()) co_return fail(EBUSY, "Device has active dirty bitmaps");
   auto turn = co_await maintenance_.lock();

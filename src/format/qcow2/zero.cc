@@ -96,7 +96,8 @@ std::optional<ExtendedEntry> Qcow2::released_subclusters(ExtendedEntry entry, ui
     if (!has_host && image_.node->backing() == nullptr) return std::nullopt;
     const uint64_t zeroes = compressed ? mask : entry.zeroes() | mask;
     next.bitmap = zeroes << kSubclusters | (compressed ? 0 : entry.allocated() & ~mask);
-    const bool keep = how == Release::kToZeroKeepHost || next.bitmap != kAllSubclustersZero;
+    // Of a part the host cluster stays: somebody may be filling another part of it.
+    const bool keep = how == Release::kToZeroKeepHost || mask != kAllSubclusters;
     next.entry = keep && !compressed ? entry.entry : 0;
   }
   return next == entry ? std::nullopt : std::optional(next);
@@ -146,7 +147,8 @@ io::Task<Result<uint64_t>> Qcow2::zero_step(uint64_t offset, uint64_t step_end, 
   // A failure may have come after a change.
   if (!changed || *changed) {
     pin.mark_dirty();
-    image_.changed(0);
+    // A raw data file reads as zeroes before the mapping says so.
+    image_.changed(image_.has_raw_data_file() ? kUndurableData : 0);
   }
   if (changed) co_return step_end;
   if (changed.error().code() != EIO) co_return std::unexpected(std::move(changed).error());
