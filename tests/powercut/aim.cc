@@ -13,10 +13,17 @@ using block::DebugEvent;
 
 thread_local Aim* current_aim = nullptr;
 
+constexpr uint64_t kHeaderBytes = 1024;  // of clusters that are large enough; as far as we write it
+
 class AimedDriver final : public block::FilterDriver, public block::DebugPoints {
  public:
   using FilterDriver::FilterDriver;
 
+  io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers,
+                               block::WriteFlags flags) override {
+    if (current_aim != nullptr) current_aim->pass_write(offset);
+    return child_.write(offset, buffers, flags);
+  }
   block::DebugPoints* debug_points() override { return this; }
   io::Task<void> pass(DebugEvent event) override {
     if (current_aim != nullptr) current_aim->pass(event);
@@ -54,7 +61,14 @@ void Aim::pass(std::optional<DebugEvent> passed) {
 }
 
 void Aim::pass_close() {
-  if (hit && at_close && passes-- == 0) std::exchange(hit, nullptr)();
+  if (!hit || !at_close || closing || passes-- != 0) return;
+  closing = true;
+  if (!header_writes) std::exchange(hit, nullptr)();
+}
+
+void Aim::pass_write(uint64_t offset) {
+  if (hit && closing && offset < kHeaderBytes && (*header_writes)-- == 0)
+    std::exchange(hit, nullptr)();
 }
 
 AimGuard::AimGuard(Aim& aim) { current_aim = &aim; }

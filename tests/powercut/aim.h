@@ -20,11 +20,15 @@ struct Aim {
   std::optional<block::DebugEvent> event;  // none: a resize of the image begins
   bool at_close = false;                   // neither: an image that has bitmaps is being closed
   uint64_t passes;                         // this many go by first
+  // at_close: and then as many writes to the header.
+  std::optional<uint64_t> header_writes = std::nullopt;
   // Called at the pass that is meant, once.
   std::function<void()> hit;
+  bool closing = false;  // the close that is meant has begun
 
   void pass(std::optional<block::DebugEvent> passed);
   void pass_close();
+  void pass_write(uint64_t offset);
 };
 
 // Opens its child "file" and passes everything on.

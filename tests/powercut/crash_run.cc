@@ -31,6 +31,8 @@ constexpr uint64_t kMaxPasses = 12;
 constexpr uint64_t kMaxStepsAfterAim = 60;
 constexpr uint64_t kMaxStepsAfterTableGrowth = 12;
 constexpr uint64_t kMaxStepsAfterClose = 250;  // most of them go by until bitmaps are stored
+constexpr uint64_t kMaxHeaderWrites = 5;
+constexpr uint64_t kMaxStepsAfterHeaderWrite = 6;
 constexpr uint64_t kMaxStepsToAim = 20000;
 
 struct Run {
@@ -129,12 +131,23 @@ Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
   }
   simulation.cut_power_after(kMaxStepsToAim);
   const bool growth = happens_once(run.plan);
-  const uint64_t steps =
-      1 + (run.plan.at_close
-               ? run.random.below(kMaxStepsAfterClose)
-               : run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim));
-  const uint64_t passes = growth ? 0 : run.random.log_uniform(kMaxPasses);
-  Aim aim = {.event = run.plan.at, .at_close = run.plan.at_close, .passes = passes, .hit = [&] {
+  uint64_t steps =
+      1 + run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim);
+  uint64_t passes = growth ? 0 : run.random.log_uniform(kMaxPasses);
+  std::optional<uint64_t> header_writes;
+  if (run.plan.at_close && run.random.one_in(3)) {
+    steps = 1 + run.random.below(kMaxStepsAfterClose);
+  } else if (run.plan.at_close) {
+    // Where bitmaps are stored for the first time the header is written most often.
+    if (run.random.one_in(2)) passes = 0;
+    header_writes = run.random.below(kMaxHeaderWrites);
+    steps = 1 + run.random.below(kMaxStepsAfterHeaderWrite);
+  }
+  Aim aim = {.event = run.plan.at,
+             .at_close = run.plan.at_close,
+             .passes = passes,
+             .header_writes = header_writes,
+             .hit = [&] {
                ++run.hits;
                simulation.cut_power_after(steps);
              }};

@@ -83,10 +83,14 @@ MUTATIONS = [
              "  directory_uncertain_ = false;\n"),
     Mutation("bitmaps-named-before-they-are-durable", QCOW2 + "bitmap_writer.cc",
              "  co_return co_await writeback_.flush_all();\n", "  co_return Result<void>{};\n"),
-    Mutation("bitmaps-trusted-half-written", QCOW2 + "bitmap_header.cc",
-             "    PLATTER_CO_TRY(co_await trust(false));\n"
-             "    PLATTER_CO_TRY(co_await image_.write_file(at, fields));\n",
-             "    PLATTER_CO_TRY(co_await image_.write_file(at, fields));\n"),
+    Mutation("bitmaps-extension-begun-before-its-rest", QCOW2 + "bitmap_header.cc",
+             "    PLATTER_CO_TRY(co_await image_.write_file(at + kExtensionHeaderBytes, rest));\n"
+             "    PLATTER_CO_TRY(co_await image_.file->flush());\n",
+             "    PLATTER_CO_TRY(co_await image_.write_file(at + kExtensionHeaderBytes, rest));\n"),
+    Mutation("backing-name-moved-before-it-is-there", QCOW2 + "bitmap_header.cc",
+             "          new_name_offset_, std::span(cluster_).subspan(name_offset_, name_length_)));\n"
+             "      PLATTER_CO_TRY(co_await image_.file->flush());\n",
+             "          new_name_offset_, std::span(cluster_).subspan(name_offset_, name_length_)));\n"),
 ]
 
 
