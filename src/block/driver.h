@@ -70,6 +70,12 @@ class CheckReporter {
  public:
   virtual ~CheckReporter() = default;
   virtual void report(std::string line) = 0;
+  // How far it is, in bytes of tables read; `total` may grow as tables come to light, and is
+  // reached at the end alone.
+  virtual void progress(uint64_t done, uint64_t total) {
+    (void)done;
+    (void)total;
+  }
 };
 
 enum class Repair {

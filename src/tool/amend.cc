@@ -49,7 +49,7 @@ Result<base::OptionSet> parse_options(const block::DriverType& type, const std::
   return type.amend_options.parse(options);
 }
 
-io::Task<int> amend_node(Session& session, const Invocation& invocation, block::Node& node,
+io::Task<int> amend_node(LongWork& work, const Invocation& invocation, block::Node& node,
                          const AmendArguments& arguments) {
   const block::DriverType& type = node.type();
   if (asks_for_help(arguments.option_list)) co_return print_help(invocation, type);
@@ -60,7 +60,6 @@ io::Task<int> amend_node(Session& session, const Invocation& invocation, block::
   }
   auto options = parse_options(type, arguments.option_list);
   if (!options) co_return invocation.fail(options.error());
-  LongWork work(session, invocation, kProgressStepPercent);
   auto amended = co_await amendable->amend(*options, arguments.force, work.progress_sink());
   if (!amended)
     amended = std::unexpected(explain(std::move(amended).error(), "amend", node.filename()));
@@ -69,9 +68,10 @@ io::Task<int> amend_node(Session& session, const Invocation& invocation, block::
 
 io::Task<int> run_in(Session& session, const Invocation& invocation,
                      const AmendArguments& arguments) {
+  LongWork work(session, invocation, kProgressStepPercent);
   auto backend = co_await open_image(session, arguments.image);
   if (!backend) co_return invocation.fail(backend.error());
-  const int status = co_await amend_node(session, invocation, (*backend)->node(), arguments);
+  const int status = co_await amend_node(work, invocation, (*backend)->node(), arguments);
   co_return co_await close_image(invocation, **backend, status);
 }
 

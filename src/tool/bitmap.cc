@@ -22,11 +22,13 @@ struct BitmapRequest {
   std::optional<ImageArgument> source;  // -b: whose bitmaps are merged
 };
 
-Result<void> check_known(const block::Node& node, const std::string& bitmap) {
+io::Task<Result<void>> check_known(const block::Node& node, std::string bitmap) {
   auto* store = node.driver().bitmap_store();
   const auto bitmaps = store != nullptr ? store->bitmaps() : std::vector<block::BitmapInfo>{};
-  if (std::ranges::find(bitmaps, bitmap, &block::BitmapInfo::name) != bitmaps.end()) return {};
-  return fail(ENOENT, fmt::format("Dirty bitmap '{}' not found", bitmap));
+  if (std::ranges::find(bitmaps, bitmap, &block::BitmapInfo::name) != bitmaps.end())
+    co_return Result<void>{};
+  if (store != nullptr) PLATTER_CO_TRY(co_await store->bitmap_bits(bitmap));
+  co_return fail(ENOENT, fmt::format("Dirty bitmap '{}' not found", bitmap));
 }
 
 Result<void> add(const block::Node& node, const BitmapRequest& request) {
@@ -42,8 +44,8 @@ Result<void> add(const block::Node& node, const BitmapRequest& request) {
 
 io::Task<Result<void>> merge(const block::Node& node, const std::string& bitmap,
                              const block::Node& source, const std::string& source_bitmap) {
-  PLATTER_CO_TRY(check_known(node, bitmap));
-  PLATTER_CO_TRY(check_known(source, source_bitmap));
+  PLATTER_CO_TRY(co_await check_known(node, bitmap));
+  PLATTER_CO_TRY(co_await check_known(source, source_bitmap));
   block::BitmapStore& store = *node.driver().bitmap_store();
   const auto bitmaps = store.bitmaps();
   const auto target = std::ranges::find(bitmaps, bitmap, &block::BitmapInfo::name);
@@ -58,7 +60,7 @@ io::Task<Result<void>> act(const block::Node& node, const block::Node& source,
                            const GivenOption& action, const BitmapRequest& request) {
   if (action.is("add")) co_return add(node, request);
   if (action.is("merge")) co_return co_await merge(node, request.bitmap, source, action.value);
-  PLATTER_CO_TRY(check_known(node, request.bitmap));
+  PLATTER_CO_TRY(co_await check_known(node, request.bitmap));
   block::BitmapStore& store = *node.driver().bitmap_store();
   if (action.is("remove")) co_return store.remove_bitmap(request.bitmap);
   if (action.is("clear")) co_return store.clear_bitmap(request.bitmap);

@@ -25,6 +25,7 @@ class StreamReporter : public block::CheckReporter {
  public:
   explicit StreamReporter(Console& console) : console_(console) {}
   void report(std::string line) override { console_.note(line + "\n"); }
+  void progress(uint64_t done, uint64_t total) override { console_.events().progress(done, total); }
 
  private:
   Console& console_;

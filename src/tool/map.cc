@@ -138,6 +138,7 @@ io::Task<Result<void>> print_map(Console& console, block::Backend& backend, MapR
           std::move(next).error().with_context("Could not read file metadata"));
     }
     offset += next->length;
+    console.events().progress(offset - range.start, end - range.start);
     if (current.length != 0 && current.continues_as(*next)) {
       current.length += next->length;
       continue;

@@ -70,6 +70,18 @@ class NativeTest(unittest.TestCase):
         self.assertEqual(events[-1], {"event": "finished", "status": 0})
         self.assertEqual(events[-2]["percent"], 100)
 
+    def test_check_and_map_tell_their_progress(self):
+        self.platter("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata,cluster_size=512", "a.qcow2", "32M")
+        self.platter("snapshot", "-c", "one", "a.qcow2")
+        for words, total in ((("check", "-q"), None), (("map",), 32 << 20), (("map", "--max-length=1M", "--start-offset=512"), 1 << 20)):
+            _, events = self.events(*words, "a.qcow2")
+            progress = [event for event in events if event["event"] == "progress"]
+            self.assertEqual([event["done"] for event in progress], sorted(event["done"] for event in progress))
+            self.assertEqual((progress[-1]["percent"], len(progress)), (100, len(events) - 1))
+            self.assertTrue(all(event["done"] < event["total"] for event in progress[:-1]))
+            if total:
+                self.assertEqual(progress[-1]["total"], total)
+
     def test_every_command_tells_how_it_ended(self):
         self.assertEqual(self.events("create", "-q", "a.raw", "1M")[1], [{"event": "finished", "status": 0}])
         ended, events = self.events("info", "missing", status=1)

@@ -64,6 +64,7 @@ class Case:
     told_on_stdout = False
     judged_by_reports = False  # it prints what it finds besides
     same_output = False  # it prints the same each time
+    has_progress = False  # tells how far it is when SIGUSR1 asks
     in_sandbox = False  # a process that may do next to nothing does its work
 
     def prepare(self):
@@ -137,6 +138,7 @@ class SnapshotList(Case):
 
 class Compare(Case):
     words = ("compare", "IMAGE", "b.raw")
+    has_progress = True
     same_output = True
     failure_statuses = (2, 3, 4)
 
@@ -191,6 +193,7 @@ class CreateOverlay(Making):
 
 
 class Convert(Making):
+    has_progress = True
     words = ("convert", "-O", "qcow2", "IMAGE", "new")
 
 
@@ -468,6 +471,7 @@ class Amend(Changing):
 
 class AmendCounts(Changing):
     words = ("amend", "-q", "-o", "refcount_bits=64", "IMAGE")
+    has_progress = True
 
     def done(self):
         super().sound()
@@ -495,9 +499,9 @@ class BitmapAdd(Changing):
 
     def prepare(self):
         self.make_source()
-        run("qemu-img", "bitmap", "--add", "a.qcow2", "one")
         # No cluster of the file is free.
-        change("a.qcow2", "write -P 9 64k 200k", "write -P 10 2M 512k")
+        change("a.qcow2", "write -P 10 2M 512k")
+        run("qemu-img", "bitmap", "--add", "a.qcow2", "one")
 
     def sound(self):
         super().sound()
@@ -587,6 +591,7 @@ class Overlay(Changing):
 
 
 class Rebase(Overlay):
+    has_progress = True
     words = ("rebase", "-b", "other.qcow2", "-F", "qcow2", "IMAGE")
     new_backing = "other.qcow2"
 
@@ -612,6 +617,7 @@ class RebaseUnsafe(Overlay):
 
 
 class Commit(Overlay):
+    has_progress = True
     words = ("commit", "-q", "IMAGE")
     changes = ("a.qcow2", "base.qcow2")
     new_backing = "base.qcow2"

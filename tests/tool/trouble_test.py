@@ -199,6 +199,17 @@ class TroubleTest(unittest.TestCase):
     def test_terminated(self):
         self.stop(signal.SIGTERM, 2)
 
+    def test_progress_is_told_when_asked(self):
+        if not self.case.has_progress:
+            return
+        count = self.count_calls(ALL_CALLS)
+        for at in places(count, 3):
+            with self.subTest(at=f"{at} of {count}"):
+                self.restore()
+                ended = self.program(self.words(), {"CALLS": ALL_CALLS, "AT": at, "SIGNAL": int(signal.SIGUSR1)})
+                self.assertRegex(ended.stderr, r"^    \(\d+\.\d\d/100%\)\n$")
+                self.assert_done(ended)
+
     # ---- Calls that fail
 
     def fail_calls(self, error, calls, lasts, most):

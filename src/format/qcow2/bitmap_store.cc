@@ -64,6 +64,7 @@ void PersistentBitmaps::own_directory() {
 Result<PersistentBitmaps::Live*> PersistentBitmaps::find(std::string_view name) {
   const auto found =
       std::ranges::find_if(bitmaps_, [&](const auto& live) { return live->record.name == name; });
+  if (found == bitmaps_.end() && unreadable_) return std::unexpected(*unreadable_);
   if (found == bitmaps_.end())
     return fail(ENOENT, fmt::format("Dirty bitmap '{}' not found", name));
   if ((*found)->inconsistent) return inconsistent(name);

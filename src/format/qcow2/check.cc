@@ -135,6 +135,9 @@ io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header head
                                                  CheckOptions options) {
   block::CheckResult result;
   const Geometry geometry = header.geometry();
+  TableMeter meter(reporter);
+  meter.expect(geometry.cluster_size());  // the header's: read last, as far as this goes
+  options.meter = &meter;
   const uint64_t clusters = counted_clusters(file.size(), geometry);
   if (clusters > kMaxClusters) co_return std::unexpected(Error::from_errno(EFBIG));
   PLATTER_CO_ASSIGN(auto snapshots, co_await check_snapshot_table(file, header, reporter, result));
@@ -154,6 +157,7 @@ io::Task<Result<block::CheckResult>> check_image(block::Child& file, Header head
   if (result.check_errors == 0 && walk.copied_mismatches() != 0) {
     PLATTER_CO_TRY(co_await walk.report_copied_mismatches(refcount_table));
   }
+  meter.add(geometry.cluster_size());
   co_return result;
 }
 

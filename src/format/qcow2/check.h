@@ -13,10 +13,24 @@
 
 namespace platter::format::qcow2 {
 
+// How far a check is: bytes of tables, as they are known and as they are read.
+class TableMeter {
+ public:
+  explicit TableMeter(block::CheckReporter& reporter) : reporter_(reporter) {}
+  void expect(uint64_t bytes) { total_ += bytes; }
+  void add(uint64_t bytes) { reporter_.progress(done_ += bytes, total_); }
+
+ private:
+  block::CheckReporter& reporter_;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
 struct CheckOptions {
   // For each of the two sets of counts, and for lists of tables; what the image asks for beyond it
   // is an error.
   uint64_t max_memory_bytes = uint64_t{1} << 30;
+  TableMeter* meter = nullptr;  // null: nobody wants to know
 };
 
 // Checks the image in `file`, whose header was parsed with tolerate_damage. Called with nothing in

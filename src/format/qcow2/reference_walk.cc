@@ -212,9 +212,11 @@ io::Task<Result<void>> ReferenceWalk::walk_l2_tables(std::vector<TableUse> uses,
   offsets.reserve(uses.size());
   for (const TableUse& use : uses) offsets.push_back(use.offset);
   TableReader reader(file_, offsets, geometry_.cluster_size());
+  if (options_.meter != nullptr) options_.meter->expect(offsets.size() * geometry_.cluster_size());
   for (;;) {
     const TableReader::Batch batch = co_await reader.next();
     if (batch.count == 0) co_return Result<void>{};
+    if (options_.meter != nullptr) options_.meter->add(batch.count * geometry_.cluster_size());
     for (size_t i = batch.first; i < batch.first + batch.count; ++i) {
       const auto table = reader.table(i);
       if (!table) {

@@ -76,9 +76,11 @@ io::Task<Result<StoredCounts>> read_stored_counts(block::Child& file, const Head
     }
   }
   TableReader reader(file, offsets, geometry.cluster_size());
+  if (options.meter != nullptr) options.meter->expect(offsets.size() * geometry.cluster_size());
   for (;;) {
     const TableReader::Batch batch = co_await reader.next();
     if (batch.count == 0) break;
+    if (options.meter != nullptr) options.meter->add(batch.count * geometry.cluster_size());
     for (size_t i = batch.first; i < batch.first + batch.count; ++i) {
       const auto block = reader.table(i);
       if (!block) {

@@ -14,7 +14,6 @@
 namespace platter::format::qcow2 {
 namespace {
 
-constexpr size_t kStagingBytes = size_t{4} << 20;
 constexpr uint64_t kMaxMemoryBytes = uint64_t{1} << 30;  // of each set of counts
 
 std::unexpected<Error> corrupt(std::string what) {
@@ -280,26 +279,31 @@ void TableSwitch::settle_l1_flags(std::vector<uint64_t>& l1) const {
 // ---- Writing
 
 io::Task<Result<void>> TableSwitch::stage(uint64_t offset, std::span<const uint8_t> bytes) {
-  staged_.push_back({offset, staging_.size(), bytes.size()});
-  staging_.insert(staging_.end(), bytes.begin(), bytes.end());
-  if (staging_.size() >= kStagingBytes) co_return co_await write_staged();
+  if (staging_.size() == 0) staging_ = io::AlignedBuffer(kStagingBytes);
+  while (!bytes.empty()) {
+    const auto piece = bytes.first(std::min(bytes.size(), staging_.size() - staging_used_));
+    staging_.view(staging_used_, piece.size()).copy_from(piece);
+    staged_.push_back({offset, staging_used_, piece.size()});
+    staging_used_ += piece.size();
+    offset += piece.size();
+    bytes = bytes.subspan(piece.size());
+    if (staging_used_ == staging_.size()) PLATTER_CO_TRY(co_await write_staged());
+  }
   co_return Result<void>{};
 }
 
 // Tables that lie one after the other become one write.
 io::Task<Result<void>> TableSwitch::write_staged() {
-  io::AlignedBuffer buffer(std::max<size_t>(staging_.size(), 1));
-  buffer.view(0, staging_.size()).copy_from(staging_);
   std::vector<io::Task<Result<void>>> writes;
   for (size_t i = 0; i < staged_.size();) {
     const Write& first = staged_[i];
     size_t bytes = first.bytes;
     for (++i; i < staged_.size() && staged_[i].offset == first.offset + bytes; ++i)
       bytes += staged_[i].bytes;
-    writes.push_back(file_.write(first.offset, buffer.view(first.position, bytes)));
+    writes.push_back(file_.write(first.offset, staging_.view(first.position, bytes)));
   }
   auto results = co_await io::when_all(std::move(writes));
-  staging_.clear();
+  staging_used_ = 0;
   staged_.clear();
   for (auto& result : results) PLATTER_CO_TRY(std::move(result));
   co_return Result<void>{};

@@ -112,7 +112,10 @@ class TableSwitch {
   uint64_t table_offset_ = 0;
   std::vector<BlockState> blocks_;
   std::vector<uint64_t> pending_;  // blocks that need a new place
-  std::vector<uint8_t> staging_;
+  // What is written next: at most kStagingBytes of tables, in one buffer that is used again.
+  static constexpr size_t kStagingBytes = size_t{4} << 20;
+  io::AlignedBuffer staging_;
+  size_t staging_used_ = 0;
   std::vector<Write> staged_;
 };
 
