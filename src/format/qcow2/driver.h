@@ -169,6 +169,7 @@ class Qcow2 final : public block::Driver,
   // zero.cc
   io::Task<Result<void>> zero_in_data_file(uint64_t offset, uint64_t end, block::WriteFlags flags);
   io::Task<Result<void>> discard_in_data_file(uint64_t offset, uint64_t end);
+  io::Task<Result<void>> punch_kept_clusters(uint64_t offset, uint64_t end);
   std::optional<uint64_t> released_entry(uint64_t entry, ClusterKind kind, Release how) const;
   std::optional<ExtendedEntry> released_subclusters(ExtendedEntry entry, uint64_t mask,
                                                     Release how) const;

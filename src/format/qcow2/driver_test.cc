@@ -324,6 +324,49 @@ TEST_P(ForeignImageTest, DataFilesAreReadAndWritten) {
   shell("qemu-img convert -O raw a b && cmp b d");
 }
 
+// With discard-no-unref a discarded cluster gives its space back and keeps its place.
+TEST_P(ForeignImageTest, DiscardedClustersKeepTheirPlaceWhereThatIsAsked) {
+  make_raw();
+  shell("qemu-img convert -O qcow2 raw a");
+  const auto open_so = [&](const char* image) {
+    block::OpenRequest request;
+    request.filename = path(image);
+    request.format = "qcow2";
+    request.flags.read_only = false;
+    request.discard_unmap = true;
+    request.policy = OpenPolicy::anything();
+    request.options.set("discard-no-unref", std::string("on"));
+    return run(graph_.open(std::move(request),
+                           block::Permission::kConsistentRead | block::Permission::kWrite,
+                           block::kAllPermissions));
+  };
+  auto backend = open_so("a");
+  ASSERT_TRUE(backend) << backend.error().message();
+  const auto status = [&] {
+    return *run((*backend)->node().status(1 << 20, 1 << 20, block::StatusDetail::kFast));
+  };
+  const auto occupied = [&] { return *run((*backend)->node().driver().allocated_size()); };
+  const uint64_t place = status().host_offset;
+  const uint64_t before = occupied();
+  ASSERT_TRUE(run((*backend)->discard(1 << 20, 1 << 20)));
+  EXPECT_TRUE(status().zero && status().has_host_offset);
+  EXPECT_EQ(status().host_offset, place);
+  EXPECT_LE(occupied(), before - (1 << 20) + (64 << 10));
+  std::fill_n(model_.begin() + (1 << 20), 1 << 20, 0);
+  std::mt19937_64 random(3);
+  auto bytes = pattern(random, 64 << 10);
+  ASSERT_TRUE(run((*backend)->write((1 << 20) + (64 << 10), io::BufferList(bytes))));
+  std::ranges::copy(bytes, model_.begin() + (1 << 20) + (64 << 10));
+  EXPECT_EQ(run((*backend)->node().status((1 << 20) + (64 << 10), 1, block::StatusDetail::kFast))
+                ->host_offset,
+            place + (64 << 10));
+  EXPECT_TRUE(run((*backend)->close()));
+  work(3, 8);
+
+  shell("qemu-img create -q -f qcow2 -o compat=0.10 old 1M");
+  EXPECT_FALSE(open_so("old"));
+}
+
 // An image names a file, and no more than the policy allows.
 TEST_P(ForeignImageTest, DataFilesAreFollowedAsThePolicyAllows) {
   shell("mkdir in && qemu-img create -q -f qcow2 -o data_file=$PWD/d in/a 1M");

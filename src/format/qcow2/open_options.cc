@@ -42,6 +42,10 @@ constexpr base::OptionDef kDefs[] = {
      .help = "Generate discard requests when other clusters are freed",
      .default_value = "off",
      .changeable = true},
+    {.name = "discard-no-unref",
+     .type = OptionType::kBool,
+     .help = "Do not unreference discarded clusters",
+     .changeable = true},
     {.name = "overlap-check",
      .type = OptionType::kString,
      .help = "Selects which overlap checks to perform",
@@ -126,6 +130,11 @@ Result<OpenOptions> read_open_options(const base::OptionSet& options, const Head
       options.given("pass-discard-request") ? options.get_bool("pass-discard-request") : unmap;
   result.pass_discard_snapshot = options.get_bool("pass-discard-snapshot");
   result.pass_discard_other = options.get_bool("pass-discard-other");
+  result.discard_no_unref =
+      options.given("discard-no-unref") && options.get_bool("discard-no-unref");
+  if (result.discard_no_unref && header.version < 3) {
+    return fail(EINVAL, "discard-no-unref is only supported since qcow2 version 3");
+  }
   result.lazy_refcounts = options.given("lazy-refcounts") ? options.get_bool("lazy-refcounts")
                                                           : header.has(kLazyRefcounts);
   if (result.lazy_refcounts && header.version < 3) {

@@ -15,6 +15,8 @@ struct OpenOptions {
   bool pass_discard_request = false;
   bool pass_discard_snapshot = false;
   bool pass_discard_other = false;
+  // What is discarded or zeroed keeps its host clusters, so that it is later written where it was.
+  bool discard_no_unref = false;
   bool lazy_refcounts = false;
 };
 

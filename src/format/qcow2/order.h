@@ -5,23 +5,22 @@
 // step `needs` has been written and is not yet durable. A crash between any two writes therefore
 // leaves at worst clusters that are counted and not used.
 //
+// clang-format off
 //   allocate a cluster   count it in memory -> write data -> link it in the L2 slice in memory
 //                        -> round: blocks | flush | refcount table | flush | L2 slices, L1 | flush
-//   with a data file     the same, and each flush is of the data file first, then of the image:
-//   data is
-//                        durable before the mapping that shows it, in whichever file it lies.
-//                        Clusters of the data file are not counted. Discarding or zeroing them
-//                        there comes before the mapping changes; until that is durable they read as
-//                        zeroes through the old one.
-//   free a cluster       unlink it in the L2 slice in memory -> a whole round -> wait for the
-//   requests
+//   with a data file     the same, and each flush is of the data file first, then of the image: data
+//                        is durable before the mapping that shows it, in whichever file it lies.
+//                        Clusters of the data file are not counted. Discarding or zeroing them there
+//                        comes before the mapping changes: through the old one they read as zeroes.
+//   free a cluster       unlink it in the L2 slice in memory -> a whole round -> wait for the requests
 //                        that were in flight -> discard it in the file, wait for that -> uncount it
 //                        in memory (from here it may be allocated again) -> a later round
-//   new refcount block   write it whole, counting itself -> set its table entry in memory -> a
-//   round new L2 table         write it whole -> set its L1 entry in memory -> a round larger L1
-//   table, larger refcount table
+//   new refcount block   write it whole, counting itself -> set its table entry in memory -> a round
+//   new L2 table         write it whole -> set its L1 entry in memory -> a round
+//   larger L1 table, larger refcount table
 //                        write it whole | flush | header fields, one write | flush | free the old
 //                        one as above
+// clang-format on
 #pragma once
 
 #include <cstdint>

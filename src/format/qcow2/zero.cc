@@ -12,8 +12,9 @@ io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::Writ
   const Geometry& geometry = image_.geometry;
   if (geometry.version < 3)
     co_return fail(ENOTSUP, "qcow2: Version 2 images have no zero clusters");
+  const bool unmap = flags.has(block::WriteFlag::kMayUnmap);
   const Release how =
-      flags.has(block::WriteFlag::kMayUnmap) ? Release::kToZero : Release::kToZeroKeepHost;
+      unmap && !options_.discard_no_unref ? Release::kToZero : Release::kToZeroKeepHost;
   const uint64_t unit = geometry.subcluster_size();
   uint64_t end = offset + length;
   // The last cluster may be cut by the end of the disk; nothing behind it is seen.
@@ -32,7 +33,10 @@ io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::Writ
       co_return fail(ENOTSUP, "qcow2: Part of a cluster cannot be zeroed by its mapping");
   }
   if (body >= body_end) co_return Result<void>{};
-  if (geometry.external_data) PLATTER_CO_TRY(co_await zero_in_data_file(body, body_end, flags));
+  if (geometry.external_data)
+    PLATTER_CO_TRY(co_await zero_in_data_file(body, body_end, flags));
+  else if (unmap && options_.discard_no_unref)
+    PLATTER_CO_TRY(co_await punch_kept_clusters(body, body_end));
   co_return co_await zero_range(body, body_end, how, FreeReason::kDiscard);
 }
 
@@ -49,6 +53,23 @@ io::Task<Result<void>> Qcow2::zero_in_data_file(uint64_t offset, uint64_t end,
       co_await image_.data->zero(offset, end - offset, flags | block::WriteFlag::kNoFallback);
   if (!zeroed && zeroed.error().code() == ENOTSUP) co_return Result<void>{};
   co_return zeroed;
+}
+
+// Gives back the space behind clusters that stay allocated, before the mapping says that they read
+// as zeroes. They are still ours then: a cluster that somebody frees meanwhile is nobody else's
+// before this request has ended.
+io::Task<Result<void>> Qcow2::punch_kept_clusters(uint64_t offset, uint64_t end) {
+  if (!options_.pass_discard_request) co_return Result<void>{};
+  const auto flags = block::WriteFlag::kMayUnmap | block::WriteFlag::kNoFallback;
+  end = std::min(end, size());
+  while (offset < end) {
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(offset, end - offset));
+    offset += run.length;
+    if (run.kind != ClusterKind::kNormal || !run.copied) continue;
+    auto zeroed = co_await image_.file->zero(run.host_offset, run.length, flags);
+    if (!zeroed && zeroed.error().code() != ENOTSUP) co_return zeroed;
+  }
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> Qcow2::discard_in_data_file(uint64_t offset, uint64_t end) {
@@ -71,8 +92,14 @@ io::Task<Result<void>> Qcow2::discard(uint64_t offset, uint64_t length) {
                       : geometry.align_down(end);
   offset = geometry.clusters_for(offset) << geometry.cluster_bits;
   if (offset >= end) co_return Result<void>{};
-  if (geometry.external_data) PLATTER_CO_TRY(co_await discard_in_data_file(offset, end));
-  const Release how = geometry.version >= 3 ? Release::kToZero : Release::kToBacking;
+  const bool keep = options_.discard_no_unref;
+  if (geometry.external_data)
+    PLATTER_CO_TRY(co_await discard_in_data_file(offset, end));
+  else if (keep)
+    PLATTER_CO_TRY(co_await punch_kept_clusters(offset, end));
+  const Release how = geometry.version < 3 ? Release::kToBacking
+                      : keep               ? Release::kToZeroKeepHost
+                                           : Release::kToZero;
   co_return co_await zero_range(offset, end, how, FreeReason::kDiscard);
 }
 
