@@ -28,7 +28,8 @@ struct SlotChange {
 // Of state, keyslot, old-secret, new-secret and iter-time.
 Result<SlotChange> parse_slot_change(const base::OptionSet& options, std::string_view prefix);
 
-// What `info` says of a volume, in qemu-img's order.
-void describe_volume(const LuksHeader& header, base::Json& json);
+// What `info` says of a volume, in qemu-img's order. `format`, where not empty, is said too: what
+// the volume is in is an image of another format.
+void describe_volume(const LuksHeader& header, std::string_view format, base::Json& json);
 
 }  // namespace platter::crypto

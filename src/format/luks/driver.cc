@@ -98,7 +98,7 @@ Result<block::DriverInfo> LuksDriver::info() const {
   block::DriverInfo info;
   info.encrypted = true;
   auto data = base::Json::object();
-  crypto::describe_volume(header_, data);
+  crypto::describe_volume(header_, "", data);
   info.specific = base::Json::object();
   info.specific.add("type", "luks");
   info.specific.add("data", std::move(data));

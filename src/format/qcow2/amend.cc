@@ -6,34 +6,40 @@
 #include <algorithm>
 
 #include "base/try.h"
+#include "block/graph.h"
 #include "format/qcow2/amend_options.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/table_switch.h"
 
 namespace platter::format::qcow2 {
 
-io::Task<Result<void>> Qcow2::amend(const base::OptionSet& options, bool,
+io::Task<Result<void>> Qcow2::amend(const base::OptionSet& options, bool force,
                                     std::function<void(uint64_t, uint64_t)> progress) {
   PLATTER_CO_TRY(check_writable());
   PLATTER_CO_ASSIGN(const Amendment wanted, parse_amendment(options, image_.header));
-  constexpr uint64_t kSteps = 5;
+  constexpr uint64_t kSteps = 6;
   progress(0, kSteps);
-  if (wanted.version > image_.header.version) PLATTER_CO_TRY(co_await upgrade());
+  if (wanted.slots) {
+    PLATTER_CO_TRY(co_await encryption_->amend(*luks_, *wanted.slots,
+                                               image_.node->graph().environment().secrets, force));
+  }
   progress(1, kSteps);
+  if (wanted.version > image_.header.version) PLATTER_CO_TRY(co_await upgrade());
+  progress(2, kSteps);
   if (wanted.refcount_order != image_.header.refcount_order)
     PLATTER_CO_TRY(co_await change_refcount_order(wanted.refcount_order));
-  progress(2, kSteps);
+  progress(3, kSteps);
   if (wanted.lazy_refcounts != image_.header.has(kLazyRefcounts))
     PLATTER_CO_TRY(co_await set_lazy_refcounts(wanted.lazy_refcounts));
   if (wanted.data_file != image_.header.data_file ||
       wanted.data_file_raw != image_.header.has(kRawExternalData)) {
     PLATTER_CO_TRY(co_await change_data_file(wanted.data_file, wanted.data_file_raw));
   }
-  progress(3, kSteps);
+  progress(4, kSteps);
   if (wanted.size) {
     PLATTER_CO_TRY(co_await resize(*wanted.size, block::Preallocation::kOff, /*exact=*/true));
   }
-  progress(4, kSteps);
+  progress(5, kSteps);
   if (wanted.version < image_.header.version) PLATTER_CO_TRY(co_await downgrade());
   progress(kSteps, kSteps);
   co_return Result<void>{};

@@ -1,5 +1,6 @@
 #include "format/qcow2/amend_options.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 
@@ -77,10 +78,19 @@ Result<void> check_fixed(const OptionSet& options, const Header& header) {
       !header.has(kRawExternalData)) {
     return fail(EINVAL, "data-file-raw cannot be set on existing images");
   }
-  for (const auto& def : kOptions) {
-    if (def.name.starts_with("encrypt.") && options.given(def.name))
-      return fail(EINVAL, "Can't amend encryption options - encryption not present");
-  }
+  return {};
+}
+
+Result<void> parse_slots(const OptionSet& options, const Header& header, Amendment& amendment) {
+  const bool given = std::ranges::any_of(kOptions, [&options](const auto& def) {
+    return def.name.starts_with("encrypt.") && options.given(def.name);
+  });
+  if (!given) return {};
+  if (header.crypt_method == CryptMethod::kNone)
+    return fail(EINVAL, "Can't amend encryption options - encryption not present");
+  if (header.crypt_method != CryptMethod::kLuks)
+    return fail(ENOTSUP, "Only LUKS encryption options can be amended");
+  PLATTER_ASSIGN(amendment.slots, crypto::parse_slot_change(options, "encrypt."));
   return {};
 }
 
@@ -98,6 +108,7 @@ Result<Amendment> parse_amendment(const OptionSet& options, const Header& header
   PLATTER_TRY(check_fixed(options, header));
   if (options.given("data_file")) amendment.data_file = options.get_string("data_file");
   if (options.given("data_file_raw")) amendment.data_file_raw = options.get_bool("data_file_raw");
+  PLATTER_TRY(parse_slots(options, header, amendment));
   if (amendment.version < 3) amendment.lazy_refcounts = false;
   if (options.given("lazy_refcounts")) {
     amendment.lazy_refcounts = options.get_bool("lazy_refcounts");

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/options.h"
+#include "crypto/luks_options.h"
 #include "format/qcow2/header.h"
 #include "platter/error.h"
 
@@ -17,6 +18,7 @@ struct Amendment {
   std::optional<uint64_t> size = std::nullopt;
   std::string data_file = {};  // empty: no name is recorded
   bool data_file_raw = false;
+  std::optional<crypto::SlotChange> slots = std::nullopt;  // of LUKS
 };
 
 base::OptionSchema amend_options();

@@ -8,6 +8,9 @@
 #include "base/math.h"
 #include "base/try.h"
 #include "block/backend.h"
+#include "block/graph.h"
+#include "block/secret_source.h"
+#include "crypto/medium.h"
 #include "format/qcow2/create_layout.h"
 #include "format/qcow2/create_options.h"
 #include "io/buffer.h"
@@ -44,7 +47,7 @@ class TableWriter {
                                          .clusters = layout_.l2_clusters,
                                          .used = layout_.mapped_clusters,
                                          .target = geometry_.external_data ? 0 : layout_.data,
-                                         .flags = kCopiedFlag,
+                                         .flags = data_flags(),
                                          .words = geometry_.l2_entry_words()}));
     co_return Result<void>{};
   }
@@ -57,6 +60,14 @@ class TableWriter {
   }
 
  private:
+  // What an encrypted image has not written decrypts to anything: its clusters are kept, and read
+  // as zeroes. Version 2 cannot say so; with subclusters they are unallocated in any case.
+  uint64_t data_flags() const {
+    const bool encrypted = header_.crypt_method != CryptMethod::kNone;
+    const bool flag = encrypted && geometry_.version >= 3 && !geometry_.extended_l2;
+    return flag ? kCopiedFlag | kZeroFlag : kCopiedFlag;
+  }
+
   // A table of `clusters` whose first `used` entries name consecutive clusters from `target` on.
   struct Table {
     uint64_t place;
@@ -139,14 +150,22 @@ class TableWriter {
   io::AlignedBuffer buffer_;
 };
 
-io::Task<Result<void>> write_image(Backend& file, const Header& header, const Layout& layout,
-                                   Preallocation preallocation) {
+io::Task<Result<void>> write_image(Backend& file, const CreateOptions& options,
+                                   const Layout& layout, const base::SecretBytes& passphrase) {
+  const Header& header = options.header;
+  const Preallocation preallocation = options.preallocation;
   // A backend's user does not write past the end.
-  const uint64_t tables_end = layout.l2_clusters != 0 ? layout.data << header.cluster_bits
-                                                      : header.l1_table_offset + header.l1_bytes();
+  const uint64_t tables_end = layout.l2_clusters != 0 || layout.encryption_clusters != 0
+                                  ? layout.data << header.cluster_bits
+                                  : header.l1_table_offset + header.l1_bytes();
   PLATTER_CO_TRY(co_await file.resize(tables_end, Preallocation::kOff, false));
   TableWriter writer(file, header, layout);
   PLATTER_CO_TRY(co_await writer.run());
+  if (options.luks) {
+    crypto::MediumOver<Backend> medium(file, header.crypto_header->offset,
+                                       header.crypto_header->length);
+    PLATTER_CO_TRY(co_await crypto::make_volume(*options.luks, medium, passphrase));
+  }
   if (layout.data_clusters != 0) {
     const auto data_mode =
         preallocation == Preallocation::kMetadata ? Preallocation::kOff : preallocation;
@@ -155,10 +174,10 @@ io::Task<Result<void>> write_image(Backend& file, const Header& header, const La
   co_return co_await writer.write_header();
 }
 
-io::Task<Result<void>> create_image(block::CreateContext& context, const Header& header,
-                                    const Layout& layout, Preallocation preallocation) {
+io::Task<Result<void>> create_image(block::CreateContext& context, const CreateOptions& options,
+                                    const Layout& layout, const base::SecretBytes& passphrase) {
   PLATTER_CO_ASSIGN(const auto file, co_await context.create_file());
-  auto written = co_await write_image(*file, header, layout, preallocation);
+  auto written = co_await write_image(*file, options, layout, passphrase);
   auto closed = co_await file->close();
   PLATTER_CO_TRY(std::move(written));
   co_return closed;
@@ -175,15 +194,26 @@ io::Task<Result<void>> create_data_file(block::CreateContext& context, uint64_t 
   co_return closed;
 }
 
-io::Task<Result<void>> create_with_data_file(block::CreateContext& context, const Header& header,
-                                             const Layout& layout, Preallocation preallocation) {
+io::Task<Result<void>> create_with_data_file(block::CreateContext& context,
+                                             const CreateOptions& options, const Layout& layout,
+                                             const base::SecretBytes& passphrase) {
+  const Header& header = options.header;
   if (header.data_file == context.filename)
     co_return fail(EINVAL, "An image and its data file cannot be the same file");
   block::CreateContext beside = context.beside(header.data_file);
-  auto made = co_await create_data_file(beside, header.size, preallocation);
-  if (made) made = co_await create_image(context, header, layout, preallocation);
+  auto made = co_await create_data_file(beside, header.size, options.preallocation);
+  if (made) made = co_await create_image(context, options, layout, passphrase);
   if (!made) beside.remove_file();
   co_return made;
+}
+
+// Empty: the image is not encrypted. Of AES, which has no header, nothing is kept: that there is
+// such a secret is all that is found out.
+Result<base::SecretBytes> find_passphrase(const CreateOptions& options, const block::Graph& graph) {
+  if (options.header.crypt_method == CryptMethod::kNone) return base::SecretBytes();
+  if (options.key_secret.empty())
+    return fail(EINVAL, "Parameter 'encrypt.key-secret' is required for cipher");
+  return block::find_passphrase(graph.environment().secrets, options.key_secret);
 }
 
 }  // namespace
@@ -191,15 +221,21 @@ io::Task<Result<void>> create_with_data_file(block::CreateContext& context, cons
 io::Task<Result<void>> create(block::CreateContext& context) {
   PLATTER_CO_ASSIGN(auto options, parse_create_options(context.options));
   Header& header = options.header;
-  PLATTER_CO_ASSIGN(const Layout layout,
-                    plan_layout(header, options.preallocation != Preallocation::kOff));
+  PLATTER_CO_ASSIGN(
+      const Layout layout,
+      plan_layout(header, options.preallocation != Preallocation::kOff, encryption_bytes(options)));
   header.refcount_table_offset = layout.refcount_table << header.cluster_bits;
   header.refcount_table_clusters = static_cast<uint32_t>(layout.refcount_table_clusters);
   header.l1_table_offset = layout.l1_table << header.cluster_bits;
+  if (options.luks) {
+    header.crypto_header = {.offset = layout.encryption << header.cluster_bits,
+                            .length = encryption_bytes(options)};
+  }
+  PLATTER_CO_ASSIGN(const auto passphrase, find_passphrase(options, context.graph));
 
   if (header.has(kExternalDataFile))
-    co_return co_await create_with_data_file(context, header, layout, options.preallocation);
-  co_return co_await create_image(context, header, layout, options.preallocation);
+    co_return co_await create_with_data_file(context, options, layout, passphrase);
+  co_return co_await create_image(context, options, layout, passphrase);
 }
 
 }  // namespace platter::format::qcow2

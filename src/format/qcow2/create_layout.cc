@@ -9,10 +9,11 @@
 namespace platter::format::qcow2 {
 
 // The counts cover the clusters that they themselves take: grown until they do.
-Result<Layout> plan_layout(const Header& header, bool preallocate) {
+Result<Layout> plan_layout(const Header& header, bool preallocate, uint64_t encryption_bytes) {
   const Geometry geometry = header.geometry();
   Layout layout;
   layout.l1_clusters = geometry.clusters_for(header.l1_bytes());
+  layout.encryption_clusters = geometry.clusters_for(encryption_bytes);
   if (preallocate) {
     layout.l2_clusters = header.l1_entries;
     layout.mapped_clusters = geometry.clusters_for(header.size);
@@ -23,7 +24,8 @@ Result<Layout> plan_layout(const Header& header, bool preallocate) {
   for (;;) {
     layout.refcount_blocks = layout.refcount_table + layout.refcount_table_clusters;
     layout.l1_table = layout.refcount_blocks + layout.refcount_block_clusters;
-    layout.l2_tables = layout.l1_table + layout.l1_clusters;
+    layout.encryption = layout.l1_table + layout.l1_clusters;
+    layout.l2_tables = layout.encryption + layout.encryption_clusters;
     layout.data = layout.l2_tables + layout.l2_clusters;
     layout.end = layout.data + layout.data_clusters;
     const uint64_t blocks = base::divide_round_up(layout.end, geometry.refcount_block_entries());

@@ -16,6 +16,8 @@ struct Layout {
   uint64_t refcount_block_clusters = 0;
   uint64_t l1_table = 0;
   uint64_t l1_clusters = 0;
+  uint64_t encryption = 0;  // the header of LUKS
+  uint64_t encryption_clusters = 0;
   uint64_t l2_tables = 0;
   uint64_t l2_clusters = 0;      // 0: nothing is preallocated
   uint64_t mapped_clusters = 0;  // guest's
@@ -24,7 +26,8 @@ struct Layout {
   uint64_t end = 0;
 };
 
-// With `preallocate`, room for every cluster of the disk. EFBIG: the format cannot hold it.
-Result<Layout> plan_layout(const Header& header, bool preallocate);
+// With `preallocate`, room for every cluster of the disk. `encryption_bytes`: of the header of
+// LUKS, 0 without. EFBIG: the format cannot hold it.
+Result<Layout> plan_layout(const Header& header, bool preallocate, uint64_t encryption_bytes);
 
 }  // namespace platter::format::qcow2

@@ -1,11 +1,13 @@
 #include "format/qcow2/create_options.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 
 #include "base/math.h"
 #include "base/try.h"
 #include "block/driver.h"
+#include "crypto/luks_options.h"
 #include "fmt/format.h"
 #include "format/qcow2/create.h"
 
@@ -97,25 +99,39 @@ std::unexpected<Error> bad_value(std::string_view name, std::string_view value) 
   return fail(EINVAL, fmt::format("Parameter '{}' does not accept value '{}'", name, value));
 }
 
-// Recognised, for images and users that have them; not built yet.
-Result<void> refuse_unsupported(const OptionSet& options) {
+// The first encryption option given that is none of `allowed`.
+const OptionDef* other_encryption_option(const OptionSet& options,
+                                         std::initializer_list<std::string_view> allowed) {
+  for (const OptionDef& def : kOptions) {
+    const bool is_allowed = std::ranges::find(allowed, def.name) != allowed.end();
+    if (def.name.starts_with("encrypt.") && options.given(def.name) && !is_allowed) return &def;
+  }
+  return nullptr;
+}
+
+Result<void> parse_encryption(const OptionSet& options, CreateOptions& parsed) {
   const bool format_given = options.given("encrypt.format");
   if (is_on(options, "encryption") && format_given) {
     return fail(EINVAL,
                 "'encrypt.format' and its alias 'encryption' can't be used at the same time");
   }
-  if (format_given) {
-    const std::string& format = options.get_string("encrypt.format");
-    if (format != "aes" && format != "luks") return bad_value("format", format);
+  if (!format_given && !is_on(options, "encryption")) {
+    if (other_encryption_option(options, {}) == nullptr) return {};
+    return fail(EINVAL, "Parameter 'encrypt.format' is missing");
   }
-  if (format_given || is_on(options, "encryption")) {
-    return fail(ENOTSUP, "Creating encrypted qcow2 images is not supported");
+  const std::string format = text_or(options, "encrypt.format", "aes");
+  if (format != "aes" && format != "luks") return bad_value("format", format);
+  if (format == "aes") {
+    const OptionDef* other =
+        other_encryption_option(options, {"encrypt.format", "encrypt.key-secret"});
+    if (other != nullptr)
+      return fail(EINVAL, fmt::format("Parameter '{}' is unexpected", other->name));
+    parsed.header.crypt_method = CryptMethod::kAes;
+  } else {
+    parsed.header.crypt_method = CryptMethod::kLuks;
+    PLATTER_ASSIGN(parsed.luks, crypto::parse_new_volume(options, "encrypt."));
   }
-  for (const OptionDef& def : kOptions) {
-    if (def.name.starts_with("encrypt.") && options.given(def.name)) {
-      return fail(EINVAL, "Parameter 'encrypt.format' is missing");
-    }
-  }
+  parsed.key_secret = text_or(options, "encrypt.key-secret", "");
   return {};
 }
 
@@ -259,12 +275,16 @@ Result<void> parse_size(const OptionSet& options, Header& header) {
 
 }  // namespace
 
+uint64_t encryption_bytes(const CreateOptions& options) {
+  return options.luks ? crypto::luks_payload_offset(crypto::key_bytes(options.luks->cipher)) : 0;
+}
+
 base::OptionSchema create_options() { return base::OptionSchema(kOptions); }
 
 Result<CreateOptions> parse_create_options(const OptionSet& options) {
   CreateOptions parsed;
   Header& header = parsed.header;
-  PLATTER_TRY(refuse_unsupported(options));
+  PLATTER_TRY(parse_encryption(options, parsed));
   PLATTER_TRY(parse_version(options, header));
   PLATTER_TRY(parse_preallocation(options, parsed.preallocation));
   PLATTER_TRY(parse_cluster_size(options, header));

@@ -15,6 +15,7 @@
 #include "format/qcow2/bitmap_store.h"
 #include "format/qcow2/compressed.h"
 #include "format/qcow2/compressor.h"
+#include "format/qcow2/encryption.h"
 #include "format/qcow2/free_queue.h"
 #include "format/qcow2/image.h"
 #include "format/qcow2/in_flight.h"
@@ -107,6 +108,7 @@ class Qcow2 final : public block::Driver,
 
   // open.cc
   io::Task<Result<void>> load();
+  io::Task<Result<void>> prepare_encryption(block::OpenContext& context);
   io::Task<Result<void>> begin_writing();
   io::Task<Result<void>> load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes);
   io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
@@ -116,8 +118,14 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> read_run(Run run, uint64_t offset, io::BufferList buffers);
   // Passes the point of the image file, then reads.
-  io::Task<Result<void>> read_at_point(block::DebugEvent event, block::Child& from, uint64_t offset,
-                                       io::BufferList buffers);
+  io::Task<Result<void>> read_data_at_point(uint64_t host_offset, uint64_t guest_offset,
+                                            io::BufferList buffers);
+  io::Task<Result<void>> read_backing_at_point(uint64_t offset, io::BufferList buffers);
+  // Guest data at `host_offset`, which the guest has at `guest_offset`, through its encryption.
+  io::Task<Result<void>> read_data(uint64_t host_offset, uint64_t guest_offset,
+                                   io::BufferList buffers);
+  io::Task<Result<void>> write_data(uint64_t host_offset, uint64_t guest_offset,
+                                    io::BufferList buffers);
   io::Task<Result<void>> read_backing(uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> read_compressed(Run run, uint64_t offset, io::BufferList buffers);
   io::Task<Result<void>> extend_group(CompressedGroup& group, uint64_t limit);
@@ -239,6 +247,8 @@ class Qcow2 final : public block::Driver,
   bool allocation_prepared_ = false;
   bool lazy_refcounts_ = false;
   bool no_io_ = false;  // tables were not loaded
+  std::optional<crypto::LuksHeader> luks_;
+  std::unique_ptr<Encryption> encryption_;  // null: nothing is encrypted, or no data is looked at
   PersistentBitmaps bitmaps_;
   std::vector<Snapshot> snapshots_;  // as on disk
   enum class Sparse : uint8_t { kUnknown, kNo, kYes };

@@ -18,6 +18,9 @@ bool holds_bitmaps(const base::OptionSet& create_options) {
   return !parsed || parsed->header.version >= 3;
 }
 
+// The content of an encrypted image depends on the key, not on the path alone.
+constexpr std::string_view kIdentity[] = {"encrypt.key-secret"};
+
 }  // namespace
 
 const block::DriverType kQcow2 = {
@@ -29,6 +32,7 @@ const block::DriverType kQcow2 = {
     .supports_backing = true,
     .supports_compression = true,
     .holds_bitmaps = holds_bitmaps,
+    .identity_options = kIdentity,
     .open = qcow2::Qcow2::open,
     .create = qcow2::create,
     .measure = qcow2::measure,

@@ -193,9 +193,6 @@ Result<uint64_t> declared_cluster_size(std::span<const uint8_t> bytes) {
 }
 
 Result<void> check_supported(const Header& header) {
-  if (header.crypt_method != CryptMethod::kNone) {
-    return fail(ENOTSUP, "encrypted qcow2 images are not supported");
-  }
   if (header.has(kRawExternalData) && !header.has(kExternalDataFile))
     return fail(EINVAL, "data-file-raw requires a data file");
   return {};

@@ -161,9 +161,6 @@ TEST(Header, TooMuchForOneClusterIsRefused) {
 
 TEST(Header, UnsupportedFeaturesAreNamedForIoOnly) {
   Header header = sample();
-  header.crypt_method = CryptMethod::kLuks;
-  EXPECT_EQ(check_supported(header).error().message(), "encrypted qcow2 images are not supported");
-  header = sample();
   header.autoclear = kRawExternalData;
   EXPECT_EQ(check_supported(header).error().message(), "data-file-raw requires a data file");
   header.incompatible = kExternalDataFile;

@@ -1,5 +1,7 @@
 #include "format/qcow2/info.h"
 
+#include "crypto/luks_options.h"
+
 namespace platter::format::qcow2 {
 
 using base::Json;
@@ -21,9 +23,13 @@ Json describe_bitmaps(std::span<const Bitmap> bitmaps) {
   return list;
 }
 
-Json describe_encryption(CryptMethod method) {
+Json describe_encryption(CryptMethod method, const crypto::LuksHeader* luks) {
   Json encryption = Json::object();
-  encryption.add("format", method == CryptMethod::kAes ? "aes" : "luks");
+  if (luks != nullptr) {
+    crypto::describe_volume(*luks, "luks", encryption);
+  } else {
+    encryption.add("format", method == CryptMethod::kAes ? "aes" : "luks");
+  }
   return encryption;
 }
 
@@ -42,7 +48,7 @@ block::SnapshotInfo describe_snapshot(const Snapshot& snapshot) {
 }
 
 block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps,
-                           std::span<const Snapshot> snapshots) {
+                           std::span<const Snapshot> snapshots, const crypto::LuksHeader* luks) {
   const bool version3 = header.version >= 3;
   Json data = Json::object();
   data.add("compat", version3 ? "1.1" : "0.10");
@@ -54,7 +60,7 @@ block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps
     data.add("data-file", header.data_file);
   }
   if (header.crypt_method != CryptMethod::kNone) {
-    data.add("encrypt", describe_encryption(header.crypt_method));
+    data.add("encrypt", describe_encryption(header.crypt_method, luks));
   }
   if (header.has(kExternalDataFile)) data.add("data-file-raw", header.has(kRawExternalData));
   if (version3) {

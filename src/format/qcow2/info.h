@@ -4,6 +4,7 @@
 #include <span>
 
 #include "block/driver.h"
+#include "crypto/luks_header.h"
 #include "format/qcow2/bitmaps.h"
 #include "format/qcow2/header.h"
 #include "format/qcow2/snapshots.h"
@@ -12,8 +13,10 @@ namespace platter::format::qcow2 {
 
 block::SnapshotInfo describe_snapshot(const Snapshot& snapshot);
 
-// Members in qemu-img's order. `bitmaps` and `snapshots` as their tables were read (empty: none).
+// Members in qemu-img's order. `bitmaps` and `snapshots` as their tables were read (empty: none),
+// `luks` for an image that is encrypted so.
 block::DriverInfo describe(const Header& header, std::span<const Bitmap> bitmaps,
-                           std::span<const Snapshot> snapshots = {});
+                           std::span<const Snapshot> snapshots = {},
+                           const crypto::LuksHeader* luks = nullptr);
 
 }  // namespace platter::format::qcow2

@@ -97,10 +97,12 @@ io::Task<Result<block::Measurement>> measure(const block::MeasureContext& contex
   auto options = parse_create_options(context.options);
   if (!options && options.error().code() == EFBIG) co_return std::unexpected(too_large());
   PLATTER_CO_TRY(options);
+  if (options->luks && options->key_secret.empty())
+    co_return fail(EINVAL, "Parameter 'encrypt.key-secret' is required for cipher");
   // What is in a data file is measured too.
   Header& header = options->header;
   header.incompatible &= ~uint64_t{kExternalDataFile};
-  const auto layout = plan_layout(header, /*preallocate=*/true);
+  const auto layout = plan_layout(header, /*preallocate=*/true, encryption_bytes(*options));
   if (!layout) co_return std::unexpected(too_large());
   const Geometry geometry = header.geometry();
 

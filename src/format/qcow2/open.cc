@@ -72,12 +72,28 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
                                           std::move(header), caches, options));
   driver->no_io_ = no_io;
   if (data != nullptr) driver->image_.data = data;
+  PLATTER_CO_TRY(co_await driver->prepare_encryption(context));
   // A check reads the file by itself: damaged tables must not keep it from being done.
   if (!no_io) PLATTER_CO_TRY(co_await driver->load());
   if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
   PLATTER_CO_TRY(co_await driver->load_bitmaps(flags, context.policy().max_metadata_bytes));
   PLATTER_CO_ASSIGN(driver->snapshots_, co_await driver->load_snapshots(flags));
   co_return std::unique_ptr<block::Driver>(std::move(driver));
+}
+
+// Who only looks at the metadata needs no key.
+io::Task<Result<void>> Qcow2::prepare_encryption(block::OpenContext& context) {
+  const Header& header = image_.header;
+  PLATTER_CO_TRY(check_encryption_options(context.options(), header));
+  if (header.crypt_method == CryptMethod::kNone || context.flags().check) co_return Result<void>{};
+  if (header.crypt_method == CryptMethod::kLuks) {
+    PLATTER_CO_ASSIGN(luks_, co_await read_luks_header(*image_.file, header));
+  }
+  if (no_io_) co_return Result<void>{};
+  PLATTER_CO_ASSIGN(encryption_,
+                    co_await Encryption::unlock(image_, luks_, context.options(),
+                                                context.graph().environment().secrets));
+  co_return Result<void>{};
 }
 
 io::Task<Result<std::vector<Snapshot>>> Qcow2::load_snapshots(block::OpenFlags flags) {
@@ -155,13 +171,19 @@ block::Limits Qcow2::limits() const {
   limits.discard_alignment = cluster;
   limits.zero_alignment = image_.geometry.subcluster_size();
   if (!image_.geometry.external_data) limits.compressed_alignment = cluster;
+  if (encryption_ != nullptr) {
+    limits.request_alignment =
+        std::max(limits.request_alignment, static_cast<uint32_t>(crypto::kSectorBytes));
+    limits.compressed_alignment = 0;  // what is compressed would not be encrypted
+  }
   limits.supports_unmap_zero = image_.geometry.version >= 3;
   limits.supports_fast_zero = image_.geometry.version >= 3;
   return limits;
 }
 
 Result<block::DriverInfo> Qcow2::info() const {
-  block::DriverInfo info = describe(image_.header, bitmaps_.directory(), snapshots_);
+  block::DriverInfo info = describe(image_.header, bitmaps_.directory(), snapshots_,
+                                    luks_ ? &*luks_ : nullptr);
   // The tables of the disk end there.
   info.vm_state_offset = base::align_up(size(), image_.geometry.l2_coverage());
   return info;
@@ -192,7 +214,8 @@ std::optional<block::BackingReference> Qcow2::backing_reference() const {
 // With preallocation what is mapped reads as what the file held.
 bool Qcow2::zero_initialised() const {
   return no_io_ || mapping_.l1_entries() == 0 || !mapping_.has_table(0) ||
-         image_.geometry.extended_l2 || image_.data->node().driver().zero_initialised();
+         image_.geometry.extended_l2 ||
+         (encryption_ == nullptr && image_.data->node().driver().zero_initialised());
 }
 
 io::Task<Result<block::CheckResult>> Qcow2::repair(block::CheckReporter& reporter,

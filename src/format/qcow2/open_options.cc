@@ -23,7 +23,17 @@ constexpr uint64_t kMaxUsedCacheBytes = uint64_t{4} << 30;
 
 constexpr std::string_view kOverlapTemplates[] = {"none", "constant", "cached", "all"};
 
+constexpr std::string_view kEncryptionFormats[] = {"aes", "luks"};
+
 constexpr base::OptionDef kDefs[] = {
+    {.name = "encrypt.format",
+     .type = OptionType::kString,
+     .help = "Encryption that the image is known to have (aes, luks)",
+     .choices = kEncryptionFormats},
+    {.name = "encrypt.key-secret",
+     .type = OptionType::kString,
+     .help = "ID of secret providing qcow2 AES key or LUKS passphrase",
+     .changeable = true},
     {.name = "lazy-refcounts",
      .type = OptionType::kBool,
      .help = "Postpone refcount updates",

@@ -52,7 +52,7 @@ io::Task<Result<void>> Qcow2::read(uint64_t offset, io::BufferList buffers) {
   auto run = mapping_.try_lookup(offset, length);
   if (run && run->length == length && length <= size() - std::min(size(), offset)) [[likely]] {
     if (run->kind == ClusterKind::kNormal && !image_.file->has_debug_points()) {
-      return read_padded(*image_.data, run->host_offset, buffers);
+      return read_data(run->host_offset, offset, buffers);
     }
     if (reads_zero(run->kind)) {
       buffers.fill_zero();
@@ -103,8 +103,8 @@ io::Task<Result<void>> Qcow2::read_run(Run run, uint64_t offset, io::BufferList 
   switch (run.kind) {
     case ClusterKind::kNormal:
       if (image_.file->has_debug_points()) [[unlikely]]
-        return read_at_point(DebugEvent::kReadAio, *image_.data, run.host_offset, buffers);
-      return read_padded(*image_.data, run.host_offset, buffers);
+        return read_data_at_point(run.host_offset, offset, buffers);
+      return read_data(run.host_offset, offset, buffers);
     case ClusterKind::kCompressed: return read_compressed(run, offset, buffers);
     case ClusterKind::kUnallocated:
     case ClusterKind::kReserved: return read_backing(offset, buffers);
@@ -116,6 +116,19 @@ io::Task<Result<void>> Qcow2::read_run(Run run, uint64_t offset, io::BufferList 
   __builtin_unreachable();
 }
 
+io::Task<Result<void>> Qcow2::read_data(uint64_t host_offset, uint64_t guest_offset,
+                                        io::BufferList buffers) {
+  if (encryption_ != nullptr) [[unlikely]]
+    return encryption_->read(host_offset, guest_offset, buffers);
+  return read_padded(*image_.data, host_offset, buffers);
+}
+
+io::Task<Result<void>> Qcow2::read_data_at_point(uint64_t host_offset, uint64_t guest_offset,
+                                                 io::BufferList buffers) {
+  co_await image_.file->pass(DebugEvent::kReadAio);
+  co_return co_await read_data(host_offset, guest_offset, buffers);
+}
+
 io::Task<Result<void>> Qcow2::read_backing(uint64_t offset, io::BufferList buffers) {
   block::Child* backing = image_.node->backing();
   if (backing == nullptr) {
@@ -123,14 +136,13 @@ io::Task<Result<void>> Qcow2::read_backing(uint64_t offset, io::BufferList buffe
     return io::Task<Result<void>>::ready();
   }
   if (image_.file->has_debug_points()) [[unlikely]]
-    return read_at_point(DebugEvent::kReadBackingAio, *backing, offset, buffers);
+    return read_backing_at_point(offset, buffers);
   return read_padded(*backing, offset, buffers);
 }
 
-io::Task<Result<void>> Qcow2::read_at_point(block::DebugEvent event, block::Child& from,
-                                            uint64_t offset, io::BufferList buffers) {
-  co_await image_.file->pass(event);
-  co_return co_await read_padded(from, offset, buffers);
+io::Task<Result<void>> Qcow2::read_backing_at_point(uint64_t offset, io::BufferList buffers) {
+  co_await image_.file->pass(DebugEvent::kReadBackingAio);
+  co_return co_await read_padded(*image_.node->backing(), offset, buffers);
 }
 
 io::Task<Result<void>> Qcow2::read_compressed(Run run, uint64_t offset, io::BufferList buffers) {
@@ -239,12 +251,13 @@ io::Task<Result<block::BlockStatus>> Qcow2::status(uint64_t offset, uint64_t len
   status.compressed = run.kind == ClusterKind::kCompressed;
   status.data = run.kind == ClusterKind::kNormal || run.kind == ClusterKind::kCompressed;
   status.zero = run.kind == ClusterKind::kZero || run.kind == ClusterKind::kZeroAllocated;
-  if (has_host(run.kind)) {
+  // What lies there is not what the guest sees if it is encrypted.
+  if (has_host(run.kind) && image_.header.crypt_method == CryptMethod::kNone) {
     status.has_host_offset = true;
     status.host_offset = run.host_offset;
     status.host = &image_.data->node();
   }
-  if (status.data && detail == block::StatusDetail::kPrecise) {
+  if (status.data && status.host != nullptr && detail == block::StatusDetail::kPrecise) {
     PLATTER_CO_ASSIGN(status.descend, co_await is_sparse());
   }
   co_return status;

@@ -127,6 +127,8 @@ io::Task<Result<void>> Qcow2::write_zeroes(uint64_t offset, uint64_t end) {
 io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
                                           block::Preallocation preallocation) {
   const Geometry& geometry = image_.geometry;
+  // Zeroes that are encrypted have to be written.
+  if (encryption_ != nullptr) co_return co_await write_zeroes(from, to);
   const auto in_file =
       preallocation == block::Preallocation::kMetadata ? block::Preallocation::kOff : preallocation;
   while (from < to) {

@@ -52,10 +52,17 @@ io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
     auto run = mapping_.try_lookup(offset, buffers.size());
     if (run && run->length == buffers.size() && in_place(*run) && !image_.file->has_debug_points())
         [[likely]] {
-      return image_.data->write(run->host_offset, buffers);
+      return write_data(run->host_offset, offset, buffers);
     }
   }
   return write_slow(offset, buffers);
+}
+
+io::Task<Result<void>> Qcow2::write_data(uint64_t host_offset, uint64_t guest_offset,
+                                         io::BufferList buffers) {
+  if (encryption_ != nullptr) [[unlikely]]
+    return encryption_->write(host_offset, guest_offset, buffers);
+  return image_.data->write(host_offset, buffers);
 }
 
 io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers) {
@@ -68,7 +75,7 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
     if (in_place(run)) {
       PLATTER_CO_TRY(check_writable());
       co_await image_.file->pass(DebugEvent::kWriteAio);
-      PLATTER_CO_TRY(co_await image_.data->write(run.host_offset, buffers.sub(done, run.length)));
+      PLATTER_CO_TRY(co_await write_data(run.host_offset, at, buffers.sub(done, run.length)));
       done += run.length;
     } else {
       PLATTER_CO_ASSIGN(const uint64_t written,
@@ -226,16 +233,18 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   const uint64_t data_end = plan.offset + plan.length;
   const uint64_t head = plan.offset - plan.begin;
   const uint64_t tail = plan.end - data_end;
-  const bool keep_head = head == 0 || (plan.head_zero && plan.run.fresh);
-  const bool keep_tail = tail == 0 || (plan.tail_zero && plan.run.fresh);
+  // Zeroes of the file are zeroes to the guest where nothing is encrypted.
+  const bool plain = encryption_ == nullptr;
+  const bool keep_head = head == 0 || (plain && plan.head_zero && plan.run.fresh);
+  const bool keep_tail = tail == 0 || (plain && plan.tail_zero && plan.run.fresh);
   block::Child& file = *image_.data;
   if (keep_head && keep_tail) {
     co_await image_.file->pass(DebugEvent::kWriteAio);
-    co_return co_await file.write(plan.host_of(plan.offset), buffers);
+    co_return co_await write_data(plan.host_of(plan.offset), plan.offset, buffers);
   }
 
-  const bool zero_head = !keep_head && plan.head_zero && head > kMaxWrittenZeroes;
-  const bool zero_tail = !keep_tail && plan.tail_zero && tail > kMaxWrittenZeroes;
+  const bool zero_head = plain && !keep_head && plan.head_zero && head > kMaxWrittenZeroes;
+  const bool zero_tail = plain && !keep_tail && plan.tail_zero && tail > kMaxWrittenZeroes;
   const bool write_head = !keep_head && !zero_head;
   const bool write_tail = !keep_tail && !zero_tail;
   const bool read_head = write_head && !plan.head_zero;
@@ -274,7 +283,8 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   buffers.for_each(add);
   old_tail.for_each(add);
   std::vector<io::Task<Result<void>>> writes;
-  writes.push_back(file.write(plan.host_of(write_head ? plan.begin : plan.offset),
+  writes.push_back(write_data(plan.host_of(write_head ? plan.begin : plan.offset),
+                              write_head ? plan.begin : plan.offset,
                               io::BufferList(std::span<const iovec>(pieces))));
   if (zero_head) writes.push_back(file.zero(plan.host_of(plan.begin), head));
   if (zero_tail) writes.push_back(file.zero(plan.host_of(data_end), tail));

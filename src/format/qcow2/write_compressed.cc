@@ -44,6 +44,8 @@ struct Qcow2::CompressedWrite {
 io::Task<Result<void>> Qcow2::write_compressed(uint64_t offset, io::BufferList buffers) {
   io::Turns::Turn turn(compressed_turns_);
   PLATTER_CO_TRY(check_writable());
+  if (encryption_ != nullptr)
+    co_return fail(ENOTSUP, "qcow2: Compressed data would not be encrypted");
   const Geometry& geometry = image_.geometry;
   if (!geometry.is_aligned(offset) ||
       (!geometry.is_aligned(buffers.size()) && offset + buffers.size() != size())) {
