@@ -7,8 +7,10 @@
 // Thread-safety: every call may be made from any thread that is not one of the reactors.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "platter/error.h"
@@ -32,6 +34,14 @@ class Runtime {
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
+
+  // Keeps a copy of a passphrase or a key under `id`, for images whose options name it
+  // ("encrypt.key-secret=ID", "key-secret=ID"); one that is there already is replaced. It is
+  // overwritten in memory when it is removed, or with the runtime. What was opened with it stays
+  // open.
+  void set_secret(std::string_view id, std::span<const uint8_t> bytes);
+  // False: there is none.
+  bool remove_secret(std::string_view id);
 
   unsigned reactors() const;
   // "io_uring" or "threads".

@@ -101,6 +101,36 @@ TEST_P(ImageTest, CompletesManyRequestsAtOnce) {
   EXPECT_TRUE(image.close());
 }
 
+TEST_P(ImageTest, OpensWhatIsEncryptedWithASecret) {
+  const std::string options = "encrypt.format=luks,encrypt.key-secret=mine,encrypt.iter-time=1";
+  const ImageCreateOptions how = {
+      .filename = path("e"), .format = "qcow2", .size = 1 << 20, .options = options};
+  auto refused = Image::create(*runtime_, how);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message(), "No secret with id 'mine'");
+  const std::vector<uint8_t> passphrase = {'a', 'b', 'c'};
+  runtime_->set_secret("mine", passphrase);
+  ASSERT_TRUE(Image::create(*runtime_, how));
+  ImageOpenOptions opening;
+  opening.filename = path("e");
+  opening.options = "encrypt.key-secret=mine";
+  opening.writable = true;
+  auto image = Image::open(*runtime_, opening);
+  ASSERT_TRUE(image) << image.error().message();
+  const std::vector<uint8_t> data(70000, 0x5a);
+  std::vector<uint8_t> back(data.size());
+  EXPECT_TRUE((*image)->write(100, data));
+  EXPECT_TRUE((*image)->read(100, back));
+  EXPECT_EQ(back, data);
+  auto info = (*image)->info();
+  ASSERT_TRUE(info);
+  EXPECT_TRUE(info->encrypted);
+  EXPECT_TRUE((*image)->close());
+  EXPECT_TRUE(runtime_->remove_secret("mine"));
+  EXPECT_FALSE(runtime_->remove_secret("mine"));
+  EXPECT_FALSE(Image::open(*runtime_, opening));
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines, ImageTest, testing::Values(Engine::kAuto, Engine::kThreads));
 
 }  // namespace

@@ -41,6 +41,31 @@ Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
   return std::unique_ptr<Runtime>(new Runtime(std::move(state)));
 }
 
+void SecretStore::set(std::string_view id, std::span<const uint8_t> bytes) {
+  const std::lock_guard lock(mutex_);
+  secrets_.insert_or_assign(std::string(id), base::SecretBytes::copy_of(bytes));
+}
+
+bool SecretStore::remove(std::string_view id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = secrets_.find(id);
+  if (found == secrets_.end()) return false;
+  secrets_.erase(found);
+  return true;
+}
+
+Result<base::SecretBytes> SecretStore::secret(std::string_view id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = secrets_.find(id);
+  if (found == secrets_.end()) return std::unexpected(block::no_such_secret(id));
+  return base::SecretBytes::copy_of(found->second.span());
+}
+
+void Runtime::set_secret(std::string_view id, std::span<const uint8_t> bytes) {
+  state_->secrets.set(id, bytes);
+}
+bool Runtime::remove_secret(std::string_view id) { return state_->secrets.remove(id); }
+
 unsigned Runtime::reactors() const { return state_->reactors->size(); }
 std::string_view Runtime::engine() const { return state_->reactors->engine_name(); }
 

@@ -44,11 +44,18 @@ std::string absolute_directory(std::string_view filename) {
   return error ? std::string() : path.parent_path().string();
 }
 
+const std::string& naming_file(const Node& node) {
+  const Node* image = &node;
+  while (image->filename().starts_with(kJsonPrefix) && image->primary() != nullptr)
+    image = &image->primary()->node();
+  return image->filename();
+}
+
 Result<std::string> resolve_backing_name(const Node& node, std::string_view backing_filename) {
   if (backing_filename.starts_with('/') || !protocol_prefix(backing_filename).empty()) {
     return std::string(backing_filename);
   }
-  const std::string& base = node.filename();
+  const std::string& base = naming_file(node);
   if (base.starts_with(kJsonPrefix)) {
     return fail(EINVAL, fmt::format("Cannot use relative backing file names for '{}'", base));
   }

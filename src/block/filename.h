@@ -23,6 +23,9 @@ std::string combine_paths(std::string_view base, std::string_view name);
 // The name by which `node` can be opened again: its primary child's if nothing else matters, else
 // json:{...}.
 std::string reopening_name(const Node& node);
+// The path, where there is one, that relative names in `node`'s image start from: of the file that
+// holds it, where json:{...} is its own name.
+const std::string& naming_file(const Node& node);
 std::string absolute_directory(std::string_view filename);
 
 // Whether `policy` lets the image `image` (a path) name the file `target` (resolved). `written` is

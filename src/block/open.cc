@@ -285,7 +285,7 @@ class Opener final : public OpenContext {
   void name_node() {
     Node::State& s = node_state();
     s.filename = reopening_name(*node_);
-    s.directory = absolute_directory(s.filename);
+    s.directory = absolute_directory(naming_file(*node_));
   }
 
   Result<void> check_leftovers() {
@@ -433,7 +433,7 @@ class Opener final : public OpenContext {
     if (named) return true;
     PLATTER_ASSIGN(child.filename, resolve_backing_name(*node_, reference->filename));
     PLATTER_TRY(
-        check_reach(*request_.policy, node_->filename(), child.filename, reference->filename));
+        check_reach(*request_.policy, naming_file(*node_), child.filename, reference->filename));
     if (!reference->format.empty() && child.options.find("driver") == nullptr) {
       child.driver = reference->format;
     }
@@ -443,7 +443,7 @@ class Opener final : public OpenContext {
   ChainLink chain_link() {
     ChainLink link{request_.above, 0, 0, node_->filename(), 1};
     if (link.above != nullptr) link.depth = link.above->depth + 1;
-    if (auto info = state_.environment.files.info(node_->filename())) {
+    if (auto info = state_.environment.files.info(naming_file(*node_))) {
       link.device = info->device;
       link.inode = info->inode;
     }

@@ -65,20 +65,19 @@ std::unique_ptr<io::Simulation> boot(Run& run, const io::SimulatedDisk& disk) {
 }
 
 // A sample of survivors goes to qemu-img: sound, or sound but for leaks.
-Result<void> ask_qemu(io::Simulation& simulation) {
+Result<void> ask_qemu(io::Simulation& simulation, const workload::ImageSetup& setup) {
   workload::ScratchDirectory scratch;
   std::string image = scratch.path("image");
   for (const auto& [name, content] : simulation.disk().files()) {
     PLATTER_TRY(simulation.disk().export_file(name, scratch.directory() + name));
   }
-  std::vector<std::string> command = {"qemu-img", "check", "-f", "qcow2", image};
+  std::string options = setup.qemu_image_options(image);
   if (simulation.disk().files().contains(ImageSession::kDataPath)) {
-    command = {"qemu-img", "check", "--image-opts",
-               fmt::format("driver=qcow2,file.filename={},data-file.driver=file,"
-                           "data-file.filename={}",
-                           image, scratch.path("data"))};
+    options += ",data-file.driver=file,data-file.filename=" + scratch.path("data");
   }
-  auto checked = workload::run_program(command);
+  auto checked =
+      workload::run_program({"qemu-img", "check", "--object", workload::FixedSecrets::qemu_object(),
+                             "--image-opts", options});
   if (checked.exit_code == 0 || checked.exit_code == 3) return {};
   scratch.keep();
   return fail(EIO, fmt::format("qemu-img check: exit code {}\n{}", checked.exit_code,
@@ -174,7 +173,8 @@ Result<void> rounds(Run& run) {
     simulation = boot(run, survivor);
     bool dirty = false;
     Result<void> survived = simulation->run(run.session.guarded(survey(run, dirty)));
-    if (survived && run.plan.ask_qemu && !dirty) survived = ask_qemu(*simulation);
+    if (survived && run.plan.ask_qemu && !dirty)
+      survived = ask_qemu(*simulation, run.session.setup());
     if (!survived) {
       return std::unexpected(
           std::move(survived).error().with_context(fmt::format("round {}", round)));
@@ -182,7 +182,7 @@ Result<void> rounds(Run& run) {
   }
   auto last =
       simulation->run(run.session.guarded(last_life(run, !run.session.setup().lazy_refcounts)));
-  if (last && run.plan.ask_qemu) last = ask_qemu(*simulation);
+  if (last && run.plan.ask_qemu) last = ask_qemu(*simulation, run.session.setup());
   run.session.leave();
   return last;
 }

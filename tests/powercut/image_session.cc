@@ -61,7 +61,8 @@ ImageSession::~ImageSession() = default;
 
 void ImageSession::enter(io::FileSystem& files, std::vector<io::Reactor*> reactors,
                          AfterError after_error) {
-  graph_ = std::make_unique<block::Graph>(block::Graph::Environment{registry_, files, log_});
+  graph_ =
+      std::make_unique<block::Graph>(block::Graph::Environment{registry_, files, log_, &secrets_});
   reactors_ = std::move(reactors);
   after_error_ = after_error;
 }
@@ -313,8 +314,7 @@ VoidTask ImageSession::write(Random& random, Range range) {
   bool durable = random.one_in(8);
   block::WriteFlags flags;
   if (durable) flags |= block::WriteFlag::kFua;
-  const bool can_compress = setup_.is_qcow2() && !setup_.has_data_file();
-  const uint64_t cluster = can_compress ? setup_.cluster_size / kSectorSize : 0;
+  const uint64_t cluster = setup_.takes_compressed() ? setup_.cluster_size / kSectorSize : 0;
   const bool compressed =
       cluster != 0 && range.first % cluster == 0 && range.count % cluster == 0 && random.one_in(2);
   if (compressed) flags |= block::WriteFlag::kCompressed;

@@ -121,6 +121,7 @@ class ImageSession {
   SectorModel model_;
   workload::BitmapModel bitmaps_;
   block::DriverRegistry registry_;
+  workload::FixedSecrets secrets_;
   base::Log log_;
   std::unique_ptr<block::Graph> graph_;
   std::unique_ptr<block::Backend> backend_;

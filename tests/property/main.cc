@@ -46,7 +46,6 @@ Result<void> check_raw_data_file(const Runner& runner, const std::string& data,
 
 Result<void> check_with_qemu(const Runner& runner, workload::World& world,
                              const workload::ScratchDirectory& scratch) {
-  const std::string& format = runner.setup().format;
   // A simulated world's files are copied to where their names say, so that the header's backing
   // name leads to the backing file.
   PLATTER_ASSIGN(std::string image, world.visible_path(runner.image_path()));
@@ -59,15 +58,19 @@ Result<void> check_with_qemu(const Runner& runner, workload::World& world,
     PLATTER_TRY(check_raw_data_file(runner, data, scratch));
   }
   if (runner.setup().is_qcow2()) {
-    auto checked = workload::run_program({"qemu-img", "check", "-f", format, image});
+    auto checked = workload::run_program({"qemu-img", "check", "--object",
+                                          workload::FixedSecrets::qemu_object(), "--image-opts",
+                                          runner.setup().qemu_image_options(image)});
     if (checked.exit_code != 0) {
       return fail(EIO, fmt::format("qemu-img check: exit code {}\n{}", checked.exit_code,
                                    checked.output.substr(0, 1500)));
     }
   }
   PLATTER_TRY(workload::write_file(scratch.path("expected"), runner.expected()));
-  auto compared = workload::run_program(
-      {"qemu-img", "compare", "-f", format, "-F", "raw", image, scratch.path("expected")});
+  auto compared = workload::run_program({"qemu-img", "compare", "--object",
+                                         workload::FixedSecrets::qemu_object(), "--image-opts",
+                                         runner.setup().qemu_image_options(image),
+                                         "driver=raw,file.filename=" + scratch.path("expected")});
   if (compared.exit_code != 0) return fail(EIO, "qemu-img compare: " + compared.output);
   return {};
 }

@@ -49,8 +49,8 @@ Result<void> Runner::run() {
 }
 
 Runner::VoidTask Runner::everything() {
-  graph_ =
-      std::make_unique<block::Graph>(block::Graph::Environment{registry_, world_.files(), log_});
+  graph_ = std::make_unique<block::Graph>(
+      block::Graph::Environment{registry_, world_.files(), log_, &secrets_});
   PLATTER_CO_TRY(co_await make_backing());
   auto created =
       co_await graph_->create({.filename = image_path(),
@@ -307,8 +307,7 @@ Runner::VoidTask Runner::write(Random& random, Range range) {
     std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(from), random.below(bytes.size() - from + 1),
                 0);
   }
-  const bool can_compress = setup_.is_qcow2() && !setup_.has_data_file();
-  const uint64_t cluster = can_compress ? setup_.cluster_size : 0;
+  const uint64_t cluster = setup_.takes_compressed() ? setup_.cluster_size : 0;
   const bool compressed =
       cluster != 0 && range.offset % cluster == 0 &&
       (range.length % cluster == 0 || range.offset + range.length == backend_->size()) &&

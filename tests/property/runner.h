@@ -90,6 +90,7 @@ class Runner {
   workload::Random random_;
   workload::ImageSetup setup_;
   block::DriverRegistry registry_;
+  workload::FixedSecrets secrets_;
   base::Log log_;
   std::unique_ptr<block::Graph> graph_;
   std::unique_ptr<block::Backend> backend_;

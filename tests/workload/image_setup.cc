@@ -10,6 +10,7 @@ namespace {
 
 constexpr unsigned kClusterSizes = 13;  // 512 to 2M
 constexpr uint32_t kMinExtendedL2Cluster = 16384;
+constexpr unsigned kEncryptions = 7;  // LUKS, AES and five times none
 
 uint64_t draw_size(Random& random, uint64_t unit, uint64_t max_size) {
   uint64_t units = std::max<uint64_t>(max_size / unit, 1);
@@ -60,6 +61,11 @@ ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits) 
   setup.unmap = random.one_in(2);
   if (random.one_in(3)) setup.detect_zeroes = setup.unmap && random.one_in(2) ? "unmap" : "on";
   setup.direct = limits.direct && random.one_in(4);
+  // A data file that is to be read as it is cannot be encrypted.
+  if (setup.is_qcow2() && setup.data_file != DataFile::kRaw) {
+    if (index % kEncryptions == 3) setup.encryption = "luks";
+    if (index % kEncryptions == 5) setup.encryption = "aes";
+  }
   return setup;
 }
 
@@ -77,6 +83,7 @@ std::string ImageSetup::describe() const {
     if (has_data_file()) text += data_file == DataFile::kRaw ? " data-file-raw" : " data-file";
     if (small_caches) text += " small-caches";
     if (bitmaps) text += " bitmaps";
+    if (!encryption.empty()) text += " encryption=" + encryption;
   }
   return text + fmt::format(" discard={} detect-zeroes={} direct={}", unmap ? "unmap" : "ignore",
                             detect_zeroes, direct);
@@ -97,11 +104,21 @@ base::Options ImageSetup::create_options(const std::string& backing_path,
     options.set("data_file", data_path);
     options.set("data_file_raw", std::string(data_file == DataFile::kRaw ? "on" : "off"));
   }
+  if (!encryption.empty()) {
+    options.set("encrypt.format", encryption);
+    options.set("encrypt.key-secret", std::string("secret"));
+  }
+  if (encryption == "luks") options.set("encrypt.iter-time", std::string("1"));
   if (backing != BackingKind::kNone) {
     options.set("backing_file", backing_path);
     options.set("backing_fmt", std::string(backing == BackingKind::kRaw ? "raw" : "qcow2"));
   }
   return options;
+}
+
+std::string ImageSetup::qemu_image_options(const std::string& path) const {
+  return fmt::format("driver={},{}file.filename={}", format,
+                     encryption.empty() ? "" : "encrypt.key-secret=secret,", path);
 }
 
 block::OpenRequest ImageSetup::open_request(const std::string& path) const {
@@ -113,6 +130,7 @@ block::OpenRequest ImageSetup::open_request(const std::string& path) const {
   request.discard_unmap = unmap;
   request.policy = OpenPolicy::anything();
   if (detect_zeroes != "off") request.options.set("detect-zeroes", detect_zeroes);
+  if (!encryption.empty()) request.options.set("encrypt.key-secret", std::string("secret"));
   if (is_qcow2() && small_caches) {
     uint64_t entry = std::min<uint64_t>(cluster_size, 4096);
     request.options.set("l2-cache-entry-size", std::to_string(entry));

@@ -7,6 +7,7 @@
 
 #include "base/options.h"
 #include "block/graph.h"
+#include "block/secret_source.h"
 #include "workload/random.h"
 
 namespace platter::workload {
@@ -29,16 +30,20 @@ struct ImageSetup {
   bool small_caches = false;  // the smallest table caches that the format accepts
   bool unmap = false;         // discard=unmap
   std::string detect_zeroes = "off";
-  bool direct = false;   // O_DIRECT
-  bool bitmaps = false;  // the run makes dirty bitmaps in it
+  bool direct = false;          // O_DIRECT
+  bool bitmaps = false;         // the run makes dirty bitmaps in it
+  std::string encryption = {};  // of qcow2: "luks", "aes"; empty: none
 
   bool is_qcow2() const { return format == "qcow2"; }
+  bool takes_compressed() const { return is_qcow2() && encryption.empty() && !has_data_file(); }
   // "qcow2 size=1048576 cluster_size=512 ...": what a person needs to make the same image.
   std::string describe() const;
   bool has_data_file() const { return data_file != DataFile::kNone; }
   base::Options create_options(const std::string& backing_path,
                                const std::string& data_path = {}) const;
   block::OpenRequest open_request(const std::string& path) const;
+  // How qemu-img is told to open it, with --object and --image-opts.
+  std::string qemu_image_options(const std::string& path) const;
 };
 
 struct DrawLimits {
@@ -50,8 +55,19 @@ struct DrawLimits {
   bool preallocation = true;
 };
 
-// The cluster size follows from `index` (every thirteenth run has the same one), the rest is
-// chance.
+// The passphrases of encrypted images, by whatever id.
+class FixedSecrets final : public block::SecretSource {
+ public:
+  static constexpr std::string_view kPassphrase = "open sesame";
+  // What --object tells other programs of them.
+  static std::string qemu_object() { return "secret,id=secret,data=" + std::string(kPassphrase); }
+  Result<base::SecretBytes> secret(std::string_view) const override {
+    return base::SecretBytes::copy_of(kPassphrase);
+  }
+};
+
+// The cluster size and the encryption follow from `index` (every thirteenth and every seventh run
+// has the same one), the rest is chance.
 ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits);
 
 }  // namespace platter::workload

@@ -35,6 +35,12 @@ io::Task<Result<std::unique_ptr<block::Driver>>> LuksDriver::open(block::OpenCon
   crypto::MediumOver<block::Child> medium(detached ? *header_file : *file);
   PLATTER_CO_ASSIGN(auto header, co_await crypto::read_luks_header(medium));
   if (detached) header.payload_sector = 0;
+  // Header and payload would lie on each other.
+  if (!detached && header.payload_sector == 0 && !context.flags().no_io) {
+    co_return fail(EINVAL,
+                   "This LUKS header is for a payload in a file of its own: open that, and name "
+                   "this one as its 'header'");
+  }
   if (header.payload_offset() > file->size()) {
     co_return fail(EIO, "The LUKS payload begins behind the end of the file");
   }

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
+#include "base/bytes.h"
 #include "base/try.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/plan.h"
@@ -215,8 +217,12 @@ io::Task<Result<void>> Qcow2::drop_tables(uint64_t first_l1_entry) {
 }
 
 io::Task<Result<void>> Qcow2::store_size(uint64_t new_size) {
-  PLATTER_CO_TRY(co_await image_.write_header_u64(field::kSize, new_size));
-  PLATTER_CO_TRY(co_await image_.file->flush());
+  // Where it fails the old size counts: what follows must not depend on which of them is there.
+  std::array<uint8_t, 8> before;
+  std::array<uint8_t, 8> after;
+  base::store_big<uint64_t>(before, 0, image_.header.size);
+  base::store_big<uint64_t>(after, 0, new_size);
+  PLATTER_CO_TRY(co_await image_.replace_header_fields(field::kSize, before, after));
   image_.header.size = new_size;
   size_.store(new_size, std::memory_order_release);
   co_return Result<void>{};
