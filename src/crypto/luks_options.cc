@@ -121,11 +121,11 @@ Result<SlotChange> parse_slot_change(const base::OptionSet& options, std::string
 
 void describe_volume(const LuksHeader& header, std::string_view format, base::Json& json) {
   json.add("ivgen-alg", name_of(header.cipher.iv_generator));
-  if (header.cipher.iv_hash && header.cipher.iv_generator == IvGenerator::kEssiv)
-    json.add("ivgen-hash-alg", name_of(*header.cipher.iv_hash));
   json.add("hash-alg", name_of(header.hash));
   json.add("cipher-alg", name_of(header.cipher.algorithm));
   json.add("uuid", header.uuid);
+  if (header.cipher.iv_hash && header.cipher.iv_generator == IvGenerator::kEssiv)
+    json.add("ivgen-hash-alg", name_of(*header.cipher.iv_hash));
   if (!format.empty()) json.add("format", format);
   json.add("cipher-mode", name_of(header.cipher.mode));
   auto slots = base::Json::array();

@@ -173,14 +173,14 @@ Result<base::SecretBytes> decrypt_secret(const base::SecretBytes& key,
                                          base::SecretBytes secret) {
   constexpr auto kAlgorithm = crypto::CipherAlgorithm::kAes256;
   const size_t block = crypto::block_bytes(kAlgorithm);
+  if (key.size() != crypto::cipher_key_bytes(kAlgorithm)) {
+    return fail(EINVAL, fmt::format("Key should be {} bytes in length",
+                                    crypto::cipher_key_bytes(kAlgorithm)));
+  }
   if (!iv_text) return fail(EINVAL, "IV is required to decrypt secret");
   PLATTER_ASSIGN(const auto iv, decode_base64(*iv_text));
   if (iv.size() != block) {
     return fail(EINVAL, fmt::format("IV should be {} bytes in length not {}", block, iv.size()));
-  }
-  if (key.size() != crypto::cipher_key_bytes(kAlgorithm)) {
-    return fail(EINVAL, fmt::format("Key should be {} bytes in length",
-                                    crypto::cipher_key_bytes(kAlgorithm)));
   }
   if (secret.empty() || secret.size() % block != 0) {
     return fail(EINVAL,

@@ -32,8 +32,8 @@ MAY_INCLUDE = {
 # What block/ shows to other rooms; the rest is its own affair. graph.h, backend.h and registry.h are
 # for those who make images and open them.
 BLOCK_SHOWS = {f"block/{name}.h" for name in
-               ("backend", "debug", "driver", "filename", "graph", "node", "registry", "secret_source",
-                "types")}
+               ("backend", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph", "node",
+                "registry", "secret_source", "types")}
 DRIVER_ROOMS = {"format", "filter", "protocol"}
 # The one file of block/ that names drivers, and what it may include of them.
 BUILTIN_LIST = "block/builtin.cc"
