@@ -56,6 +56,29 @@ def prepare(directory, tree, size):
     return total
 
 
+SECRET = ["--object", "secret,id=s,data=benchmark"]
+
+
+def luks(name):
+    return f"driver=luks,key-secret=s,file.filename={name}"
+
+
+def encrypted(name):
+    return f"driver=qcow2,encrypt.key-secret=s,file.filename={name}"
+
+
+def encrypt(directory, total):
+    """The encrypted forms, and empty ones to write to: by platter, as QEMU's measuring fails on a busy machine."""
+    def path(name):
+        return os.path.join(directory, name)
+
+    luks_options, qcow2_options = "key-secret=s,iter-time=10", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+    yield "fs.luks", ["convert", *SECRET, "-O", "luks", "-o", luks_options, "fs.raw", path("fs.luks")]
+    yield "vault.luks", ["create", "-q", *SECRET, "-f", "luks", "-o", luks_options, path("vault.luks"), str(total)]
+    yield "fs.crypt.qcow2", ["convert", *SECRET, "-O", "qcow2", "-o", qcow2_options, "fs.raw", path("fs.crypt.qcow2")]
+    yield "vault.qcow2", ["create", "-q", *SECRET, "-f", "qcow2", "-o", qcow2_options, path("vault.qcow2"), str(total)]
+
+
 def compress(directory):
     """The compressed forms, which take qemu-img long to make: by platter's convert, once."""
     for kind in ("zlib", "zstd"):
