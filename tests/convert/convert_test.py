@@ -3,7 +3,6 @@
 
 usage: convert_test.py BIN_DIRECTORY [unittest arguments]
 """
-import hashlib
 import os
 import re
 import resource
@@ -11,27 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-MIB = 1 << 20
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from scratch import MIB, Scratch, run, sha  # noqa: E402
+
 TREES = ["/usr/include", "/usr/share/doc", "/usr/lib/python3", "/usr/share"]
 TREE_BYTES = 48 * MIB
 PLATTER = ""
-
-
-def sha(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def run(*command, status=0, **keywords):
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=250, **keywords)
-    if status is not None and done.returncode != status:
-        raise AssertionError(f"{command}: exit status {done.returncode}, not {status}\n{done.stdout}{done.stderr}")
-    return done
 
 
 def platter(*words, **keywords):
@@ -54,26 +41,6 @@ def gather_tree(directory):
                     continue  # unreadable to this user
                 if total >= TREE_BYTES:
                     return
-
-
-class Scratch(unittest.TestCase):
-    def setUp(self):
-        self.directory = tempfile.mkdtemp(prefix="platter-convert-")
-        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
-        before = os.getcwd()
-        os.chdir(self.directory)
-        self.addCleanup(os.chdir, before)
-
-    def make(self, name, pieces, size):
-        """pieces: (offset, bytes)"""
-        with open(name, "wb") as file:
-            file.truncate(size)
-            for offset, data in pieces:
-                file.seek(offset)
-                file.write(data)
-
-    def left(self):
-        return set(os.listdir("."))
 
 
 class FileSystemImage(Scratch):

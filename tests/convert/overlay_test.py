@@ -8,24 +8,16 @@ import hashlib
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-MIB = 1 << 20
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from scratch import MIB, Scratch, run, sha  # noqa: E402
+
 PLATTER = ""
-
-
-def run(*command, status=0, **keywords):
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=250, **keywords)
-    if status is not None and done.returncode != status:
-        raise AssertionError(f"{command}: exit status {done.returncode}, not {status}\n{done.stdout}{done.stderr}")
-    return done
 
 
 def platter(*words, **keywords):
@@ -39,19 +31,7 @@ def content(image):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_hash(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Scratch(unittest.TestCase):
-    def setUp(self):
-        self.directory = tempfile.mkdtemp(prefix="platter-overlay-")
-        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
-        before = os.getcwd()
-        os.chdir(self.directory)
-        self.addCleanup(os.chdir, before)
-
+class Overlays(Scratch):
     def image(self, name, size, seed, *options, pieces=40):
         """An image with writes and zeroes here and there."""
         run("qemu-img", "create", "-q", "-f", "qcow2", *options, name, size)
@@ -71,7 +51,7 @@ class Scratch(unittest.TestCase):
         self.image("top.qcow2", size + 2 * MIB, 3, *backed, "middle.qcow2")
 
 
-class Content(Scratch):
+class Content(Overlays):
     def test_rebase_keeps_what_is_read(self):
         for cluster in ("512", "4k", "64k", "2M"):
             for target, extra in (("other.qcow2", []), ("base.qcow2", []), ("", []), ("other.qcow2", ["-c"])):
@@ -114,7 +94,7 @@ class Content(Scratch):
         self.image("top.qcow2", 5 * MIB, 7, "-b", "base.raw", "-F", "raw")
         before = content("top.qcow2")
         platter("commit", "top.qcow2")
-        self.assertEqual(file_hash("base.raw"), before)
+        self.assertEqual(sha("base.raw"), before)
 
     def test_emptied_overlay_takes_writes(self):
         self.chain(8 * MIB)
@@ -126,7 +106,7 @@ class Content(Scratch):
         run("qemu-io", "-c", "read -P 9 1M 3M", "middle.qcow2")
 
 
-class Trouble(Scratch):
+class Trouble(Overlays):
     def big_chain(self):
         """Enough to be caught in the middle of."""
         run("qemu-img", "create", "-q", "-f", "qcow2", "base.qcow2", 256 * MIB)
@@ -206,12 +186,12 @@ class Trouble(Scratch):
         run("qemu-img", "create", "-q", "-f", "qcow2", "base.qcow2", 16 * MIB)
         run("qemu-img", "rebase", "-u", "-b", "base.qcow2", "-F", "qcow2", "bad.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "bad.qcow2", "-F", "qcow2", "top.qcow2")
-        hashes = {name: file_hash(name) for name in ("bad.qcow2", "top.qcow2")}
+        hashes = {name: sha(name) for name in ("bad.qcow2", "top.qcow2")}
         done = platter("commit", "bad.qcow2", status=1)
         self.assertRegex(done.stderr, r"^platter: error while reading at byte \d+: qcow2: Could not decompress[^\n]*\n$")
         done = platter("rebase", "-b", "", "top.qcow2", status=1)
         self.assertRegex(done.stderr, r"^platter: error while reading from old backing file at byte \d+: [^\n]*\n$")
-        self.assertEqual(hashes["bad.qcow2"], file_hash("bad.qcow2"))
+        self.assertEqual(hashes["bad.qcow2"], sha("bad.qcow2"))
         self.assertIn("backing file: bad.qcow2\n", run("qemu-img", "info", "top.qcow2").stdout)
         done = platter("convert", "-c", "-O", "qcow2", "bad.qcow2", "out.qcow2", status=1)
         self.assertIn("Could not decompress", done.stderr)
@@ -226,7 +206,7 @@ class Trouble(Scratch):
 
     def test_locked_base(self):
         self.chain(8 * MIB)
-        hashes = {name: file_hash(name) for name in ("base.qcow2", "middle.qcow2", "top.qcow2")}
+        hashes = {name: sha(name) for name in ("base.qcow2", "middle.qcow2", "top.qcow2")}
         with subprocess.Popen(["qemu-io", "middle.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             holder.stdin.write(b"read 0 512\n")
             holder.stdin.flush()
@@ -234,7 +214,7 @@ class Trouble(Scratch):
             for words in (["commit", "top.qcow2"], ["rebase", "-b", "", "top.qcow2"]):
                 self.assertIn("lock", platter(*words, status=1).stderr)
             holder.communicate(b"quit\n")
-        self.assertEqual(hashes["top.qcow2"], file_hash("top.qcow2"))
+        self.assertEqual(hashes["top.qcow2"], sha("top.qcow2"))
 
 
 if __name__ == "__main__":

@@ -22,58 +22,70 @@ block::DebugPoints* find_points(block::Node& top) {
   }
 }
 
-Result<block::DebugPoints*> points_of(Shell& shell) {
+// Acts on the points below the image, and says so if that fails.
+template <typename Act>
+bool with_points(Shell& shell, std::string_view failed, Act act) {
   auto* points = find_points(shell.image()->node());
-  if (points == nullptr) return fail_errno(ENOTSUP);
-  return points;
+  Result<void> done = fail_errno(ENOTSUP);
+  if (points != nullptr) done = act(*points);
+  return done ? true : shell.fail_out(fmt::format("{}: {}", failed, done.error().message()));
 }
 
-Result<void> add_breakpoint(Shell& shell, const std::string& name, const std::string& tag) {
-  PLATTER_ASSIGN(auto* points, points_of(shell));
+Result<void> add_breakpoint(Shell& shell, block::DebugPoints& points, const std::string& name,
+                            const std::string& tag) {
   const auto event = block::find_debug_event(name);
   if (!event) return fail_errno(ENOENT);
-  points->set_listener([&shell](block::DebugPoints::Change change) {
+  points.set_listener([&shell](block::DebugPoints::Change change) {
     shell.print(fmt::format("blkdebug: {} request '{}'\n", change.held ? "Suspended" : "Resuming",
                             change.tag));
   });
-  return points->add_breakpoint(*event, tag);
+  return points.add_breakpoint(*event, tag);
 }
 
 bool run_break(Shell& shell, const std::vector<std::string>& words) {
-  auto added = add_breakpoint(shell, words[1], words[2]);
-  if (added) return true;
-  return shell.fail_out("Could not set breakpoint: " + added.error().message());
+  return with_points(shell, "Could not set breakpoint", [&](block::DebugPoints& points) {
+    return add_breakpoint(shell, points, words[1], words[2]);
+  });
 }
 
 bool run_remove_break(Shell& shell, const std::vector<std::string>& words) {
-  auto points = points_of(shell);
-  Result<void> removed =
-      points ? (*points)->remove_breakpoint(words[1]) : std::unexpected(points.error());
-  if (removed) return true;
-  return shell.fail_out(
-      fmt::format("Could not remove breakpoint {}: {}", words[1], removed.error().message()));
+  return with_points(
+      shell, "Could not remove breakpoint " + words[1],
+      [&](block::DebugPoints& points) { return points.remove_breakpoint(words[1]); });
 }
 
 bool run_resume(Shell& shell, const std::vector<std::string>& words) {
-  auto points = points_of(shell);
-  Result<void> resumed = points ? (*points)->resume(words[1]) : std::unexpected(points.error());
-  if (resumed) return true;
-  return shell.fail_out("Could not resume request: " + resumed.error().message());
+  return with_points(shell, "Could not resume request",
+                     [&](block::DebugPoints& points) { return points.resume(words[1]); });
+}
+
+// Until a request is held at the tag, or nobody else can still arrive there.
+Result<void> wait_until_held(const Shell& shell, block::DebugPoints& points,
+                             const std::string& tag) {
+  constexpr auto kLookAgain = std::chrono::milliseconds(1);
+  while (!points.is_held(tag)) {
+    if (shell.started() == 0)
+      return fail(EINVAL, fmt::format("none is under way to stop at '{}'", tag));
+    std::this_thread::sleep_for(kLookAgain);
+  }
+  return {};
 }
 
 bool run_wait_break(Shell& shell, const std::vector<std::string>& words) {
-  constexpr auto kLookAgain = std::chrono::milliseconds(1);
-  auto points = points_of(shell);
-  if (!points) return shell.fail_out("Could not wait for request: " + points.error().message());
-  while (!(*points)->is_held(words[1])) {
-    // Nobody else can still arrive there.
-    if (shell.started() == 0) {
-      return shell.fail_out(
-          fmt::format("Could not wait for request: none is under way to stop at '{}'", words[1]));
-    }
-    std::this_thread::sleep_for(kLookAgain);
-  }
-  return true;
+  return with_points(shell, "Could not wait for request", [&](block::DebugPoints& points) {
+    return wait_until_held(shell, points, words[1]);
+  });
+}
+
+// A command whose one argument is the tag of a breakpoint.
+constexpr IoCommand tag_command(std::string_view name, std::string_view summary,
+                                bool (*run)(Shell&, const std::vector<std::string>&)) {
+  return {.name = name,
+          .min_arguments = 1,
+          .max_arguments = 1,
+          .arguments = "tag",
+          .summary = summary,
+          .run = run};
 }
 
 }  // namespace
@@ -91,31 +103,10 @@ const IoCommand kBreak = {
     .run = run_break,
 };
 
-const IoCommand kRemoveBreak = {
-    .name = "remove_break",
-    .min_arguments = 1,
-    .max_arguments = 1,
-    .arguments = "tag",
-    .summary = "remove a breakpoint by tag",
-    .run = run_remove_break,
-};
-
-const IoCommand kResume = {
-    .name = "resume",
-    .min_arguments = 1,
-    .max_arguments = 1,
-    .arguments = "tag",
-    .summary = "resumes the request tagged as tag",
-    .run = run_resume,
-};
-
-const IoCommand kWaitBreak = {
-    .name = "wait_break",
-    .min_arguments = 1,
-    .max_arguments = 1,
-    .arguments = "tag",
-    .summary = "waits for the suspension of a request",
-    .run = run_wait_break,
-};
+const IoCommand kRemoveBreak =
+    tag_command("remove_break", "remove a breakpoint by tag", run_remove_break);
+const IoCommand kResume = tag_command("resume", "resumes the request tagged as tag", run_resume);
+const IoCommand kWaitBreak =
+    tag_command("wait_break", "waits for the suspension of a request", run_wait_break);
 
 }  // namespace platter::tool::io_shell

@@ -13,8 +13,6 @@ extern const IoCommand kRead, kReadv;
 
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
-
 // What is looked at in the bytes that were read: all of them, or a part.
 struct Verification {
   uint8_t pattern = 0;
@@ -52,10 +50,6 @@ bool read_and_report(Shell& shell, const Words& words, const Ranges& ranges,
   return matches;
 }
 
-std::string unaligned_line(std::string_view what, uint64_t value) {
-  return fmt::format("{} is not a sector-aligned value for '{}'", value, what);
-}
-
 bool run_read(Shell& shell, const std::vector<std::string>& line) {
   auto words = Words::parse(line, "bCl:pP:qrs:v");
   if (!words) return shell.fail_words(kRead, words.error());
@@ -68,45 +62,38 @@ bool run_read(Shell& shell, const std::vector<std::string>& line) {
       *part = *value;
     }
   }
-  if (auto text = words->value('P')) {
-    auto pattern = parse_pattern(*text);
-    if (!pattern) return shell.fail_out(pattern.error().message());
-    verification = Verification{.pattern = *pattern};
-  }
+  const auto pattern = pattern_option(*words);
+  if (!pattern) return shell.fail_out(pattern.error().message());
+  if (*pattern) verification = Verification{.pattern = **pattern};
   if (words->operands().size() != 2) return shell.fail_usage(kRead);
-  auto offset = parse_bytes(words->operands()[0]);
-  if (!offset) return shell.fail_out(offset.error().message());
-  auto count = parse_bytes(words->operands()[1]);
-  if (!count) return shell.fail_out(count.error().message());
-  if (*count > block::kMaxRequest) {
+  const auto range = parse_range(words->operands());
+  if (!range) return shell.fail_out(range.error().message());
+  if (range->total > block::kMaxRequest) {
     return shell.fail_out(
         fmt::format("length cannot exceed {}, given {}", block::kMaxRequest, words->operands()[1]));
   }
   if (!verification && (part_offset || part_length)) return shell.fail_usage(kRead);
   if (verification) {
     verification->skip = part_offset.value_or(0);
-    if (!base::range_within(verification->skip, part_length.value_or(0), *count)) {
+    if (!base::range_within(verification->skip, part_length.value_or(0), range->total)) {
       return shell.fail_out("pattern verification range exceeds end of read data");
     }
-    verification->length = part_length.value_or(*count - verification->skip);
+    verification->length = part_length.value_or(range->total - verification->skip);
   }
   if (words->has('b')) {
-    if (*offset % kSectorBytes != 0) return shell.fail_out(unaligned_line("offset", *offset));
-    if (*count % kSectorBytes != 0) return shell.fail_out(unaligned_line("count", *count));
+    if (auto wrong = unaligned_line(*range)) return shell.fail_out(*wrong);
     return shell.fail_out(failure_line("read", Error::from_errno(ENOTSUP)));
   }
-  return read_and_report(shell, *words, {*offset, {*count}, *count}, verification, "read");
+  return read_and_report(shell, *words, *range, verification, "read");
 }
 
 bool run_readv(Shell& shell, const std::vector<std::string>& line) {
   auto words = Words::parse(line, "CP:qrv");
   if (!words) return shell.fail_words(kReadv, words.error());
   std::optional<Verification> verification;
-  if (auto text = words->value('P')) {
-    auto pattern = parse_pattern(*text);
-    if (!pattern) return shell.fail_out(pattern.error().message());
-    verification = Verification{.pattern = *pattern};
-  }
+  const auto pattern = pattern_option(*words);
+  if (!pattern) return shell.fail_out(pattern.error().message());
+  if (*pattern) verification = Verification{.pattern = **pattern};
   if (words->operands().size() < 2) return shell.fail_usage(kReadv);
   auto ranges = parse_ranges(words->operands());
   if (!ranges) return shell.fail_out(ranges.error().message());

@@ -13,6 +13,7 @@
 namespace platter::tool::io_shell {
 
 static constexpr size_t kMisalignment = 16;
+static constexpr uint64_t kSectorBytes = 512;
 
 Result<TransferBuffer> TransferBuffer::make(const Shell& shell, std::vector<uint64_t> sizes) {
   TransferBuffer buffer;
@@ -53,6 +54,30 @@ Result<Ranges> parse_ranges(const std::vector<std::string>& operands) {
     ranges.total += length;
   }
   return ranges;
+}
+
+Result<Ranges> parse_range(const std::vector<std::string>& operands) {
+  Ranges range;
+  PLATTER_ASSIGN(range.offset, parse_bytes(operands[0]));
+  PLATTER_ASSIGN(range.total, parse_bytes(operands[1]));
+  range.lengths = {range.total};
+  return range;
+}
+
+Result<std::optional<uint8_t>> pattern_option(const Words& words) {
+  const auto text = words.value('P');
+  if (!text) return std::optional<uint8_t>();
+  PLATTER_ASSIGN(const uint8_t pattern, parse_pattern(*text));
+  return std::optional(pattern);
+}
+
+std::optional<std::string> unaligned_line(const Ranges& range) {
+  for (const auto& [what, value] :
+       {std::pair("offset", range.offset), std::pair("count", range.total)}) {
+    if (value % kSectorBytes != 0)
+      return fmt::format("{} is not a sector-aligned value for '{}'", value, what);
+  }
+  return std::nullopt;
 }
 
 bool is_filled(std::span<const uint8_t> bytes, uint8_t pattern) {

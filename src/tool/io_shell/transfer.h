@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -59,6 +60,12 @@ struct Ranges {
   uint64_t total = 0;
 };
 Result<Ranges> parse_ranges(const std::vector<std::string>& operands);
+// "OFFSET LENGTH": as read, write and discard take them. The same.
+Result<Ranges> parse_range(const std::vector<std::string>& operands);
+// -P, where it was given. The same.
+Result<std::optional<uint8_t>> pattern_option(const Words& words);
+// The line that says what is wrong with a range of less than whole sectors; nothing: they are.
+std::optional<std::string> unaligned_line(const Ranges& range);
 
 // Whether the bytes are all `pattern`.
 bool is_filled(std::span<const uint8_t> bytes, uint8_t pattern);

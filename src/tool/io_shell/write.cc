@@ -19,8 +19,6 @@ namespace {
 using block::WriteFlag;
 using block::WriteFlags;
 
-constexpr uint64_t kSectorBytes = 512;
-
 // Fills `bytes` with what the file holds, over and over.
 Result<void> fill_from_file(std::span<uint8_t> bytes, const std::string& path) {
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "re"), std::fclose);
@@ -88,75 +86,59 @@ WriteFlags write_flags(const Words& words) {
 bool run_write(Shell& shell, const std::vector<std::string>& line) {
   auto words = Words::parse(line, "bcCfnpP:qrs:uz");
   if (!words) return shell.fail_words(kWrite, words.error());
-  uint8_t pattern = kDefaultPattern;
-  if (auto text = words->value('P')) {
-    auto value = parse_pattern(*text);
-    if (!value) return shell.fail_out(value.error().message());
-    pattern = *value;
-  }
+  const auto pattern = pattern_option(*words);
+  if (!pattern) return shell.fail_out(pattern.error().message());
   if (words->operands().size() != 2) return shell.fail_usage(kWrite);
   if (auto wrong = conflict(*words)) return shell.fail_out(*wrong);
-  auto offset = parse_bytes(words->operands()[0]);
-  if (!offset) return shell.fail_out(offset.error().message());
-  auto count = parse_bytes(words->operands()[1]);
-  if (!count) return shell.fail_out(count.error().message());
-  if (*count > block::kMaxRequest && !words->has('n')) {
+  const auto range = parse_range(words->operands());
+  if (!range) return shell.fail_out(range.error().message());
+  if (range->total > block::kMaxRequest && !words->has('n')) {
     return shell.fail_out(fmt::format("length cannot exceed {} without -n, given {}",
                                       block::kMaxRequest, words->operands()[1]));
   }
   if (words->has('b') || words->has('c')) {
-    for (auto [what, value] : {std::pair("offset", *offset), std::pair("count", *count)}) {
-      if (value % kSectorBytes != 0) {
-        return shell.fail_out(
-            fmt::format("{} is not a sector-aligned value for '{}'", value, what));
-      }
-    }
+    if (auto wrong = unaligned_line(*range)) return shell.fail_out(*wrong);
   }
-  const Ranges ranges = {*offset, {*count}, *count};
   WriteFlags flags = write_flags(*words);
   if (words->has('b')) return shell.fail_out(failure_line("write", Error::from_errno(ENOTSUP)));
   if (words->has('z')) {
     const Stopwatch stopwatch;
-    auto done = shell.wait(shell.backend().zero(*offset, *count, flags));
-    return report_write(shell, *words, "write", ranges, done, stopwatch.elapsed_ns());
+    auto done = shell.wait(shell.backend().zero(range->offset, range->total, flags));
+    return report_write(shell, *words, "write", *range, done, stopwatch.elapsed_ns());
   }
   if (words->has('c')) flags |= WriteFlag::kCompressed;
-  return write_data(shell, *words, ranges, pattern, words->value('s'), flags, "write");
+  return write_data(shell, *words, *range, pattern->value_or(kDefaultPattern), words->value('s'),
+                    flags, "write");
 }
 
 bool run_writev(Shell& shell, const std::vector<std::string>& line) {
   auto words = Words::parse(line, "CfP:qr");
   if (!words) return shell.fail_words(kWritev, words.error());
-  uint8_t pattern = kDefaultPattern;
-  if (auto text = words->value('P')) {
-    auto value = parse_pattern(*text);
-    if (!value) return shell.fail_out(value.error().message());
-    pattern = *value;
-  }
+  const auto pattern = pattern_option(*words);
+  if (!pattern) return shell.fail_out(pattern.error().message());
   if (words->operands().size() < 2) return shell.fail_usage(kWritev);
   auto ranges = parse_ranges(words->operands());
   if (!ranges) return shell.fail_out(ranges.error().message());
-  return write_data(shell, *words, *ranges, pattern, std::nullopt, write_flags(*words), "writev");
+  return write_data(shell, *words, *ranges, pattern->value_or(kDefaultPattern), std::nullopt,
+                    write_flags(*words), "writev");
 }
 
 bool run_discard(Shell& shell, const std::vector<std::string>& line) {
   auto words = Words::parse(line, "Cq");
   if (!words) return shell.fail_words(kDiscard, words.error());
   if (words->operands().size() != 2) return shell.fail_usage(kDiscard);
-  auto offset = parse_bytes(words->operands()[0]);
-  if (!offset) return shell.fail_out(offset.error().message());
-  auto count = parse_bytes(words->operands()[1]);
-  if (!count) return shell.fail_out(count.error().message());
-  if (*count > block::kMaxRequest) {
+  const auto range = parse_range(words->operands());
+  if (!range) return shell.fail_out(range.error().message());
+  if (range->total > block::kMaxRequest) {
     return shell.fail_out(
         fmt::format("length cannot exceed {}, given {}", block::kMaxRequest, words->operands()[1]));
   }
   const Stopwatch stopwatch;
-  auto done = shell.wait(shell.backend().discard(*offset, *count));
+  auto done = shell.wait(shell.backend().discard(range->offset, range->total));
   if (!done) return shell.fail_out(failure_line("discard", done.error()));
   shell.print(report_text({.operation = "discard",
-                           .offset = *offset,
-                           .bytes = *count,
+                           .offset = range->offset,
+                           .bytes = range->total,
                            .elapsed_ns = stopwatch.elapsed_ns(),
                            .style = report_style(*words)}));
   return true;
