@@ -28,6 +28,7 @@
 #include "block/debug.h"
 #include "block/types.h"
 #include "io/buffer.h"
+#include "io/cancel.h"
 #include "io/task.h"
 #include "platter/error.h"
 #include "platter/open_policy.h"
@@ -100,6 +101,24 @@ class RangeCopier {
   // useful was copied; reading and writing may do it.
   virtual io::Task<Result<void>> copy_range(Driver& source, uint64_t source_offset, uint64_t offset,
                                             uint64_t length) = 0;
+};
+
+// Images whose files have holes within that nothing uses.
+struct CompactResult {
+  uint64_t bytes_before = 0;  // of the file
+  uint64_t bytes_after = 0;
+  uint64_t moved_bytes = 0;
+};
+
+class Compactable {
+ public:
+  virtual ~Compactable() = default;
+  // Moves what lies at the end of the file into its holes and cuts the file. The content stays what
+  // it is; a power cut at any instant leaves a sound image. No request is in flight. ECANCELED: it
+  // stopped on the way, the image is in order. EIO: the image is damaged, and untouched. `progress`
+  // is called with steps done and steps there are.
+  virtual io::Task<Result<CompactResult>> compact(
+      io::CancelToken cancel, std::function<void(uint64_t, uint64_t)> progress) = 0;
 };
 
 // Images that can let go of all they hold: what a commit leaves behind.
@@ -300,6 +319,7 @@ class Driver {
   virtual BitmapStore* bitmap_store() { return nullptr; }
   virtual Amendable* amendable() { return nullptr; }
   virtual Emptiable* emptiable() { return nullptr; }
+  virtual Compactable* compactable() { return nullptr; }
   virtual RangeCopier* range_copier() { return nullptr; }
   virtual Rebasable* rebasable() { return nullptr; }
   virtual DebugPoints* debug_points() { return nullptr; }

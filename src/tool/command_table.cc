@@ -7,6 +7,7 @@ extern const Command kBenchCommand;
 extern const Command kBitmapCommand;
 extern const Command kCheckCommand;
 extern const Command kCommitCommand;
+extern const Command kCompactCommand;
 extern const Command kCompareCommand;
 extern const Command kCompletionCommand;
 extern const Command kConvertCommand;
@@ -31,6 +32,7 @@ constexpr const Command* kCommands[] = {
     &kBitmapCommand,
     &kCheckCommand,
     &kCommitCommand,
+    &kCompactCommand,
     &kCompareCommand,
     &kCompletionCommand,
     &kConvertCommand,

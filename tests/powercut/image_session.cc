@@ -147,6 +147,7 @@ VoidTask ImageSession::phase(unsigned operations) {
   if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await change_bitmaps());
   if (random_.one_in(4)) PLATTER_CO_TRY(co_await resize());
   if (random_.one_in(8)) PLATTER_CO_TRY(co_await make_empty());
+  if (random_.one_in(6)) PLATTER_CO_TRY(co_await compact());
   if (!setup_.has_data_file() && random_.one_in(3)) co_return co_await snapshot();
   co_return Result<void>{};
 }
@@ -427,6 +428,18 @@ VoidTask ImageSession::make_empty() {
   if (!done) co_return co_await after_failure(std::move(done).error(), all);
   trace("emptied", all, 0);
   model_.end_write(all.first, all.count, shown, true);
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::compact() {
+  auto* compactable = backend_->node().driver().compactable();
+  if (compactable == nullptr) co_return Result<void>{};
+  const uint64_t ticket = model_.begin_flush();
+  trace("compact", {0, 0}, ticket);
+  auto done = co_await compactable->compact({}, [](uint64_t, uint64_t) {});
+  if (!done) co_return co_await after_failure(std::move(done).error(), {0, 0});
+  trace("compacted", {0, 0}, ticket);
+  model_.end_flush(ticket);
   co_return Result<void>{};
 }
 

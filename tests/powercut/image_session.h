@@ -102,6 +102,7 @@ class ImageSession {
   VoidTask resize();
   VoidTask resize_to(uint64_t sectors, bool preallocate);
   VoidTask make_empty();
+  VoidTask compact();
   VoidTask snapshot();
   VoidTask change_bitmaps();
   // Of completed requests.

@@ -146,7 +146,7 @@ Runner::VoidTask Runner::worker(Random random, unsigned operations) {
 
 Runner::VoidTask Runner::between_phases() {
   if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await bitmaps());
-  switch (random_.below(8)) {
+  switch (random_.below(9)) {
     case 0: co_return co_await backend_->flush();
     case 1: co_return co_await resize();
     case 2: {
@@ -160,8 +160,19 @@ Runner::VoidTask Runner::between_phases() {
     }
     case 5:
     case 6: co_return co_await snapshot();
+    case 7: co_return co_await compact();
     default: co_return Result<void>{};
   }
+}
+
+Runner::VoidTask Runner::compact() {
+  auto* compactable = backend_->node().driver().compactable();
+  if (compactable == nullptr) co_return Result<void>{};
+  auto compacted = co_await compactable->compact({}, [](uint64_t, uint64_t) {});
+  if (!compacted) co_return std::unexpected(in_context(std::move(compacted).error(), "compact"));
+  if (compacted->bytes_after > compacted->bytes_before)
+    co_return fail(EIO, "compacting has made the file larger");
+  co_return co_await verify_all();
 }
 
 Runner::VoidTask Runner::bitmaps() {

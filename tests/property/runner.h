@@ -63,6 +63,7 @@ class Runner {
   VoidTask between_phases();
   VoidTask resize();
   VoidTask snapshot();
+  VoidTask compact();
   VoidTask bitmaps();
   block::BitmapStore& bitmap_store() const { return *backend_->node().driver().bitmap_store(); }
   VoidTask apply_or_delete(block::SnapshotStore& store);

@@ -36,6 +36,7 @@ class Qcow2 final : public block::Driver,
                     public block::Charted,
                     public block::SnapshotStore,
                     public block::Emptiable,
+                    public block::Compactable,
                     public block::Rebasable,
                     public block::Amendable,
                     public block::BitmapStore {
@@ -71,6 +72,9 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> delete_snapshot(std::string id) override;
   io::Task<Result<void>> load_snapshot(std::string id) override;
   block::Emptiable* emptiable() override { return this; }
+  block::Compactable* compactable() override { return this; }
+  io::Task<Result<block::CompactResult>> compact(
+      io::CancelToken cancel, std::function<void(uint64_t, uint64_t)> progress) override;
   block::Rebasable* rebasable() override { return this; }
   block::Amendable* amendable() override { return this; }
   io::Task<Result<void>> amend(const base::OptionSet& options, bool force,
@@ -213,6 +217,9 @@ class Qcow2 final : public block::Driver,
   // bitmap_interface.cc
   Result<void> change_bitmaps(Result<void> changed);
   io::Task<Result<void>> store_bitmaps();
+
+  // compact.cc
+  io::Task<Result<void>> reload_tables();
 
   // amend.cc
   io::Task<Result<void>> rewrite_header(Header next);

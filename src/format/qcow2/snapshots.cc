@@ -57,6 +57,7 @@ Result<std::optional<SnapshotTable>> parse_table(std::span<const uint8_t> bytes,
     if (length > entry.size()) return std::nullopt;
 
     Snapshot snapshot;
+    snapshot.table_position = offset;
     snapshot.l1_table_offset = load_big<uint64_t>(entry, 0);
     snapshot.l1_entries = load_big<uint32_t>(entry, 8);
     snapshot.date_seconds = load_big<uint32_t>(entry, 16);

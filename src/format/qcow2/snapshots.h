@@ -27,6 +27,7 @@ struct Snapshot {
   std::vector<uint8_t> unknown_extra;  // extra data beyond what we know, kept for a rewrite
   // Lacks the extra data that version 3 demands.
   bool incomplete = false;
+  uint64_t table_position = 0;  // of its entry, from the start of the table it was read from
 };
 
 struct SnapshotTable {

@@ -1,0 +1,88 @@
+// Compactor: moves what lies at the end of an image's file into the holes before it, so that the
+// file can be cut.
+//
+// Level by level, each once what hangs from it is in place: data, L2 tables, L1 tables and refcount
+// blocks, the snapshot table and the refcount table. A level goes through the end of the file
+// window by window; how a window's clusters move, and why a power cut at any instant does no harm,
+// is Relocator's.
+//
+// Stays where it is: what persistent bitmaps use, an encryption header, clusters that must stay
+// together (tables; compressed clusters whose streams cross from one into the next) where no hole
+// is large enough.
+//
+// Works on the file, which a check has found sound and without leaks: caches are written back
+// before, and forgotten after. Nothing else changes the image meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "format/qcow2/image.h"
+#include "format/qcow2/relocator.h"
+#include "format/qcow2/snapshots.h"
+#include "io/cancel.h"
+
+namespace platter::format::qcow2 {
+
+class Compactor {
+ public:
+  Compactor(Image& image, io::CancelToken cancel, std::function<void(uint64_t, uint64_t)> progress);
+
+  // ECANCELED: it stopped between two batches; the image is in order.
+  io::Task<Result<void>> run();
+
+  // The clusters that remain in use end here, in bytes: where the file may be cut.
+  uint64_t end() const { return relocator_.end_of_used() << geometry_.cluster_bits; }
+  uint64_t moved_clusters() const { return moved_; }
+
+ private:
+  enum class Level : uint8_t { kData, kL2Tables, kL1TablesAndBlocks, kRootTables };
+  // Clusters [begin, end) of the file.
+  struct Window {
+    uint64_t begin;
+    uint64_t end;
+    bool contains(uint64_t cluster) const { return cluster >= begin && cluster < end; }
+  };
+  struct Tables {
+    std::vector<uint64_t> l1_offsets;  // of the L1 tables, each once
+    std::vector<uint64_t> l1_entries;
+    std::vector<uint64_t> l2_offsets;  // of the L2 tables, each once, sorted
+  };
+
+  void choose_end();
+  uint64_t threshold() const;
+  Window next_window(uint64_t begin) const;
+  io::Task<Result<void>> run_level(Level level);
+  io::Task<Result<std::vector<Reference>>> collect(Level level, Window window);
+  io::Task<Result<Tables>> list_tables();
+  io::Task<Result<void>> for_each_l2(
+      std::span<const uint64_t> offsets,
+      std::function<void(uint64_t table_offset, std::span<const uint8_t> table)> visit);
+  io::Task<Result<void>> find_ties();
+  io::Task<Result<std::vector<Reference>>> collect_data(Window window);
+  io::Task<Result<std::vector<Reference>>> collect_l2_tables(Window window);
+  io::Task<Result<std::vector<Reference>>> collect_l1_tables(Window window);
+  io::Task<Result<std::vector<Reference>>> collect_roots(Window window);
+  io::Task<Result<void>> reserve_for_tables();
+  std::vector<Move> plan(std::vector<Reference>& references);
+  io::Task<Result<void>> drop_blocks();
+  io::Task<Result<uint64_t>> read_u64(uint64_t place);
+
+  Image& image_;
+  const Geometry geometry_;
+  const io::CancelToken cancel_;
+  const std::function<void(uint64_t, uint64_t)> progress_;
+  Relocator relocator_;
+  uint64_t file_clusters_ = 0;
+  uint64_t end_ = 0;  // clusters: what is in use could lie before it
+  // Of each cluster: whether a compressed stream goes on from it into the next.
+  std::vector<bool> tied_;
+  // Where tables of several clusters go, by the first cluster of each.
+  std::map<uint64_t, uint64_t> reserved_;
+  uint64_t moved_ = 0;
+};
+
+}  // namespace platter::format::qcow2

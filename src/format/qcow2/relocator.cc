@@ -1,0 +1,234 @@
+#include "format/qcow2/relocator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/bytes.h"
+#include "base/try.h"
+#include "format/qcow2/metadata_io.h"
+#include "format/qcow2/stored_counts.h"
+#include "io/when_all.h"
+
+namespace platter::format::qcow2 {
+namespace {
+
+constexpr size_t kParallelRequests = 16;
+constexpr uint64_t kMaxCopyBytes = uint64_t{1} << 20;
+// References within such a window are written with one request. No sector lies in two of them.
+constexpr uint64_t kNearBytes = uint64_t{64} << 10;
+
+std::unexpected<Error> corrupt(std::string what) {
+  return fail(EIO, fmt::format("qcow2: Image is corrupt: {}; a check tells more", what));
+}
+
+// The move that takes `cluster` along. They are sorted.
+const Move& move_of(std::span<const Move> moves, uint64_t cluster) {
+  auto after = std::ranges::upper_bound(moves, cluster, {}, &Move::from);
+  PLATTER_ASSERT(after != moves.begin());
+  const Move& found = *--after;
+  PLATTER_ASSERT(cluster - found.from < found.clusters);
+  return found;
+}
+
+}  // namespace
+
+Relocator::Relocator(Image& image) : image_(image), file_(*image.file), geometry_(image.geometry) {}
+
+io::Task<Result<void>> Relocator::load() {
+  PLATTER_CO_TRY(co_await load_table());
+  uint64_t blocks = table_.size();
+  while (blocks != 0 && table_[blocks - 1] == 0) --blocks;
+  const uint64_t clusters =
+      std::max(geometry_.clusters_for(file_.size()), blocks << geometry_.refcount_block_bits());
+  PLATTER_CO_ASSIGN(auto stored,
+                    co_await read_stored_counts(file_, image_.header, table_, clusters, {}));
+  if (!stored.unreadable.empty())
+    co_return std::unexpected(std::move(stored.unreadable.front().error));
+  counts_ = std::move(stored.counts);
+  taken_.assign(counts_.clusters(), false);
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Relocator::load_table() {
+  PLATTER_CO_ASSIGN(table_, co_await read_refcount_table(file_, image_.header));
+  for (size_t i = 0; i < table_.size(); ++i) {
+    if ((table_[i] & kRefcountTableReservedMask) != 0 || !geometry_.is_aligned(table_[i]))
+      co_return corrupt(fmt::format("refcount table entry {} is {:#x}", i, table_[i]));
+  }
+  co_return Result<void>{};
+}
+
+uint64_t Relocator::used() const {
+  uint64_t used = 0;
+  for (uint64_t cluster = 0; cluster < end_of_used(); ++cluster) used += counts_.get(cluster) != 0;
+  return used;
+}
+
+std::optional<uint64_t> Relocator::take_free(uint64_t clusters, uint64_t end) {
+  end = std::min(end, counts_.clusters());
+  uint64_t run = 0;
+  bool first_free = true;
+  for (uint64_t at = search_from_; at < end; ++at) {
+    // A place whose count has nowhere to stand is none.
+    const bool free =
+        counts_.get(at) == 0 && !taken_[at] && table_[geometry_.refcount_table_index(at)] != 0;
+    if (free && first_free) search_from_ = at;
+    first_free = first_free && !free;
+    run = free ? run + 1 : 0;
+    if (run < clusters) continue;
+    const uint64_t first = at + 1 - run;
+    if (first == search_from_) search_from_ = at + 1;
+    for (uint64_t i = first; i <= at; ++i) taken_[i] = true;
+    return first;
+  }
+  if (first_free) search_from_ = std::max(search_from_, end);
+  return std::nullopt;
+}
+
+void Relocator::give_back(uint64_t cluster) {
+  taken_[cluster] = false;
+  search_from_ = std::min(search_from_, cluster);
+}
+
+Result<void> Relocator::store(uint64_t cluster, uint64_t count) {
+  if (!counts_.set(cluster, count))
+    return fail(ENOMEM, "qcow2: The reference counts of the image need too much memory");
+  dirty_blocks_.insert(geometry_.refcount_table_index(cluster));
+  return {};
+}
+
+io::Task<Result<void>> Relocator::move(std::span<const Move> moves,
+                                       std::vector<Reference> references) {
+  for (const Move& move : moves) {
+    for (uint64_t i = 0; i < move.clusters; ++i)
+      PLATTER_CO_TRY(store(move.to + i, counts_.get(move.from + i)));
+  }
+  PLATTER_CO_TRY(co_await write_counts());
+  PLATTER_CO_TRY(co_await copy(moves));
+  PLATTER_CO_TRY(co_await file_.flush());
+  std::ranges::sort(references, {}, &Reference::place);
+  co_await file_.pass(block::DebugEvent::kL2Update);
+  PLATTER_CO_TRY(co_await write_references(references, moves));
+  PLATTER_CO_TRY(co_await file_.flush());
+  const bool counts_moved = std::ranges::any_of(references, [&](const Reference& reference) {
+    const uint64_t table = image_.header.refcount_table_offset;
+    return reference.place == field::kRefcountTableOffset ||
+           (reference.place >= table &&
+            reference.place - table < image_.header.refcount_table_bytes());
+  });
+  for (const Reference& reference : references) {
+    if (reference.place >= kSectorBytes) break;
+    const Move& move = move_of(moves, reference.cluster);
+    const uint64_t offset = (reference.cluster - move.from + move.to) << geometry_.cluster_bits;
+    if (reference.place == field::kL1TableOffset) image_.header.l1_table_offset = offset;
+    if (reference.place == field::kSnapshotsOffset) image_.header.snapshots_offset = offset;
+    if (reference.place == field::kRefcountTableOffset)
+      image_.header.refcount_table_offset = offset;
+  }
+  if (counts_moved) PLATTER_CO_TRY(co_await load_table());
+  for (const Move& move : moves) {
+    for (uint64_t i = 0; i < move.clusters; ++i) PLATTER_CO_TRY(store(move.from + i, 0));
+  }
+  co_return co_await write_counts();
+}
+
+io::Task<Result<void>> Relocator::drop_blocks(std::span<const uint64_t> blocks) {
+  std::vector<uint64_t> places;
+  for (const uint64_t block : blocks) {
+    places.push_back(table_[block] >> geometry_.cluster_bits);
+    table_[block] = 0;
+    std::vector<uint8_t> none(kTableEntryBytes);
+    PLATTER_CO_TRY(co_await image_.write_file(
+        image_.header.refcount_table_offset + block * kTableEntryBytes, none));
+  }
+  PLATTER_CO_TRY(co_await file_.flush());
+  for (const uint64_t place : places) PLATTER_CO_TRY(store(place, 0));
+  std::erase_if(dirty_blocks_, [&](uint64_t block) { return table_[block] == 0; });
+  co_return co_await write_counts();
+}
+
+io::Task<Result<void>> Relocator::in_parallel(std::vector<io::Task<Result<void>>>& tasks,
+                                              bool all) {
+  if (tasks.empty() || (!all && tasks.size() < kParallelRequests)) co_return Result<void>{};
+  for (auto& result : co_await io::when_all(std::exchange(tasks, {})))
+    PLATTER_CO_TRY(std::move(result));
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Relocator::write_counts() {
+  const uint64_t entries = geometry_.refcount_block_entries();
+  io::AlignedBuffer content(geometry_.cluster_size());
+  co_await file_.pass(block::DebugEvent::kRefblockUpdate);
+  for (const uint64_t block : std::exchange(dirty_blocks_, {})) {
+    PLATTER_ASSERT(table_[block] != 0);
+    for (uint64_t i = 0; i < entries; ++i) {
+      store_refcount(content.data(), i, geometry_.refcount_order, count(block * entries + i));
+    }
+    PLATTER_CO_TRY(co_await file_.write(table_[block], content.view()));
+  }
+  co_return Result<void>{};
+}
+
+io::Task<Result<void>> Relocator::copy(std::span<const Move> moves) {
+  const unsigned bits = geometry_.cluster_bits;
+  const uint64_t most = std::max<uint64_t>(kMaxCopyBytes >> bits, 1);
+  std::vector<io::Task<Result<void>>> pieces;
+  for (size_t i = 0; i < moves.size();) {
+    Move run = moves[i];
+    for (++i; i < moves.size() && moves[i].from == run.from + run.clusters &&
+              moves[i].to == run.to + run.clusters;
+         ++i)
+      run.clusters += moves[i].clusters;
+    for (uint64_t done = 0; done < run.clusters; done += most) {
+      const uint64_t clusters = std::min(most, run.clusters - done);
+      pieces.push_back(
+          copy_piece((run.from + done) << bits, (run.to + done) << bits, clusters << bits));
+      PLATTER_CO_TRY(co_await in_parallel(pieces, false));
+    }
+  }
+  co_return co_await in_parallel(pieces, true);
+}
+
+io::Task<Result<void>> Relocator::copy_piece(uint64_t from, uint64_t to, uint64_t bytes) {
+  io::AlignedBuffer buffer(bytes);
+  PLATTER_CO_TRY(co_await read_padded(file_, from, buffer.view()));
+  co_return co_await file_.write(to, buffer.view());
+}
+
+io::Task<Result<void>> Relocator::write_references(std::span<const Reference> references,
+                                                   std::span<const Move> moves) {
+  std::vector<io::Task<Result<void>>> writes;
+  for (size_t first = 0; first < references.size();) {
+    size_t end = first + 1;
+    const uint64_t window = references[first].place / kNearBytes;
+    while (end < references.size() && references[end].place / kNearBytes == window) ++end;
+    writes.push_back(write_near(references.subspan(first, end - first), moves));
+    PLATTER_CO_TRY(co_await in_parallel(writes, false));
+    first = end;
+  }
+  co_return co_await in_parallel(writes, true);
+}
+
+io::Task<Result<void>> Relocator::write_near(std::span<const Reference> references,
+                                             std::span<const Move> moves) {
+  const uint64_t begin = base::align_down(references.front().place, image_.metadata_unit);
+  const uint64_t end =
+      base::align_up(references.back().place + kTableEntryBytes, image_.metadata_unit);
+  io::AlignedBuffer buffer(end - begin);
+  PLATTER_CO_TRY(co_await read_padded(file_, begin, buffer.view()));
+  for (const Reference& reference : references) {
+    const uint64_t at = reference.place - begin;
+    const uint64_t value = base::load_big<uint64_t>(buffer.span(), at);
+    if (value != reference.value)
+      co_return corrupt(fmt::format("the tables at {:#x} overlap", reference.place));
+    const Move& move = move_of(moves, reference.cluster);
+    // Downwards: what stands above the offset is not touched.
+    const uint64_t by = (move.from - move.to) << geometry_.cluster_bits;
+    base::store_big<uint64_t>(buffer.span(), at, value - by);
+  }
+  co_return co_await file_.write(begin, buffer.view());
+}
+
+}  // namespace platter::format::qcow2

@@ -1,0 +1,91 @@
+// Relocator: moves clusters of an image's file to other places in it, references and all.
+//
+// Order of one batch; a crash between any two of its steps leaves at worst clusters that are
+// counted and not used:
+//   count the new places, write the content there | flush | write the references, 8 bytes each and
+//   within one sector | flush | uncount the old places
+// While only some of the references to a shared cluster have been written, old and new place hold
+// the same, and each is counted for all of them.
+//
+// Works on the file: caches are written back before, and forgotten after. Nothing else changes the
+// image meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "format/qcow2/image.h"
+#include "format/qcow2/reference_counts.h"
+
+namespace platter::format::qcow2 {
+
+// A table entry or header field that names clusters. The host offset stands in the low bits of its
+// eight bytes, whatever else they say.
+struct Reference {
+  uint64_t place;     // in the file
+  uint64_t value;     // of the eight bytes
+  uint64_t cluster;   // the first one named
+  uint64_t clusters;  // how many in a row
+};
+
+// Clusters that stay together, and where they go.
+struct Move {
+  uint64_t from;
+  uint64_t to;
+  uint64_t clusters;
+};
+
+class Relocator {
+ public:
+  explicit Relocator(Image& image);
+
+  // Reads the counts and the refcount table.
+  io::Task<Result<void>> load();
+  // After the refcount table or an entry of it has changed in the file.
+  io::Task<Result<void>> load_table();
+
+  uint64_t count(uint64_t cluster) const {
+    return cluster < counts_.clusters() ? counts_.get(cluster) : 0;
+  }
+  const std::vector<uint64_t>& table() const { return table_; }
+  std::vector<uint64_t> take_table() { return std::move(table_); }
+  // The cluster after the last one with a count.
+  uint64_t end_of_used() const { return static_cast<uint64_t>(counts_.last_used() + 1); }
+  uint64_t used() const;
+
+  // Takes so many clusters in a row that are free, the first there are, all before `end`. Nothing:
+  // there are none.
+  std::optional<uint64_t> take_free(uint64_t clusters, uint64_t end);
+  void give_back(uint64_t cluster);
+  // `references`: all there are to the clusters that move. Their places do not move in this batch.
+  io::Task<Result<void>> move(std::span<const Move> moves, std::vector<Reference> references);
+
+  // Takes these refcount blocks, by their index, out of the table. They count nothing but refcount
+  // blocks that go, too.
+  io::Task<Result<void>> drop_blocks(std::span<const uint64_t> blocks);
+
+ private:
+  Result<void> store(uint64_t cluster, uint64_t count);
+  io::Task<Result<void>> write_counts();
+  io::Task<Result<void>> copy(std::span<const Move> moves);
+  io::Task<Result<void>> copy_piece(uint64_t from, uint64_t to, uint64_t bytes);
+  io::Task<Result<void>> write_references(std::span<const Reference> references,
+                                          std::span<const Move> moves);
+  io::Task<Result<void>> write_near(std::span<const Reference> references,
+                                    std::span<const Move> moves);
+  io::Task<Result<void>> in_parallel(std::vector<io::Task<Result<void>>>& tasks, bool all);
+
+  Image& image_;
+  block::Child& file_;
+  const Geometry geometry_;
+  ReferenceCounts counts_;
+  std::vector<uint64_t> table_;
+  std::set<uint64_t> dirty_blocks_;
+  std::vector<bool> taken_;   // by take_free()
+  uint64_t search_from_ = 1;  // nothing before is free
+};
+
+}  // namespace platter::format::qcow2
