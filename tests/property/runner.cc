@@ -189,8 +189,8 @@ Runner::VoidTask Runner::snapshot() {
     PLATTER_CO_TRY(co_await apply_or_delete(*store));
   } else {
     auto taken = co_await store->create_snapshot({.id = {}, .name = "kept"});
-    // Two bits count three references.
-    const bool too_narrow = setup_.refcount_bits <= 2;
+    // Streams that share a cluster, and snapshots of them, soon are too many for four bits.
+    const bool too_narrow = setup_.refcount_bits <= 4;
     if (!taken && too_narrow && taken.error().code() == EINVAL) co_return Result<void>{};
     if (!taken) co_return std::unexpected(in_context(std::move(taken).error(), "snapshot"));
     kept_.push_back({store->snapshots().back().id, expected_});
