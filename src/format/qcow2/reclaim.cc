@@ -101,7 +101,7 @@ io::Task<Result<void>> Qcow2::close() {
   co_await background_.close();
   if (!image_.writable) co_return Result<void>{};
   if (image_.corrupt) {
-    if (writeback_.is_settled()) co_return Result<void>{};
+    if (writeback_.is_settled() && !bitmaps_.needs_storing()) co_return Result<void>{};
     co_return std::unexpected(image_.corrupt_error());
   }
   PLATTER_CO_TRY(co_await settle());
