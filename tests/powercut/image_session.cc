@@ -380,7 +380,8 @@ VoidTask ImageSession::resize() {
   const uint64_t capacity = model_.capacity();
   uint64_t after = random_.between(std::max<uint64_t>(capacity / 8, 1), capacity);
   if (random_.one_in(2)) after = std::min(model_.sectors() + 1 + random_.below(64), capacity);
-  co_return co_await resize_to(after, !model_.has_backing() && random_.one_in(2));
+  const bool may_preallocate = !model_.has_backing() && setup_.encryption.empty();
+  co_return co_await resize_to(after, may_preallocate && random_.one_in(2));
 }
 
 VoidTask ImageSession::grow_preallocated() {
@@ -433,7 +434,7 @@ VoidTask ImageSession::make_empty() {
 
 VoidTask ImageSession::compact() {
   auto* compactable = backend_->node().driver().compactable();
-  if (compactable == nullptr) co_return Result<void>{};
+  if (compactable == nullptr || setup_.encryption == "luks") co_return Result<void>{};
   const uint64_t ticket = model_.begin_flush();
   trace("compact", {0, 0}, ticket);
   auto done = co_await compactable->compact({}, [](uint64_t, uint64_t) {});

@@ -66,6 +66,8 @@ ImageSetup draw_setup(Random& random, uint64_t index, const DrawLimits& limits) 
     if (index % kEncryptions == 3) setup.encryption = "luks";
     if (index % kEncryptions == 5) setup.encryption = "aes";
   }
+  // What was preallocated and never written decrypts to something that is not zeroes.
+  if (!setup.encryption.empty()) setup.preallocation = "off";
   return setup;
 }
 
