@@ -30,7 +30,8 @@ struct Range {
 
 class Rebase {
  public:
-  explicit Rebase(RebaseOptions options) : options_(std::move(options)) {
+  explicit Rebase(RebaseOptions options)
+      : options_(std::move(options)), zeroes_last_(options_.old_backing != nullptr) {
     const block::Limits& limits = options_.overlay->limits();
     const uint64_t unit =
         std::max<uint64_t>({limits.zero_alignment, limits.request_alignment, kMinUnit});
@@ -44,6 +45,7 @@ class Rebase {
   static constexpr uint64_t kMinUnit = 512;
 
   io::Task<bool> worker();
+  io::Task<Result<void>> write_zeroes(Range range);
   io::Task<Result<void>> handle(Range range, io::AlignedBuffer& old_bytes,
                                 io::AlignedBuffer& new_bytes);
   io::Task<Result<void>> write_differences(Range range, std::span<uint8_t> old_bytes,
@@ -58,6 +60,9 @@ class Rebase {
   void fail(Error error);
 
   const RebaseOptions options_;
+  // Zeroes that an overlay without a backing file need not store would not be there once it has
+  // one.
+  const bool zeroes_last_;
   uint64_t unit_;  // what the overlay allocates at a time: compared, and written, as a whole
   uint64_t buffer_size_;
   uint64_t size_;
@@ -166,7 +171,8 @@ io::Task<Result<std::optional<Range>>> Rebase::next() {
 
 io::Task<Result<void>> Rebase::write_run(uint64_t offset, std::span<uint8_t> bytes) {
   written_.fetch_add(bytes.size(), std::memory_order_relaxed);
-  if (base::is_zero(bytes)) co_return co_await options_.overlay->zero(offset, bytes.size());
+  if (base::is_zero(bytes) && zeroes_last_)
+    co_return co_await options_.overlay->zero(offset, bytes.size());
   const uint64_t alignment = options_.overlay->limits().compressed_alignment;
   const bool compressed = options_.compressed && alignment != 0 && offset % alignment == 0 &&
                           (bytes.size() % alignment == 0 || offset + bytes.size() == size_);
@@ -202,11 +208,23 @@ io::Task<Result<void>> Rebase::write_differences(Range range, std::span<uint8_t>
   co_return Result<void>{};
 }
 
+// As data.
+io::Task<Result<void>> Rebase::write_zeroes(Range range) {
+  io::AlignedBuffer zeroes(std::min(range.length, buffer_size_));
+  zeroes.view().fill_zero();
+  for (uint64_t at = 0; at < range.length; at += zeroes.size()) {
+    const size_t length = std::min<uint64_t>(zeroes.size(), range.length - at);
+    PLATTER_CO_TRY(co_await options_.overlay->write(range.offset + at, zeroes.view(0, length)));
+  }
+  co_return Result<void>{};
+}
+
 io::Task<Result<void>> Rebase::handle(Range range, io::AlignedBuffer& old_bytes,
                                       io::AlignedBuffer& new_bytes) {
   if (range.old_zero) {
     written_.fetch_add(range.length, std::memory_order_relaxed);
-    auto zeroed = co_await options_.overlay->zero(range.offset, range.length);
+    auto zeroed = zeroes_last_ ? co_await options_.overlay->zero(range.offset, range.length)
+                               : co_await write_zeroes(range);
     if (!zeroed) zeroed.error().add_context(at_byte("error while writing", range.offset));
     co_return zeroed;
   }

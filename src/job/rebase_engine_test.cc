@@ -44,6 +44,18 @@ TEST_P(RebaseTest, writes_what_differs_and_nothing_else) {
     EXPECT_LT(access.offset, kSize / 2 + kSize / 4);
 }
 
+// What such an overlay does not store reads as zeroes now and as its new backing file later.
+TEST_P(RebaseTest, without_an_old_backing_file_zeroes_are_data) {
+  TestImage overlay(kSize), new_backing(kSize);
+  overlay.limits.zero_alignment = kBlock;
+  overlay.fill(0, kBlock, 9);
+  new_backing.fill(0, 3 * kBlock, 7);
+  auto written = rebase(overlay, nullptr, &new_backing);
+  ASSERT_TRUE(written.has_value()) << written.error().message();
+  EXPECT_EQ(overlay.bytes_of('w'), 2 * kBlock);
+  EXPECT_EQ(overlay.bytes[0], 9);
+}
+
 TEST_P(RebaseTest, shorter_backing_files_end_in_zeroes) {
   TestImage overlay(kSize), old_backing(kSize / 4), new_backing(kSize / 2);
   overlay.limits.zero_alignment = kBlock;

@@ -138,7 +138,6 @@ def subcluster_cases():
 def unsupported_cases():
     I = Image
     because = "this feature is not supported"
-    yield Case("AES", I().put(32, "I", 1), check_refused="encrypted qcow2 images are not supported", differs=because)
     yield Case("external data file that is missing", I().put(72, "Q", 4).extension(DATA_FILE, b"/nonexistent/x"),
                check_refused="Could not open '/nonexistent/x': No such file or directory")
     yield Case("external data file without a name", I().put(72, "Q", 4),

@@ -67,6 +67,17 @@ class Content(Overlays):
                     described = run("qemu-img", "info", "top.qcow2").stdout
                     self.assertEqual("backing file: " + target + "\n" in described, target != "", described)
 
+    def test_a_first_backing_file_shows_nothing(self):
+        for options in ("compat=1.1", "compat=0.10", "extended_l2=on"):
+            with self.subTest(options=options):
+                self.image("other.qcow2", 8 * MIB, 4)
+                platter("create", "-q", "-f", "qcow2", "-o", options, "top.qcow2", "8M")
+                run("qemu-io", "-f", "qcow2", "-c", "write -P 9 1M 100k", "top.qcow2")
+                before = content("top.qcow2")
+                platter("rebase", "-b", "other.qcow2", "-F", "qcow2", "top.qcow2")
+                run("qemu-img", "check", "-q", "top.qcow2")
+                self.assertEqual(content("top.qcow2"), before)
+
     def test_commit_moves_everything_down(self):
         for cluster in ("512", "64k", "2M"):
             for base in (None, "base.qcow2"):
