@@ -179,6 +179,11 @@ class Qcow2 final : public block::Driver,
   io::Task<void> end_compressed(CompressedWrite& write);
 
   // zero.cc
+  // Zeroes in the file that a mapping still names decrypt to something else: a power cut would show
+  // it.
+  bool may_punch_before_mapping() const {
+    return options_.pass_discard_request && encryption_ == nullptr;
+  }
   io::Task<Result<void>> zero_in_data_file(uint64_t offset, uint64_t end, block::WriteFlags flags);
   io::Task<Result<void>> discard_in_data_file(uint64_t offset, uint64_t end);
   io::Task<Result<void>> punch_kept_clusters(uint64_t offset, uint64_t end);

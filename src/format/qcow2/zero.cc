@@ -47,7 +47,7 @@ io::Task<Result<void>> Qcow2::zero_in_data_file(uint64_t offset, uint64_t end,
   end = std::min(end, size());
   if (offset >= end) co_return Result<void>{};
   if (image_.has_raw_data_file()) co_return co_await image_.data->zero(offset, end - offset, flags);
-  if (!flags.has(block::WriteFlag::kMayUnmap) || !options_.pass_discard_request)
+  if (!flags.has(block::WriteFlag::kMayUnmap) || !may_punch_before_mapping())
     co_return Result<void>{};
   auto zeroed =
       co_await image_.data->zero(offset, end - offset, flags | block::WriteFlag::kNoFallback);
@@ -59,7 +59,7 @@ io::Task<Result<void>> Qcow2::zero_in_data_file(uint64_t offset, uint64_t end,
 // as zeroes. They are still ours then: a cluster that somebody frees meanwhile is nobody else's
 // before this request has ended.
 io::Task<Result<void>> Qcow2::punch_kept_clusters(uint64_t offset, uint64_t end) {
-  if (!options_.pass_discard_request) co_return Result<void>{};
+  if (!may_punch_before_mapping()) co_return Result<void>{};
   const auto flags = block::WriteFlag::kMayUnmap | block::WriteFlag::kNoFallback;
   end = std::min(end, size());
   while (offset < end) {
@@ -76,7 +76,7 @@ io::Task<Result<void>> Qcow2::discard_in_data_file(uint64_t offset, uint64_t end
   if (image_.has_raw_data_file())
     co_return co_await zero_in_data_file(offset, end, block::WriteFlag::kMayUnmap);
   end = std::min(end, image_.data->size());
-  if (offset >= end || !options_.pass_discard_request) co_return Result<void>{};
+  if (offset >= end || !may_punch_before_mapping()) co_return Result<void>{};
   co_return co_await image_.data->discard(offset, end - offset);
 }
 
