@@ -57,6 +57,7 @@ io::Task<Result<block::CompactResult>> compact_node(Session& session, const Invo
   progress.finish();
   if (!compacted && interrupted.is_cancelled())
     co_return fail(ECANCELED, "Interrupted: the image is in order, and partly compacted");
+  if (!compacted) compacted.error().add_context("Could not compact the image");
   co_return compacted;
 }
 
@@ -67,7 +68,9 @@ io::Task<int> run_in(Session& session, const Invocation& invocation,
   auto result = co_await compact_node(session, invocation, (*backend)->node());
   auto closed = co_await (*backend)->close();
   if (!result) co_return invocation.fail(result.error());
-  if (!closed) co_return invocation.fail(closed.error());
+  if (!closed) {
+    co_return invocation.fail(std::move(closed).error().with_context("Could not close the image"));
+  }
   say_done(invocation, *result, arguments.json);
   co_return 0;
 }

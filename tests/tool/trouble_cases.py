@@ -590,6 +590,16 @@ class Overlay(Changing):
         assert self.backing() == self.new_backing
 
 
+class Compact(Changing):
+    has_progress = False
+    words = ("compact", "-q", "IMAGE")
+    needs_space = False
+
+    def prepare(self):
+        self.make_source()
+        run("qemu-io", "-d", "unmap", "-f", "qcow2", "-c", "write -P 5 0 1M", "-c", "discard 64k 512k", "a.qcow2")
+
+
 class Rebase(Overlay):
     has_progress = True
     words = ("rebase", "-b", "other.qcow2", "-F", "qcow2", "IMAGE")
@@ -640,5 +650,5 @@ CASES = {case.__name__: case for case in (
     Info, Map, MapPicture, Check, Measure, Inspect, SnapshotList, Compare, BenchRead, IoRead, Create, CreateFull, CreateAllocated,
     CreateOverlay, Convert, ConvertRaw, ConvertCompressed, ConvertOverlay, ConvertFileSystemCopies, Dd, ConvertInto, RepairLeaks,
     RepairAll, Resize, ResizeFar, ResizeMetadata, ResizeAllocated, ResizeFull, ResizeShrink, ResizeRaw, SnapshotCreate,
-    SnapshotApply, SnapshotDelete, Amend, AmendCounts, AmendLazy, BitmapAdd, BitmapRemove, BitmapClear, BenchWrite, IoWrite, Rebase, RebaseCompressed, RebaseFlat,
+    SnapshotApply, SnapshotDelete, Amend, AmendCounts, AmendLazy, BitmapAdd, BitmapRemove, BitmapClear, BenchWrite, IoWrite, Compact, Rebase, RebaseCompressed, RebaseFlat,
     RebaseUnsafe, Commit, CommitKeep)}

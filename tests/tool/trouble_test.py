@@ -94,10 +94,16 @@ class TroubleTest(unittest.TestCase):
     def count_calls(self, calls):
         """How many calls of these kinds a run without trouble has."""
         self.restore()
-        with open("../count", "wb") as file:
-            file.write(bytes(8))
+        self.reset_count()
         ended = self.program(self.words(), {"CALLS": calls, "AT": 0, "COUNT": "../count"})
         self.assert_done(ended)
+        return self.counted()
+
+    def reset_count(self):
+        with open("../count", "wb") as file:
+            file.write(bytes(8))
+
+    def counted(self):
         with open("../count", "rb") as file:
             count, = struct.unpack("=q", file.read())
         return count
@@ -217,9 +223,12 @@ class TroubleTest(unittest.TestCase):
         for at in places(count, most):
             with self.subTest(error=errno.errorcode[error], calls=calls, at=f"{at} of {count}", lasts=lasts):
                 self.restore()
-                trouble = {"CALLS": calls, "AT": at, "ERROR": error, **({"LASTS": 1} if lasts else {})}
+                self.reset_count()
+                trouble = {"CALLS": calls, "AT": at, "ERROR": error, "COUNT": "../count", **({"LASTS": 1} if lasts else {})}
                 ended = self.program(self.words(), trouble)
-                if ended.returncode == 0 and not set(calls) <= set(VITAL_CALLS):
+                # Requests that come together may go down as fewer calls than they did the last time.
+                met = self.counted() >= at
+                if ended.returncode == 0 and not (met and set(calls) <= set(VITAL_CALLS)):
                     self.assert_done(ended)
                 else:
                     self.assert_said(ended, [os.strerror(error)])
