@@ -12,6 +12,7 @@
 #include "block/registry.h"
 #include "block/secret_source.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::format::luks {
 namespace {
@@ -35,15 +36,12 @@ class LuksTest : public testing::Test {
     auto group = io::ReactorGroup::start({.reactors = 2});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
-    char name[] = "/tmp/platter-luks-XXXXXX";
-    directory_ = mkdtemp(name);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
   template <typename T>
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
   }
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string path(const std::string& name) const { return scratch_.path(name); }
   std::string create(const std::string& name, const std::string& options) {
     auto made =
         run(graph_.create({.filename = path(name),
@@ -84,7 +82,7 @@ class LuksTest : public testing::Test {
   }
 
   std::unique_ptr<io::ReactorGroup> reactors_;
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   DriverRegistry registry_ = DriverRegistry::builtin();
   base::Log log_;
   Secrets secrets_;

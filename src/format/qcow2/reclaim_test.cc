@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -14,6 +13,7 @@
 #include "block/registry.h"
 #include "io/gate.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::format::qcow2 {
 namespace {
@@ -26,8 +26,6 @@ constexpr uint64_t kClusters = 64;
 class ReclaimTest : public testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/platter-reclaim-XXXXXX";
-    directory_ = mkdtemp(name);
     auto group = io::ReactorGroup::start({.reactors = 2});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
@@ -48,10 +46,9 @@ class ReclaimTest : public testing::Test {
   }
   void TearDown() override {
     if (backend_) EXPECT_TRUE(run(backend_->close()));
-    std::filesystem::remove_all(directory_);
   }
 
-  std::string image() const { return directory_ + "/image"; }
+  std::string image() const { return scratch_.path("image"); }
   template <typename T>
   T run(io::Task<T> task) {
     return io::run_blocking(reactors_->at(0), std::move(task));
@@ -62,7 +59,7 @@ class ReclaimTest : public testing::Test {
     ASSERT_TRUE(written) << written.error().message();
   }
 
-  std::string directory_;
+  support::ScratchDirectory scratch_;
   std::unique_ptr<io::ReactorGroup> reactors_;
   block::DriverRegistry registry_ = block::DriverRegistry::builtin();
   base::Log log_;
