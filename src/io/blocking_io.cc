@@ -19,7 +19,7 @@ int64_t retry(Call call) {
   }
 }
 
-int64_t perform(IoRequest& request) {
+int64_t call_for(IoRequest& request) {
   int fd = request.file->descriptor();
   auto offset = static_cast<off_t>(request.offset);
   switch (request.kind) {
@@ -47,7 +47,7 @@ int64_t perform(IoRequest& request) {
 
 void run_request(void* context) {
   auto* request = static_cast<IoRequest*>(context);
-  request->result = perform(*request);
+  perform(*request);
   wake(request->waiter);
 }
 
@@ -75,6 +75,8 @@ int allocate_flags(AllocateMode mode) {
   }
   return 0;
 }
+
+void perform(IoRequest& request) { request.result = call_for(request); }
 
 void submit_blocking(WorkerPool& workers, IoRequest& request) {
   request.job = {.run = run_request, .context = &request};

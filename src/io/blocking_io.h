@@ -18,6 +18,9 @@ std::span<const iovec> request_iovecs(IoRequest& request);
 // fallocate's mode bits.
 int allocate_flags(AllocateMode mode);
 
+// Does it here and now and sets the result.
+void perform(IoRequest& request);
+
 // Hands the request to `workers`; posts its waiter when it has ended.
 void submit_blocking(WorkerPool& workers, IoRequest& request);
 

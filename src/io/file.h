@@ -59,6 +59,9 @@ class File {
   virtual Result<void> test_lock(uint64_t offset, uint64_t length, LockKind kind) = 0;
   // The alignment that offsets, lengths and memory must have; 1 unless opened direct.
   virtual uint32_t io_alignment() const = 0;
+  // The file is in memory and nowhere else (tmpfs): its data is had by copying, with no medium to
+  // wait for.
+  virtual bool in_memory() const { return false; }
   // The descriptor, or -1 for a simulated file.
   virtual int descriptor() const = 0;
 };

@@ -1,9 +1,11 @@
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/stat.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -65,9 +67,17 @@ uint32_t probe_alignment(int fd, const FileInfo& info) {
   return kMaxAlignment;
 }
 
+// A device has its name in such a file system, and its data elsewhere.
+bool is_in_memory(int fd) {
+  struct stat status;
+  struct statfs system;
+  return fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && fstatfs(fd, &system) == 0 &&
+         (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
+}
+
 class SystemFile final : public File {
  public:
-  explicit SystemFile(int fd) : fd_(fd) {}
+  explicit SystemFile(int fd) : fd_(fd), in_memory_(is_in_memory(fd)) {}
   ~SystemFile() override { close(fd_); }
   void set_alignment(uint32_t alignment) { alignment_ = alignment; }
 
@@ -110,6 +120,7 @@ class SystemFile final : public File {
   }
 
   uint32_t io_alignment() const override { return alignment_; }
+  bool in_memory() const override { return in_memory_; }
   int descriptor() const override { return fd_; }
 
  private:
@@ -139,6 +150,7 @@ class SystemFile final : public File {
   }
 
   int fd_;
+  bool in_memory_;
   uint32_t alignment_ = 1;
 };
 

@@ -1,6 +1,10 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <vector>
 
 #include "io/file.h"
 #include "io/file_io.h"
@@ -68,6 +72,41 @@ TEST_F(SystemFiles, FindsDataAndHoles) {
   EXPECT_EQ(**file->seek_hole(1 << 20), (uint64_t{1} << 20) + 65536);
   EXPECT_FALSE(file->seek_data(2 << 20)->has_value());
   EXPECT_FALSE(file->seek_hole(4 << 20)->has_value());
+}
+
+TEST_F(SystemFiles, KnowsAFileThatIsInMemory) {
+  auto null_device = files_.open("/dev/null", {});
+  ASSERT_TRUE(null_device);
+  EXPECT_FALSE((*null_device)->in_memory()) << "a device, though its name is in a tmpfs";
+  const int fd = memfd_create("platter-files", 0);
+  ASSERT_GE(fd, 0);
+  auto file = files_.open("/proc/self/fd/" + std::to_string(fd), {.write = true});
+  ASSERT_TRUE(file) << file.error().message();
+  EXPECT_TRUE((*file)->in_memory());
+
+  for (EngineKind kind : {EngineKind::kAuto, EngineKind::kThreads}) {
+    auto group = ReactorGroup::start({.reactors = 1, .engine = kind});
+    ASSERT_TRUE(group);
+    // Of a size that the reactor copies itself, and of one that it does not.
+    for (const size_t size : {size_t{5000}, size_t{1} << 20}) {
+      ASSERT_TRUE((*file)->truncate(0));
+      std::vector<uint8_t> data(size), back(size + 1100, 1);
+      for (size_t i = 0; i < size; ++i) data[i] = static_cast<uint8_t>(i * 7);
+      Reactor& reactor = (*group)->at(0);
+      ASSERT_TRUE(run_blocking(reactor, write_full(**file, 100, BufferList(data), {}, true)));
+      ASSERT_TRUE(run_blocking(reactor, sync(**file)));
+      ASSERT_TRUE(run_blocking(reactor, read_full(**file, 0, BufferList(back))));
+      EXPECT_EQ(back[99], 0);
+      EXPECT_TRUE(std::equal(data.begin(), data.end(), back.begin() + 100));
+      EXPECT_EQ(back.back(), 0) << "past the end";
+    }
+    auto read_only = files_.open("/proc/self/fd/" + std::to_string(fd), {});
+    ASSERT_TRUE(read_only);
+    std::vector<uint8_t> byte(1);
+    auto refused = run_blocking((*group)->at(0), write_full(**read_only, 0, BufferList(byte)));
+    EXPECT_EQ(refused.error().code(), EBADF);
+  }
+  close(fd);
 }
 
 TEST_F(SystemFiles, LocksBelongToTheOpenFile) {

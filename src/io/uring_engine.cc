@@ -16,6 +16,11 @@ namespace {
 constexpr unsigned kSubmissionEntries = 256;
 constexpr unsigned kCompletionEntries = 4096;
 
+// Up to here a copy from or to a file in memory is made by the reactor itself. The kernel's ring
+// has a thread of its own do it, which costs more than the copy of a few pages, and such threads
+// spin for the file's lock.
+constexpr size_t kMaxOwnCopy = size_t{64} << 10;
+
 // What is not a request among the completions.
 constexpr uint64_t kWakeTag = 1;
 constexpr uint64_t kCancelTag = 2;
@@ -164,6 +169,12 @@ void UringEngine::prepare(io_uring_sqe* entry, IoRequest& request) {
 void UringEngine::submit(IoRequest& request) {
   if (request.use_threads) {
     submit_blocking(workers_, request);
+    return;
+  }
+  if (request.file->in_memory() && request.kind != IoRequest::Kind::kAllocate &&
+      request.buffers.size() <= kMaxOwnCopy) {
+    perform(request);
+    request.waiter.reactor->resume_later(request.waiter.handle);
     return;
   }
   prepare(next_entry(), request);
