@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 
+import fixtures_overlaps
 import fixtures_subclusters
 
 CLUSTER = 65536
@@ -91,6 +92,7 @@ class Builder:
         self.build_kinds()
         self.build_damaged()
         fixtures_subclusters.build(self)
+        fixtures_overlaps.build(self)
 
     def build_plain(self):
         self.img("create", "-q", "-f", "raw", "raw.img", "1M")

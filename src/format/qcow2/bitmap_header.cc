@@ -29,6 +29,7 @@ class Publication {
     if (next_) header.autoclear |= kBitmapsValid;
     PLATTER_CO_TRY(co_await write(header));
     image_.header.bitmaps = next_;
+    if (next_) image_.guard.claim(kBitmapDirectory, next_->directory_offset, next_->directory_size);
     image_.header.bitmaps_out_of_step = false;
     co_return Result<void>{};
   }

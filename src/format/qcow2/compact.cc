@@ -89,7 +89,8 @@ io::Task<Result<void>> Qcow2::reload_tables() {
     image.refcounts_.adopt(std::move(table));
     image.mapping_.adopt(l1);
     image.snapshots_ = std::move(snapshots.snapshots);
-    co_return Result<void>{};
+    image.snapshot_table_bytes_ = snapshots.bytes;
+    co_return co_await image.claim_structures();
   };
   {
     std::lock_guard lock(last_mutex_);

@@ -1,6 +1,5 @@
-// The external data file of an image, which holds the guest's clusters at the offsets that they have
-// for the guest.
-// Specification: docs/format/qcow2.md, "External data file".
+// The external data file of an image, which holds the guest's clusters at the offsets that they
+// have for the guest. Specification: docs/format/qcow2.md, "External data file".
 #pragma once
 
 #include "block/driver.h"

@@ -117,6 +117,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes);
   io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
   io::Task<Result<void>> rebuild_refcounts();
+  io::Task<Result<void>> claim_structures();
 
   // read.cc
   io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
@@ -165,6 +166,10 @@ class Qcow2 final : public block::Driver,
   // What of it concerns counts alone: before tables are written that hold no guest data.
   io::Task<Result<void>> prepare_counts();
   Result<void> check_writable() const;
+  bool may_hold_data(uint64_t host_offset, uint64_t length) const {
+    return image_.geometry.external_data || image_.guard.is_clear(host_offset, length);
+  }
+  io::Task<Result<void>> check_data_place(uint64_t host_offset, uint64_t length);
   io::Task<Result<void>> relieve_pressure();
   void queue_free(uint64_t entry, FreeReason reason);
 
@@ -263,6 +268,7 @@ class Qcow2 final : public block::Driver,
   std::unique_ptr<Encryption> encryption_;  // null: nothing is encrypted, or no data is looked at
   PersistentBitmaps bitmaps_;
   std::vector<Snapshot> snapshots_;  // as on disk
+  uint64_t snapshot_table_bytes_ = 0;
   enum class Sparse : uint8_t { kUnknown, kNo, kYes };
   std::atomic<Sparse> sparse_ = Sparse::kUnknown;  // as it was when first asked
 

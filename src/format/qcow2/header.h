@@ -157,8 +157,8 @@ Result<uint64_t> declared_cluster_size(std::span<const uint8_t> bytes);
 // Reads and parses the header of the image in `file`. A short file reads as zeroes past its end.
 io::Task<Result<Header>> read_header(block::Child& file, ParseOptions options);
 
-// Refuses what is recognised but contradicts itself too much for I/O. Describing such an image (info)
-// works without.
+// Refuses what is recognised but contradicts itself too much for I/O. Describing such an image
+// (info) works without.
 Result<void> check_supported(const Header& header);
 
 // The header and its extensions as they go to offset 0, at most one cluster; the feature name table

@@ -18,7 +18,8 @@ Image::Image(block::Node& node_, block::Child& file_, const base::Log& log_, Hea
       header(std::move(header_)),
       geometry(header.geometry()),
       metadata_unit(std::clamp<uint64_t>(file->node().limits().request_alignment, kSectorBytes,
-                                         geometry.cluster_size())) {}
+                                         geometry.cluster_size())),
+      guard(geometry.cluster_bits) {}
 
 Error Image::corrupt_error() const {
   return Error(EIO, fmt::format("qcow2: Image '{}' is corrupt; further writes are refused",
@@ -33,8 +34,10 @@ io::Task<Result<void>> Image::flush() {
 io::Task<Error> Image::corruption(std::string message) {
   Error error(EIO, fmt::format("qcow2: Image is corrupt: {}", message));
   if (corrupt.exchange(true)) co_return error;
-  log->error(fmt::format("{}: qcow2: Image is corrupt: {}", node->filename(), message));
-  if (writable && geometry.version >= 3) {
+  const bool marks = writable && geometry.version >= 3;
+  log->error(fmt::format("{}: qcow2: {}: {}", node->filename(),
+                         marks ? "Marking image as corrupt" : "Image is corrupt", message));
+  if (marks) {
     auto written = co_await change_incompatible(kCorrupt, 0);
     if (!written) {
       log->error(fmt::format("{}: qcow2: Could not mark the image corrupt: {}", node->filename(),
@@ -42,6 +45,18 @@ io::Task<Error> Image::corruption(std::string message) {
     }
   }
   co_return error;
+}
+
+io::Task<Result<void>> Image::check_overlap(uint64_t offset, uint64_t bytes, Structures own) {
+  const std::string_view obstacle = guard.obstacle(offset, bytes, own);
+  if (obstacle.empty()) [[likely]]
+    return io::Task<Result<void>>::ready(Result<void>{});
+  return refuse_overlap(obstacle);
+}
+
+io::Task<Result<void>> Image::refuse_overlap(std::string_view obstacle) {
+  co_return std::unexpected(co_await corruption(
+      fmt::format("Preventing invalid write on metadata (overlaps with {})", obstacle)));
 }
 
 io::Task<Result<void>> Image::change_incompatible(uint64_t set, uint64_t clear) {

@@ -14,6 +14,7 @@
 #include "format/qcow2/header.h"
 #include "format/qcow2/layout.h"
 #include "format/qcow2/order.h"
+#include "format/qcow2/overlap_guard.h"
 #include "io/sync.h"
 
 namespace platter::format::qcow2 {
@@ -39,6 +40,7 @@ struct Image {
   std::atomic<uint64_t> changes = 0;
   std::atomic<bool> writable = false;
   std::atomic<bool> corrupt = false;
+  OverlapGuard guard;
 
   // Guest data is in a file of its own, and that file, read as a raw image, is what the guest sees.
   bool has_raw_data_file() const {
@@ -56,6 +58,10 @@ struct Image {
   // returns the error. No write succeeds from here on.
   io::Task<Error> corruption(std::string message);
   Error corrupt_error() const;
+  // Refuses what would be written over metadata that is not `own` (none: guest data): the image is
+  // corrupt then. Under `allocation`.
+  io::Task<Result<void>> check_overlap(uint64_t offset, uint64_t bytes, Structures own);
+  io::Task<Result<void>> refuse_overlap(std::string_view obstacle);
 
   // Sets and clears incompatible feature bits, in the file first. Not flushed.
   io::Task<Result<void>> change_incompatible(uint64_t set, uint64_t clear);

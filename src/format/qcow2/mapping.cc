@@ -311,6 +311,7 @@ io::Task<Result<void>> Mapping::ensure_table(uint64_t offset) {
     PLATTER_CO_TRY(co_await refcounts_.release(run.offset, 1));
     co_return std::unexpected(std::move(made).error());
   }
+  image_.guard.claim(kActiveL2, run.offset, geometry.cluster_size());
   l1_[index].store(run.offset | kCopiedFlag, std::memory_order_release);
   dirty_.mark(index * kTableEntryBytes);
   if (old_table != 0) frees_.add(old_table, 1, FreeReason::kOther);
@@ -414,6 +415,7 @@ io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
   l1_entries_ = next.entries;
   image_.header.l1_entries = static_cast<uint32_t>(next.entries);
   image_.header.l1_table_offset = next.host_offset;
+  image_.guard.claim(kActiveL1, next.host_offset, image_.header.l1_bytes());
   dirty_.reset(next.entries * kTableEntryBytes, image_.metadata_unit);
   image_.changed(0);
   co_return Result<void>{};
@@ -425,6 +427,14 @@ void Mapping::adopt(std::span<const uint64_t> l1) {
   l1_ = std::make_unique<std::atomic<uint64_t>[]>(l1_entries_);
   for (size_t i = 0; i < l1.size(); ++i) l1_[i].store(l1[i], std::memory_order_relaxed);
   dirty_.reset(l1_entries_ * kTableEntryBytes, image_.metadata_unit);
+}
+
+void Mapping::claim_structures() {
+  image_.guard.claim(kActiveL1, image_.header.l1_table_offset, image_.header.l1_bytes());
+  for (uint64_t index = 0; index < l1_entries_; ++index) {
+    const uint64_t offset = load_l1(index) & kOffsetMask;
+    if (offset != 0) image_.guard.claim(kActiveL2, offset, image_.geometry.cluster_size());
+  }
 }
 
 void Mapping::drop_tables(uint64_t first_entry) {

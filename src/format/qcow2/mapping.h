@@ -50,6 +50,8 @@ class Mapping {
   io::Task<Result<TableCache::Pin>> writable_slice(uint64_t offset);
   // Makes the table so, without a slice.
   io::Task<Result<void>> ensure_table(uint64_t offset);
+  // Of the image's OverlapGuard, which knows nothing of them yet.
+  void claim_structures();
   bool has_table(uint64_t offset) const { return load_l1(image_.geometry.l1_index(offset)) != 0; }
   // The entry of the cluster that `offset` lies in; `bitmap` is 0 without subclusters.
   io::Task<Result<ExtendedEntry>> entry_at(uint64_t offset);

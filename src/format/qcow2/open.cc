@@ -11,6 +11,7 @@
 #include "format/qcow2/data_file.h"
 #include "format/qcow2/driver.h"
 #include "format/qcow2/info.h"
+#include "format/qcow2/metadata_io.h"
 #include "format/qcow2/repair.h"
 
 namespace platter::format::qcow2 {
@@ -78,6 +79,10 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
   PLATTER_CO_TRY(co_await driver->load_bitmaps(flags, context.policy().max_metadata_bytes));
   PLATTER_CO_ASSIGN(driver->snapshots_, co_await driver->load_snapshots(flags));
+  if (driver->image_.writable) {
+    driver->image_.guard.watch(options.overlap_checks);
+    PLATTER_CO_TRY(co_await driver->claim_structures());
+  }
   co_return std::unique_ptr<block::Driver>(std::move(driver));
 }
 
@@ -98,7 +103,10 @@ io::Task<Result<void>> Qcow2::prepare_encryption(block::OpenContext& context) {
 
 io::Task<Result<std::vector<Snapshot>>> Qcow2::load_snapshots(block::OpenFlags flags) {
   auto table = co_await read_snapshot_table(*image_.file, image_.header);
-  if (table) co_return std::move(table->snapshots);
+  if (table) {
+    snapshot_table_bytes_ = table->bytes;
+    co_return std::move(table->snapshots);
+  }
   if (flags.check) co_return std::vector<Snapshot>{};  // a check reports it
   co_return std::unexpected(std::move(table).error());
 }
@@ -145,6 +153,32 @@ io::Task<Result<void>> Qcow2::begin_writing() {
   co_return Result<void>{};
 }
 
+// Under the allocation mutex, or while the image is opened.
+io::Task<Result<void>> Qcow2::claim_structures() {
+  OverlapGuard& guard = image_.guard;
+  const Header& header = image_.header;
+  guard.forget_all();
+  guard.claim(kMainHeader, 0, header.cluster_size());
+  mapping_.claim_structures();
+  refcounts_.claim_structures();
+  guard.claim(kSnapshotTable, header.snapshots_offset, snapshot_table_bytes_);
+  if (header.bitmaps)
+    guard.claim(kBitmapDirectory, header.bitmaps->directory_offset, header.bitmaps->directory_size);
+  for (const Snapshot& snapshot : snapshots_) {
+    if (!check_snapshot_l1(snapshot, image_.geometry)) continue;  // it is never read either
+    guard.claim(kInactiveL1, snapshot.l1_table_offset, snapshot.l1_entries * kTableEntryBytes);
+    if (!guard.watches(kInactiveL2)) continue;
+    io::AlignedBuffer l1(std::max<uint64_t>(snapshot.l1_entries, 1) * kTableEntryBytes);
+    PLATTER_CO_TRY(co_await read_padded(*image_.file, snapshot.l1_table_offset, l1.view()));
+    for (uint64_t i = 0; i < snapshot.l1_entries; ++i) {
+      const uint64_t table = base::load_big<uint64_t>(l1.span(), i * kTableEntryBytes);
+      if ((table & kOffsetMask) != 0)
+        guard.claim(kInactiveL2, table & kOffsetMask, header.cluster_size());
+    }
+  }
+  co_return Result<void>{};
+}
+
 // The refcounts of an image that was not closed: every reference is counted and the blocks written
 // anew where they differ.
 io::Task<Result<void>> Qcow2::rebuild_refcounts() {
@@ -182,8 +216,8 @@ block::Limits Qcow2::limits() const {
 }
 
 Result<block::DriverInfo> Qcow2::info() const {
-  block::DriverInfo info = describe(image_.header, bitmaps_.directory(), snapshots_,
-                                    luks_ ? &*luks_ : nullptr);
+  block::DriverInfo info =
+      describe(image_.header, bitmaps_.directory(), snapshots_, luks_ ? &*luks_ : nullptr);
   // The tables of the disk end there.
   info.vm_state_offset = base::align_up(size(), image_.geometry.l2_coverage());
   return info;

@@ -129,6 +129,42 @@ constexpr base::OptionDef kDefs[] = {
      .changeable = true},
 };
 
+struct OverlapCheck {
+  const char* option;
+  Structure structure;
+};
+constexpr OverlapCheck kOverlapChecks[] = {
+    {"overlap-check.main-header", kMainHeader},
+    {"overlap-check.active-l1", kActiveL1},
+    {"overlap-check.active-l2", kActiveL2},
+    {"overlap-check.refcount-table", kRefcountTable},
+    {"overlap-check.refcount-block", kRefcountBlock},
+    {"overlap-check.snapshot-table", kSnapshotTable},
+    {"overlap-check.inactive-l1", kInactiveL1},
+    {"overlap-check.inactive-l2", kInactiveL2},
+    {"overlap-check.bitmap-directory", kBitmapDirectory},
+};
+
+Structures structures_of_template(std::string_view name) {
+  if (name == "none") return 0;
+  if (name == "constant") return kConstantStructures;
+  if (name == "all") return kAllStructures;
+  return kCachedStructures;
+}
+
+// The template, and what is said of single structures.
+Structures read_overlap_checks(const base::OptionSet& options) {
+  Structures structures = kCachedStructures;
+  for (const char* name : {"overlap-check", "overlap-check.template"}) {
+    if (options.given(name)) structures = structures_of_template(options.get_string(name));
+  }
+  for (const auto& [option, structure] : kOverlapChecks) {
+    if (!options.given(option)) continue;
+    structures = options.get_bool(option) ? structures | structure : structures & ~structure;
+  }
+  return structures;
+}
+
 }  // namespace
 
 constinit const base::OptionSchema kRuntimeOptions{kDefs};
@@ -159,6 +195,7 @@ Result<OpenOptions> read_open_options(const base::OptionSet& options, const Head
                             options.get_string("overlap-check"),
                             options.get_string("overlap-check.template")));
   }
+  result.overlap_checks = read_overlap_checks(options);
   return result;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/options.h"
 #include "format/qcow2/header.h"
+#include "format/qcow2/overlap_guard.h"
 #include "platter/error.h"
 
 namespace platter::format::qcow2 {
@@ -18,6 +19,7 @@ struct OpenOptions {
   // What is discarded or zeroed keeps its host clusters, so that it is later written where it was.
   bool discard_no_unref = false;
   bool lazy_refcounts = false;
+  Structures overlap_checks = kCachedStructures;
 };
 
 struct CacheSizes {

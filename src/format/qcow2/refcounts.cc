@@ -179,6 +179,7 @@ io::Task<Result<HostRun>> Refcounts::finish_allocation(uint64_t cluster, uint64_
     PLATTER_CO_TRY(co_await release(offset, clusters));
     co_return fail(EFBIG, "qcow2: The image has no host offsets left");
   }
+  PLATTER_CO_TRY(co_await image_.check_overlap(offset, bytes, 0));
   if (overlaps_metadata(offset, bytes)) {
     co_return std::unexpected(co_await image_.corruption(
         fmt::format("Preventing invalid allocation of metadata at offset {:#x}", offset)));
@@ -211,6 +212,7 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
     co_return fail(EFBIG, "qcow2: The image has no host offsets left");
   }
   // A table that lost an entry makes what everything hangs from look free.
+  PLATTER_CO_TRY(co_await image_.check_overlap(offset, clusters_used << geometry.cluster_bits, 0));
   if (overlaps_metadata(offset, clusters_used << geometry.cluster_bits)) {
     co_return std::unexpected(co_await image_.corruption(
         fmt::format("Preventing invalid allocation of refcount block at offset {:#x}", offset)));
@@ -232,6 +234,7 @@ io::Task<Result<void>> Refcounts::add_blocks(uint64_t first_block, uint64_t bloc
   }
   for (uint64_t i = 0; i < blocks; ++i) {
     table_[first_block + i] = offset + (i << geometry.cluster_bits);
+    image_.guard.claim(kRefcountBlock, table_[first_block + i], geometry.cluster_size());
     dirty_.mark((first_block + i) * kTableEntryBytes);
   }
   image_.changed(kUndurableRefcountBlocks);
@@ -331,6 +334,8 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   }
   if (!grown) {
     // The old table still stands, and every entry that it may lack is written again.
+    image_.guard.forget(first << (geometry.refcount_block_bits() + geometry.cluster_bits),
+                        blocks << geometry.cluster_bits);
     table_.resize(old_entries);
     for (uint64_t block = first; block < old_entries; ++block) table_[block] = 0;
     dirty_.reset(old_entries * kTableEntryBytes, image_.metadata_unit);
@@ -340,6 +345,7 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   }
   image_.header.refcount_table_offset = new_offset;
   image_.header.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
+  image_.guard.claim(kRefcountTable, new_offset, image_.header.refcount_table_bytes());
   dirty_.reset(table_.size() * kTableEntryBytes, image_.metadata_unit);
   frees_.add(old_offset, old_clusters, FreeReason::kOther);
   co_return Result<void>{};
@@ -368,6 +374,7 @@ io::Task<Result<void>> Refcounts::release(uint64_t host_offset, uint64_t cluster
       }
       store_refcount(words, cluster % entries, order, count - 1);
       if (count == 1) {
+        image_.guard.forget(cluster << image_.geometry.cluster_bits, 1);
         free_hint_ = std::min(free_hint_, cluster);
         if (cluster == tail_ >> image_.geometry.cluster_bits) leave_tail();
       }
@@ -395,6 +402,7 @@ io::Task<Result<void>> Refcounts::drop_empty_blocks() {
       }
     }
     if (!empty) break;
+    image_.guard.forget(own << image_.geometry.cluster_bits, 1);
     table_[block] = 0;
     dirty_.mark(block * kTableEntryBytes);
     image_.changed(0);
@@ -469,6 +477,17 @@ io::Task<Result<void>> Refcounts::overwrite_block(uint64_t first, const Referenc
     image_.changed(0);
   }
   co_return Result<void>{};
+}
+
+void Refcounts::claim_structures() {
+  const Geometry& geometry = image_.geometry;
+  image_.guard.claim(kRefcountTable, image_.header.refcount_table_offset,
+                     image_.header.refcount_table_bytes());
+  for (uint64_t block = 0; block < table_.size(); ++block) {
+    const auto offset = check_block_entry(block);
+    if (offset && *offset != 0)
+      image_.guard.claim(kRefcountBlock, *offset, geometry.cluster_size());
+  }
 }
 
 io::Task<Result<uint64_t>> Refcounts::end_of_used() {

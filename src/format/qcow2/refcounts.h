@@ -50,6 +50,9 @@ class Refcounts {
   void take_dirty_table(std::vector<uint8_t>& staging, std::vector<StagedWrite>& writes);
   void table_write_failed(const std::vector<StagedWrite>& writes);
 
+  // Of the image's OverlapGuard, which knows nothing of them yet.
+  void claim_structures();
+
   // Makes every count what `counts` says. EIO if a cluster with references has no refcount block.
   io::Task<Result<void>> overwrite(const ReferenceCounts& counts);
   // The cluster after the last one that has a reference.

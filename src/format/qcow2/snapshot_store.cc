@@ -66,12 +66,15 @@ io::Task<Result<void>> Qcow2::switch_to(TableSwitch& tables, std::vector<uint64_
     auto lock = co_await image_.allocation.lock();
     refcounts_.adopt(tables.refcount_table());
     mapping_.adopt(l1);
+    snapshots_ = std::move(snapshots);
+    PLATTER_CO_ASSIGN(const auto table, serialise_snapshot_table(snapshots_));
+    snapshot_table_bytes_ = table.size();
+    PLATTER_CO_TRY(co_await claim_structures());
   }
   {
     std::lock_guard lock(last_mutex_);
     last_.reset();
   }
-  snapshots_ = std::move(snapshots);
   size_.store(image_.header.virtual_size(), std::memory_order_release);
   if (!options_.pass_discard_snapshot) co_return Result<void>{};
   for (const auto& range : tables.freed()) {

@@ -50,7 +50,8 @@ io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
   if (write_prepared_.load(std::memory_order_acquire) &&
       !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
     auto run = mapping_.try_lookup(offset, buffers.size());
-    if (run && run->length == buffers.size() && in_place(*run) && !image_.file->has_debug_points())
+    if (run && run->length == buffers.size() && in_place(*run) &&
+        may_hold_data(run->host_offset, run->length) && !image_.file->has_debug_points())
         [[likely]] {
       return write_data(run->host_offset, offset, buffers);
     }
@@ -74,6 +75,7 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
     PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(at, left));
     if (in_place(run)) {
       PLATTER_CO_TRY(check_writable());
+      PLATTER_CO_TRY(co_await check_data_place(run.host_offset, run.length));
       co_await image_.file->pass(DebugEvent::kWriteAio);
       PLATTER_CO_TRY(co_await write_data(run.host_offset, at, buffers.sub(done, run.length)));
       done += run.length;
@@ -84,6 +86,13 @@ io::Task<Result<void>> Qcow2::write_slow(uint64_t offset, io::BufferList buffers
     }
   }
   co_return Result<void>{};
+}
+
+// Guest data goes where an entry of a table says, which may be wrong.
+io::Task<Result<void>> Qcow2::check_data_place(uint64_t host_offset, uint64_t length) {
+  if (may_hold_data(host_offset, length)) co_return Result<void>{};
+  auto lock = co_await image_.allocation.lock();
+  co_return co_await image_.check_overlap(host_offset, length, 0);
 }
 
 io::Task<Result<void>> Qcow2::begin_guest_write() {
@@ -149,6 +158,8 @@ io::Task<Result<bool>> Qcow2::plan_allocation(Plan& plan, uint64_t offset, uint6
     plan.length = first.length;
     const uint64_t clusters = geometry.clusters_for(offset + plan.length - plan.start);
     plan.run = {.offset = first.host_offset - (offset - plan.start), .clusters = clusters};
+    if (!geometry.external_data)
+      PLATTER_CO_TRY(co_await image_.check_overlap(plan.run.offset, clusters << bits, 0));
   } else {
     PLATTER_CO_ASSIGN(const uint64_t wanted, co_await count_allocatable(plan.start, limit));
     PLATTER_CO_ASSIGN(plan.run, co_await allocate_data(plan.start, wanted));

@@ -18,7 +18,8 @@ struct WriteBack::Round {
   uint64_t changes = 0;
   std::vector<uint8_t> staging;
   std::vector<TableCache::Staged> refcount_slices, l2_slices;
-  std::vector<StagedWrite> refcount_blocks, refcount_table, mappings, l1;
+  std::vector<StagedWrite> refcount_blocks, refcount_table, l2, l1;
+  std::vector<StagedWrite> mappings;  // both of these
 };
 
 io::Task<Result<void>> WriteBack::flush() {
@@ -42,6 +43,11 @@ io::Task<Result<void>> WriteBack::run_round(bool all) {
   {
     auto lock = co_await image_.allocation.lock();
     stage(round, all);
+    auto clear = co_await check_overlaps(round);
+    if (!clear) {
+      settle(round, false);
+      co_return clear;
+    }
   }
   auto written = co_await write_steps(round);
   {
@@ -76,9 +82,25 @@ void WriteBack::stage(Round& round, bool all) {
   round.l2_slices = mapping_.cache().take_dirty(round.staging);
   place(
       round.l2_slices, [&](uint64_t key) { return mapping_.slice_host_offset(key); },
-      mapping_.cache().slice_bytes(), round.mappings);
+      mapping_.cache().slice_bytes(), round.l2);
   mapping_.take_dirty_l1(round.staging, round.l1);
+  round.mappings = round.l2;
   round.mappings.insert(round.mappings.end(), round.l1.begin(), round.l1.end());
+}
+
+// An image may say of two tables that they are at the same place.
+io::Task<Result<void>> WriteBack::check_overlaps(const Round& round) {
+  const auto check = [this](const std::vector<StagedWrite>& writes,
+                            Structures own) -> io::Task<Result<void>> {
+    for (const StagedWrite& write : writes)
+      PLATTER_CO_TRY(co_await image_.check_overlap(write.host_offset, write.length, own));
+    co_return Result<void>{};
+  };
+  PLATTER_CO_TRY(co_await check(round.refcount_blocks, kRefcountBlock));
+  PLATTER_CO_TRY(co_await check(round.refcount_table, kRefcountTable));
+  PLATTER_CO_TRY(co_await check(round.l1, kActiveL1));
+  PLATTER_CO_TRY(co_await check(round.l2, kActiveL2 | kInactiveL2));
+  co_return Result<void>{};
 }
 
 io::Task<Result<void>> WriteBack::write_steps(Round& round) {

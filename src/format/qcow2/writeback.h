@@ -42,6 +42,7 @@ class WriteBack {
   struct Round;
   io::Task<Result<void>> run_round(bool all);
   void stage(Round& round, bool all);
+  io::Task<Result<void>> check_overlaps(const Round& round);
   io::Task<Result<void>> write_steps(Round& round);
   std::vector<block::DebugEvent> events_of(const Round& round, WriteStep step) const;
   io::Task<Result<void>> write_step(Round& round, WriteStep step);

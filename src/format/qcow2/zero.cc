@@ -66,6 +66,7 @@ io::Task<Result<void>> Qcow2::punch_kept_clusters(uint64_t offset, uint64_t end)
     PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(offset, end - offset));
     offset += run.length;
     if (run.kind != ClusterKind::kNormal || !run.copied) continue;
+    PLATTER_CO_TRY(co_await check_data_place(run.host_offset, run.length));
     auto zeroed = co_await image_.file->zero(run.host_offset, run.length, flags);
     if (!zeroed && zeroed.error().code() != ENOTSUP) co_return zeroed;
   }
