@@ -24,25 +24,6 @@ STEPS = 30
 SECTOR = 512
 
 
-class Bitmap:
-    def __init__(self, granularity, enabled=True):
-        self.granularity = granularity
-        self.enabled = enabled
-        self.dirty = set()
-
-    def mark(self, offset, length):
-        self.dirty.update(range(offset // self.granularity, (offset + length - 1) // self.granularity + 1))
-
-    def runs(self):
-        found = []
-        for bit in sorted(self.dirty):
-            if found and sum(found[-1]) == bit:
-                found[-1][1] += 1
-            else:
-                found.append([bit, 1])
-        return found
-
-
 class BitmapsTest(unittest.TestCase):
     def setUp(self):
         scratch = tempfile.TemporaryDirectory(prefix="bitmaps-")
@@ -85,7 +66,7 @@ class BitmapsTest(unittest.TestCase):
 
     def add(self):
         name = f"b{len(self.done)}" + "x" * self.random.choice([0, 1, 50, 300])
-        bitmap = Bitmap(512 << self.random.randrange(16), self.random.random() < 0.7)
+        bitmap = bitmap_bits.Bitmap(512 << self.random.randrange(16), self.random.random() < 0.7)
         self.run_program(self.program("qemu-img"), "bitmap", "--add", *([] if bitmap.enabled else ["--disable"]),
                          "-g", str(bitmap.granularity), "image", name)
         self.bitmaps[name] = bitmap
@@ -104,9 +85,7 @@ class BitmapsTest(unittest.TestCase):
         elif action == "merge":
             other = self.bitmaps[self.random.choice(sorted(self.bitmaps))]
             words.append(next(key for key, value in self.bitmaps.items() if value is other))
-            for bit in sorted(other.dirty):
-                offset = bit * other.granularity
-                bitmap.mark(offset, min(other.granularity, self.size - offset))
+            bitmap.merge(other, self.size)
         else:
             bitmap.enabled = action == "enable"
         self.run_program(self.program("qemu-img"), "bitmap", *words, "image", name)
@@ -117,7 +96,7 @@ class BitmapsTest(unittest.TestCase):
         self.run_program(self.program("qemu-img"), "resize", "-q", "--shrink", "-f", "qcow2", "image", str(size))
         self.size = size
         for bitmap in self.bitmaps.values():
-            bitmap.dirty = {bit for bit in bitmap.dirty if bit * bitmap.granularity < size}
+            bitmap.cut(size)
 
     def snapshot(self):
         program = self.program("qemu-img")

@@ -1,10 +1,40 @@
-"""The dirty bitmaps of a qcow2 image, read from its bytes by themselves: no program in between."""
+"""The dirty bitmaps of a qcow2 image, read from its bytes by themselves: no program in between; and a model of one."""
 
 import struct
 
 EXTENSION = 0x23852875
 OFFSET = 0x00fffffffffffe00
 IN_USE, AUTO = 1, 2
+
+
+class Bitmap:
+    """What a bitmap must have."""
+
+    def __init__(self, granularity, enabled=True):
+        self.granularity = granularity
+        self.enabled = enabled
+        self.dirty = set()
+
+    def mark(self, offset, length):
+        self.dirty.update(range(offset // self.granularity, (offset + length - 1) // self.granularity + 1))
+
+    def merge(self, other, size):
+        for bit in sorted(other.dirty):
+            offset = bit * other.granularity
+            self.mark(offset, min(other.granularity, size - offset))
+
+    def cut(self, size):
+        self.dirty = {bit for bit in self.dirty if bit * self.granularity < size}
+
+    def runs(self):
+        """Dirty runs as [first bit, bits]."""
+        found = []
+        for bit in sorted(self.dirty):
+            if found and sum(found[-1]) == bit:
+                found[-1][1] += 1
+            else:
+                found.append([bit, 1])
+        return found
 
 
 class Image:
@@ -53,7 +83,7 @@ class Image:
             entry = struct.unpack_from(">Q", self.bytes, table + 8 * index)[0]
             first = index * per_cluster
             if entry & OFFSET:
-                data = self.bytes[entry & OFFSET:(entry & OFFSET) + self.cluster]
+                data = self.bytes[entry & OFFSET:(entry & OFFSET) + min(self.cluster, (bits - first + 7) // 8)]
                 for position, byte in enumerate(data):
                     for bit in range(8) if byte else ():
                         if byte >> bit & 1:
