@@ -101,8 +101,15 @@ class Image:
 
     def write(self, program, kinds, killed=False):
         """A request of each kind; if killed the program ends without closing the image."""
-        plain = [self.request(kind) for kind in kinds if kind != "compressed"]
-        commands = plain + self.compressed(kinds.count("compressed")) + ["flush", "sigraise 9"] * killed
+        # QEMU 7.2 goes on filling a cluster of compressed data that was given back and is something else by now ("write
+        # -c -P 1 0 512", "discard 0 512", "write -P 2 1k 512", "write -c -P 3 2k 512": 1k is overwritten): by QEMU all
+        # compressed data come last.
+        parts = [kinds] if program.name == "qemu" else [kinds[::2], kinds[1::2]]
+        commands = []
+        for part in parts:
+            commands += [self.request(kind) for kind in part if kind != "compressed"]
+            commands += self.compressed(part.count("compressed"))
+        commands += ["flush", "sigraise 9"] * killed
         words = [word for command in commands for word in ("-c", command)]
         self.run(program.io, *self.keys, "-d", "unmap", *words, "--image-opts", self.options, status=-9 if killed else 0)
 
@@ -123,14 +130,12 @@ class Image:
         return self.pattern(self.random.choice([*PATTERNS, str(self.random.randrange(1, 256))]), offset, length)
 
     def compressed(self, count):
-        """Nothing is compressed into clusters that are in use: those are given back first. All at once and at the end:
-        QEMU 7.2 goes on filling a cluster of compressed data that was given back and is something else by now
-        ("write -c -P 1 0 512", "discard 0 512", "write -P 2 1k 512", "write -c -P 3 2k 512": 1k is overwritten)."""
+        """Nothing is compressed into clusters that are in use: those are given back first."""
         cluster = self.row.cluster
         if self.compressed_only:
-            first, end = self.compressed_before, self.compressed_only // cluster
-            starts = [start for start in range(first, first + 2 * count, 2) if start < end]
-            self.compressed_before += 2 * count
+            first, end = self.compressed_before, min(self.compressed_before + 2 * count, self.compressed_only // cluster)
+            starts = list(range(first, end, 2))
+            self.compressed_before = end
         else:
             end = self.size // cluster
             starts = sorted({self.random.randrange(end) for _ in range(count)})
@@ -204,6 +209,7 @@ class Image:
     def amend(self, program, options, **shown):
         self.img(program, "amend", options=("-o", options))
         self.specific.update({name.replace("_", "-"): value for name, value in shown.items()})
+        self.specific = {name: value for name, value in self.specific.items() if value is not None}
 
 
 def repeated(data, length):

@@ -108,4 +108,8 @@ def go_on(image, program):
         image.snapshot(program, "-d", name)
     for name in sorted(image.bitmaps)[:1]:
         image.bitmap(program, name, "--clear", "--disable")
+    # QEMU 7.2 writes zeroes as they are where version 2 needs zeroes that are encrypted, and they read as noise.
+    expands = program.name == "platter" or not row.encryption
+    if row.compat == "0.10" and image.specific["compat"] == "1.1" and not image.snapshots and expands:
+        image.amend(program, "compat=0.10", compat="0.10", lazy_refcounts=None, extended_l2=None)
     image.write(program, some(image))
