@@ -3,7 +3,7 @@
 from features_image import SECTOR
 from features_verify import verify
 
-KINDS = ["text", "text", "unaligned", "zero", "zero and unmap", "unaligned zero", "discard"]
+KINDS = ["data", "data", "unaligned", "zero", "zero and unmap", "unaligned zero", "discard"]
 
 
 def play(image, maker, other):
@@ -13,14 +13,14 @@ def play(image, maker, other):
         turn(image, program)
         if number == 0 and row.lazy and row.bitmaps == "none":
             image.turn = f"ended by a kill, opened by {reader.name}"
-            image.write(program, ["text", "zero"], killed=True)
-            image.write(reader, ["text"])
+            image.write(program, ["data", "zero"], killed=True)
+            image.write(reader, ["data"])
         image.turn += f", then verify with {reader.name}"
         verify(image, reader, (program, reader))
 
 
-def some(image, compressed=True):
-    kinds = KINDS + ["compressed"] * (3 if compressed and image.row.compression else 0)
+def some(image):
+    kinds = KINDS + ["compressed"] * (3 if image.row.compression else 0)
     image.random.shuffle(kinds)
     return kinds
 
