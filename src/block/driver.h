@@ -79,6 +79,18 @@ class CheckReporter {
   }
 };
 
+// Keeps the first line, which stands for what is wrong.
+class FirstLine final : public CheckReporter {
+ public:
+  void report(std::string line) override {
+    if (line_.empty()) line_ = std::move(line);
+  }
+  const std::string& line() const { return line_; }
+
+ private:
+  std::string line_;
+};
+
 enum class Repair {
   kLeaks,  // counts that are too high: no content is at stake
   kAll,
@@ -223,6 +235,18 @@ class SnapshotStore {
   virtual io::Task<Result<void>> load_snapshot(std::string id) = 0;
 };
 
+// Where the state of a virtual machine is kept beside its disk. Snapshots keep it too: one that is
+// said to have a state takes it along, and leaves none behind. Offsets are of the state; sectors of
+// 512 bytes. The disk is not resized meanwhile, and no snapshot taken or applied.
+class VmStateStore {
+ public:
+  virtual ~VmStateStore() = default;
+  // What was never written reads as zeroes.
+  virtual io::Task<Result<void>> read_vm_state(uint64_t offset, io::BufferList buffers) = 0;
+  // The place grows with what is written. EFBIG: there is an end to that.
+  virtual io::Task<Result<void>> write_vm_state(uint64_t offset, io::BufferList buffers) = 0;
+};
+
 // A persistent dirty bitmap.
 struct BitmapInfo {
   std::string name;
@@ -316,6 +340,7 @@ class Driver {
   virtual Checkable* checkable() { return nullptr; }
   virtual Charted* charted() { return nullptr; }
   virtual SnapshotStore* snapshot_store() { return nullptr; }
+  virtual VmStateStore* vm_state_store() { return nullptr; }
   virtual BitmapStore* bitmap_store() { return nullptr; }
   virtual Amendable* amendable() { return nullptr; }
   virtual Emptiable* emptiable() { return nullptr; }

@@ -37,6 +37,7 @@ class FilterDriver : public Driver, public Resizable {
   }
   bool zero_initialised() const override { return child_.node().driver().zero_initialised(); }
 
+  VmStateStore* vm_state_store() override { return child_.node().driver().vm_state_store(); }
   Resizable* resizable() override { return this; }
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) override {
     return child_.resize(size, preallocation, exact);

@@ -94,6 +94,36 @@ TEST_F(RequestTest, UnalignedRequestsAgreeWithAModel) {
   }
 }
 
+int code_of(const Result<void>& result) { return result ? 0 : result.error().code(); }
+
+TEST_F(RequestTest, NothingIsReadNorWrittenPastTheEnd) {
+  for (const char* options :
+       {"driver=raw,size=64k,file.driver=memory,file.size=128k",
+        "driver=raw,size=64k,file.driver=memory,file.size=128k,file.request-alignment=4096"}) {
+    auto backend = open(options);
+    ASSERT_EQ(backend->size(), 65536u) << options;
+    std::vector<uint8_t> ones(8192, 1);
+    ASSERT_TRUE(run(backend->write(65536 - 8192, io::BufferList(ones))));
+    for (const uint64_t offset : {65536u - 4096u, 65536u - 1u, 65536u, 65536u + 512u, 1u << 30}) {
+      std::vector<uint8_t> back(8192, 9), expected(8192, 0);
+      const uint64_t inside = offset < 65536 ? 65536 - offset : 0;
+      std::fill_n(expected.begin(), inside, 1);
+      EXPECT_EQ(code_of(run(backend->read(offset, io::BufferList(back)))), EIO)
+          << options << offset;
+      // What other nodes read of this one.
+      ASSERT_TRUE(run(backend->node().read(offset, io::BufferList(back)))) << options;
+      EXPECT_EQ(back, expected) << options << " " << offset;
+      EXPECT_EQ(code_of(run(backend->write(offset, io::BufferList(back)))), EIO)
+          << options << offset;
+      EXPECT_EQ(code_of(run(backend->zero(offset, 8192))), EIO) << options << offset;
+      EXPECT_EQ(code_of(run(backend->discard(offset, 8192))), EIO) << options << offset;
+    }
+    std::vector<uint8_t> back(8192, 9);
+    EXPECT_EQ(code_of(run(backend->read(UINT64_MAX - 4096, io::BufferList(back)))), EIO) << options;
+    EXPECT_TRUE(run(backend->close()));
+  }
+}
+
 // Each writer owns every third run of 100 bytes, which share blocks with its neighbours' runs: a
 // read-modify-write that another write gets in between of loses that write.
 io::Task<void> write_own_runs(Backend& backend, unsigned writer, unsigned rounds) {

@@ -1,13 +1,10 @@
 // platter compact: gives back the room that an image's file does not need.
-#include <cerrno>
-
 #include "base/size.h"
-#include "base/try.h"
 #include "fmt/format.h"
 #include "tool/arguments.h"
 #include "tool/command.h"
 #include "tool/image_open.h"
-#include "tool/progress.h"
+#include "tool/long_work.h"
 #include "tool/session.h"
 
 namespace platter::tool {
@@ -35,44 +32,36 @@ void say_done(const Invocation& invocation, const block::CompactResult& result, 
   }
 }
 
-io::Task<Result<block::CompactResult>> compact_node(Session& session, const Invocation& invocation,
-                                                    block::Node& node) {
+io::Task<int> compact_node(Session& session, const Invocation& invocation, block::Backend& backend,
+                           bool json) {
+  LongWork work(session, invocation, kProgressStepPercent);
+  block::Node& node = backend.node();
   auto* compactable = node.driver().compactable();
   if (compactable == nullptr) {
-    co_return fail(ENOTSUP,
-                   fmt::format("Images of the format '{}' cannot be compacted", node.type().name));
+    const int status = invocation.fail(
+        fmt::format("Images of the format '{}' cannot be compacted", node.type().name));
+    co_return co_await close_image(invocation, backend, status);
   }
-  Progress progress(invocation.console, choose_progress_style(invocation), kProgressStepPercent);
-  io::CancelSource interrupted;
-  session.interrupts().set_progress_handler([&progress] { progress.report(); });
-  session.interrupts().set_handler([&interrupted] { interrupted.cancel(); });
+  work.cancel_on_interrupt();
   co_await session.graph().drained_begin(node);
-  auto compacted = co_await compactable->compact(
-      interrupted.token(),
-      [&progress](uint64_t done, uint64_t total) { progress.update(done, total); });
+  auto compacted = co_await compactable->compact(work.token(), work.progress_sink());
   session.graph().drained_end(node);
-  session.interrupts().set_handler({});
-  session.interrupts().set_progress_handler({});
-  if (compacted) progress.complete();
-  progress.finish();
-  if (!compacted && interrupted.is_cancelled())
-    co_return fail(ECANCELED, "Interrupted: the image is in order, and partly compacted");
-  if (!compacted) compacted.error().add_context("Could not compact the image");
-  co_return compacted;
+  Result<void> done;
+  if (!compacted) {
+    done =
+        std::unexpected(std::move(compacted).error().with_context("Could not compact the image"));
+  }
+  int status = work.finish(done, "the image is in order, and partly compacted");
+  status = co_await close_image(invocation, backend, status);
+  if (status == 0) say_done(invocation, *compacted, json);
+  co_return status;
 }
 
 io::Task<int> run_in(Session& session, const Invocation& invocation,
                      const CompactArguments& arguments) {
   auto backend = co_await open_image(session, arguments.image);
   if (!backend) co_return invocation.fail(backend.error());
-  auto result = co_await compact_node(session, invocation, (*backend)->node());
-  auto closed = co_await (*backend)->close();
-  if (!result) co_return invocation.fail(result.error());
-  if (!closed) {
-    co_return invocation.fail(std::move(closed).error().with_context("Could not close the image"));
-  }
-  say_done(invocation, *result, arguments.json);
-  co_return 0;
+  co_return co_await compact_node(session, invocation, **backend, arguments.json);
 }
 
 int run_compact(Invocation& invocation) {

@@ -36,17 +36,6 @@ uint64_t backing_sectors(const ImageSetup& setup) {
   return setup.backing == BackingKind::kNone ? 0 : setup.backing_size / kSectorSize;
 }
 
-class FirstLine final : public block::CheckReporter {
- public:
-  void report(std::string line) override {
-    if (line_.empty()) line_ = std::move(line);
-  }
-  const std::string& line() const { return line_; }
-
- private:
-  std::string line_;
-};
-
 }  // namespace
 
 ImageSession::ImageSession(const ImageSetup& setup, Random random)
@@ -495,7 +484,7 @@ io::Task<Result<CheckOutcome>> ImageSession::check() {
                     co_await graph_->open(std::move(request), Permission::kConsistentRead,
                                           block::kAllPermissions));
   CheckOutcome outcome;
-  FirstLine lines;
+  block::FirstLine lines;
   Result<void> result;
   auto info = backend->node().driver().info();
   if (info) {
@@ -521,7 +510,7 @@ VoidTask ImageSession::repair(block::Repair what) {
   request.flags.check = true;
   PLATTER_CO_ASSIGN(auto backend,
                     co_await graph_->open(std::move(request), kWriter, kWriterShares));
-  FirstLine lines;
+  block::FirstLine lines;
   auto repaired = co_await backend->node().driver().checkable()->repair(lines, what);
   auto closed = co_await backend->close();
   if (!repaired) co_return std::unexpected(in_context(std::move(repaired).error(), "repair"));

@@ -55,6 +55,48 @@ MUTATIONS = [
     Mutation("free-under-a-reader", QCOW2 + "reclaim.cc",
              "    co_await image_.node->requests_in_flight_end();\n", "",
              test=("format_test", "--gtest_filter=ReclaimTest.*")),
+    Mutation("freed-though-linked", QCOW2 + "write.cc",
+             "if (!result) co_await abandon(plan, plan.linked);",
+             "if (!result) co_await abandon(plan, 0);"),
+    Mutation("streams-freed-though-linked", QCOW2 + "write_compressed.cc",
+             "if (stream.linked || stream.host_offset == 0) continue;",
+             "if (stream.host_offset == 0) continue;", test=("property_test",)),
+    Mutation("stream-freed-in-part", QCOW2 + "write.cc",
+             "geometry.clusters_for(span.host_offset + span.length - first)", "1",
+             test=("property_test",)),
+    Mutation("free-before-the-discard-ends", QCOW2 + "reclaim.cc",
+             "  const unsigned bits = image_.geometry.cluster_bits;\n"
+             "  for (const FreedRange& range : ranges) {\n    const bool pass",
+             "  const unsigned bits = image_.geometry.cluster_bits;\n"
+             "  std::vector<FreedRange> all;\n  std::swap(all, ranges);\n"
+             "  for (const FreedRange& range : all) {\n"
+             "    auto lock = co_await image_.allocation.lock();\n"
+             "    PLATTER_CO_TRY(co_await refcounts_.release(range.offset, range.clusters));\n  }\n"
+             "  for (const FreedRange& range : all) {\n"
+             "    (void)co_await image_.file->discard(range.offset, range.clusters << bits);\n  }\n"
+             "  for (const FreedRange& range : ranges) {\n    const bool pass", test=("property_test",)),
+    Mutation("nothing-is-reclaimed", QCOW2 + "reclaim.cc",
+             "  if (frees_.has_unlinked()) start_reclaim();\n", "",
+             test=("format_test", "--gtest_filter=ReclaimTest.*")),
+    Mutation("old-l1-table-never-freed", QCOW2 + "mapping.cc",
+             "    frees_.add(image_.header.l1_table_offset, old_clusters, FreeReason::kOther);\n", "    ;\n",
+             test=("property_test",)),
+    Mutation("dirty-bit-cleared-with-the-first-user", QCOW2 + "reclaim.cc",
+             "  PLATTER_CO_TRY(co_await writeback_.flush());\n  if (frees_.has_unlinked())",
+             "  PLATTER_CO_TRY(co_await writeback_.flush());\n"
+             "  PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));\n  if (frees_.has_unlinked())",
+             test=("format_test", "--gtest_filter=ReclaimTest.*")),
+    Mutation("background-work-outlives-the-image", QCOW2 + "reclaim.cc",
+             "  co_await background_.close();\n", "", test=("property_test",)),
+    Mutation("reads-are-not-bounded", "src/block/request.cc",
+             "      base::range_within(offset, buffers.size(), s.driver->size())) [[likely]] {\n"
+             "    return s.driver->read(offset, buffers);",
+             "      base::range_within(offset, buffers.size(), kMaxLength)) [[likely]] {\n"
+             "    return s.driver->read(offset, buffers);",
+             test=("block_test", "--gtest_filter=RequestTest.*")),
+    Mutation("overlaps-are-not-seen", QCOW2 + "overlap_map.cc",
+             "        .fetch_or(mask_of(word, first, last), std::memory_order_relaxed);", "        .load();",
+             test=("format_test", "--gtest_filter=Overlap*")),
     Mutation("dirty-bit-cleared-early", QCOW2 + "reclaim.cc",
              "  PLATTER_CO_TRY(co_await settle());\n"
              "  Result<void> stored = co_await store_bitmaps();\n"

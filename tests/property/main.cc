@@ -1,9 +1,9 @@
-// property_test [--seed=N] [--ops=N] [--runs=N] [--engine=io_uring|threads|simulated]
-// [--reactors=N]
-//               [--workers=N] [--max-size=N] [--format=raw|qcow2] [gtest options]
+// property_test [--seed=N] [--ops=N] [--seconds=N] [--runs=N] [--reactors=N] [--workers=N]
+//               [--engine=io_uring|threads|simulated] [--max-size=N] [--format=raw|qcow2]
+//               [gtest options]
 //
 // Without options: a fixed number of seeds on every kind of world. With --seed: that one run alone,
-// as the line that a failure prints has it.
+// as the line that a failure prints has it; --seconds makes it as long as that, on one image.
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -79,6 +79,7 @@ void run_seed(WorldKind kind, unsigned reactors, RunPlan plan) {
   workload::ScratchDirectory scratch;
   auto world = workload::make_world(kind, reactors, plan.seed);
   Runner runner(*world, plan, scratch.directory());
+  if (plan.seconds != 0) fmt::print("{}\n", runner.setup().describe());
   Result<void> result = runner.run();
   if (result) result = check_with_qemu(runner, *world, scratch);
   if (result) return;
@@ -133,6 +134,8 @@ bool take_option(std::string_view argument) {
     all.seed = number;
   } else if (name == "ops") {
     all.plan.operations = static_cast<unsigned>(number);
+  } else if (name == "seconds") {
+    all.plan.seconds = static_cast<unsigned>(number);
   } else if (name == "runs") {
     all.runs = static_cast<unsigned>(number);
   } else if (name == "workers") {

@@ -18,6 +18,7 @@ using workload::Random;
 namespace {
 
 constexpr unsigned kOperationsPerPhase = 60;
+constexpr size_t kMaxKept = 12;  // snapshots
 constexpr size_t kPeriod = 192;  // of bytes that are to be compressed
 
 constexpr block::Permissions kNeeded =
@@ -63,7 +64,7 @@ Runner::VoidTask Runner::everything() {
 
   PLATTER_CO_TRY(co_await open_image());
   Result<void> result;
-  for (unsigned done = 0; result && done < plan_.operations; done += kOperationsPerPhase) {
+  for (unsigned done = 0; result && !is_over(done); done += kOperationsPerPhase) {
     result = co_await concurrent_phase(kOperationsPerPhase);
     if (result) result = co_await between_phases();
   }
@@ -79,6 +80,11 @@ Runner::VoidTask Runner::everything() {
   }
   graph_.reset();
   co_return result;
+}
+
+bool Runner::is_over(unsigned operations_done) const {
+  if (plan_.seconds == 0) return operations_done >= plan_.operations;
+  return std::chrono::steady_clock::now() - begun_ >= std::chrono::seconds(plan_.seconds);
 }
 
 Runner::VoidTask Runner::make_backing() {
@@ -146,6 +152,7 @@ Runner::VoidTask Runner::worker(Random random, unsigned operations) {
 
 Runner::VoidTask Runner::between_phases() {
   if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await bitmaps());
+  if (random_.one_in(6)) PLATTER_CO_TRY(co_await vm_state());
   switch (random_.below(9)) {
     case 0: co_return co_await backend_->flush();
     case 1: co_return co_await resize();
@@ -163,6 +170,24 @@ Runner::VoidTask Runner::between_phases() {
     case 7: co_return co_await compact();
     default: co_return Result<void>{};
   }
+}
+
+Runner::VoidTask Runner::vm_state() {
+  auto* store = backend_->node().driver().vm_state_store();
+  if (store == nullptr) co_return Result<void>{};
+  std::vector<uint8_t> got(vm_state_.size(), 0xa5);
+  PLATTER_CO_TRY(co_await store->read_vm_state(0, io::BufferList(got.data(), got.size())));
+  if (got != vm_state_) co_return fail(EIO, "the state of the machine is not what was written");
+  if (vm_state_.empty()) vm_state_.assign(512 * random_.between(1, 600), 0);
+  const uint64_t from = random_.below(vm_state_.size() / 512) * 512;
+  const std::span<uint8_t> part = std::span(vm_state_).subspan(from);
+  workload::fill_pattern(part, random_.next(), from);
+  if (from != 0 && got.empty()) {  // what lies before was never written, or by somebody else
+    PLATTER_CO_TRY(co_await store->write_vm_state(0, io::BufferList(vm_state_.data(), from)));
+  }
+  auto written = co_await store->write_vm_state(from, io::BufferList(part));
+  if (!written) co_return std::unexpected(in_context(std::move(written).error(), "vm state"));
+  co_return Result<void>{};
 }
 
 Runner::VoidTask Runner::compact() {
@@ -185,15 +210,18 @@ Runner::VoidTask Runner::bitmaps() {
 Runner::VoidTask Runner::snapshot() {
   auto* store = backend_->node().driver().snapshot_store();
   if (store == nullptr || setup_.has_data_file()) co_return Result<void>{};
-  if (!kept_.empty() && random_.one_in(2)) {
+  if (kept_.size() == kMaxKept || (!kept_.empty() && random_.one_in(2))) {
     PLATTER_CO_TRY(co_await apply_or_delete(*store));
   } else {
-    auto taken = co_await store->create_snapshot({.id = {}, .name = "kept"});
+    const bool with_state = random_.one_in(2);
+    auto taken = co_await store->create_snapshot(
+        {.id = {}, .name = "kept", .vm_state_size = with_state ? vm_state_.size() : 0});
     // Streams that share a cluster, and snapshots of them, soon are too many for four bits.
     const bool too_narrow = setup_.refcount_bits <= 4;
     if (!taken && too_narrow && taken.error().code() == EINVAL) co_return Result<void>{};
     if (!taken) co_return std::unexpected(in_context(std::move(taken).error(), "snapshot"));
-    kept_.push_back({store->snapshots().back().id, expected_});
+    kept_.push_back({store->snapshots().back().id, expected_, vm_state_});
+    if (with_state && !vm_state_.empty()) std::ranges::fill(vm_state_, 0);
   }
   if (store->snapshots().size() != kept_.size()) {
     co_return fail(EIO, fmt::format("there are {} snapshots, should be {}",
@@ -216,6 +244,7 @@ Runner::VoidTask Runner::apply_or_delete(block::SnapshotStore& store) {
   if (!applied && too_narrow && applied.error().code() == EINVAL) co_return Result<void>{};
   if (!applied) co_return std::unexpected(in_context(std::move(applied).error(), "apply"));
   expected_ = kept_[index].content;
+  vm_state_ = kept_[index].vm_state;
   bitmaps_.resized(expected_.size());
   if (backend_->size() != expected_.size()) {
     co_return fail(EIO, fmt::format("a snapshot has {} bytes, should have {}", backend_->size(),
@@ -245,6 +274,7 @@ Runner::VoidTask Runner::resize() {
     co_return fail(EIO, fmt::format("resized to {}, size says {}", size, backend_->size()));
   }
   expected_.resize(size, 0);
+  vm_state_.clear();  // its place has moved
   bitmaps_.resized(size);
   co_return Result<void>{};
 }

@@ -8,6 +8,7 @@
 // find it clean and equal.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@ namespace platter::property {
 struct RunPlan {
   uint64_t seed = 0;
   unsigned operations = 300;
+  unsigned seconds = 0;  // if not 0: so long, however many operations that is
   unsigned workers_per_reactor = 4;
   uint64_t max_size = uint64_t{16} << 20;
   std::string format;  // only this one; empty: any
@@ -55,6 +57,7 @@ class Runner {
   };
 
   VoidTask everything();
+  bool is_over(unsigned operations_done) const;
   VoidTask make_backing();
   VoidTask open_image();
   VoidTask close_image();
@@ -65,6 +68,7 @@ class Runner {
   VoidTask snapshot();
   VoidTask compact();
   VoidTask bitmaps();
+  VoidTask vm_state();
   block::BitmapStore& bitmap_store() const { return *backend_->node().driver().bitmap_store(); }
   VoidTask apply_or_delete(block::SnapshotStore& store);
   VoidTask verify_all();
@@ -87,6 +91,7 @@ class Runner {
 
   workload::World& world_;
   RunPlan plan_;
+  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
   std::string directory_;
   workload::Random random_;
   workload::ImageSetup setup_;
@@ -101,9 +106,11 @@ class Runner {
   struct Kept {
     std::string id;
     std::vector<uint8_t> content;
+    std::vector<uint8_t> vm_state;
   };
   std::vector<Kept> kept_;
   std::vector<uint8_t> expected_;
+  std::vector<uint8_t> vm_state_;  // empty: nothing is known of it
   std::vector<uint8_t> backing_;
 };
 

@@ -16,7 +16,7 @@ io::Task<Result<void>> Qcow2::make_empty() {
     auto lock = co_await image_.allocation.lock();
     PLATTER_CO_TRY(co_await prepare_allocation());
   }
-  const uint64_t end = geometry.clusters_for(size()) << geometry.cluster_bits;
+  const uint64_t end = mapped_end();
   if (end != 0)
     PLATTER_CO_TRY(co_await zero_range(0, end, Release::kToBacking, FreeReason::kShrink));
   PLATTER_CO_TRY(co_await drop_tables(0));

@@ -13,23 +13,12 @@
 namespace platter::format::qcow2 {
 namespace {
 
-class FirstLine final : public block::CheckReporter {
- public:
-  void report(std::string line) override {
-    if (line_.empty()) line_ = std::move(line);
-  }
-  const std::string& line() const { return line_; }
-
- private:
-  std::string line_;
-};
-
 // Whoever moves clusters trusts every table: damage is for a repair, and leaks are let go of first.
 io::Task<Result<void>> make_sound(Image& image) {
-  FirstLine found;
+  block::FirstLine found;
   PLATTER_CO_ASSIGN(auto result, co_await check_image(*image.file, image.header, found));
   if (result.corruptions == 0 && result.check_errors == 0 && result.leaks != 0) {
-    FirstLine repaired;
+    block::FirstLine repaired;
     PLATTER_CO_ASSIGN(result, co_await repair_image(image, repaired, block::Repair::kLeaks));
   }
   if (result.corruptions != 0 || result.check_errors != 0 || result.leaks != 0)
@@ -58,6 +47,13 @@ io::Task<Result<block::CompactResult>> Qcow2::compact(
   block::CompactResult result = {.bytes_before = image_.file->size()};
   Compactor compactor(image_, cancel, std::move(progress));
   auto moved = co_await make_sound(image_);
+  if (moved) {
+    // A repair takes the dirty bit away. With it, what a cut in power leaks is found by whoever
+    // writes next, as after any other change.
+    auto lock = co_await image_.allocation.lock();
+    allocation_prepared_ = allocation_prepared_ && image_.header.has(kDirty);
+    moved = co_await prepare_counts();
+  }
   if (moved) moved = co_await compactor.run();
   result.moved_bytes = compactor.moved_clusters() << image_.geometry.cluster_bits;
   // Whatever became of it: the tables lie elsewhere now.

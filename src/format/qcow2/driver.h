@@ -35,6 +35,7 @@ class Qcow2 final : public block::Driver,
                     public block::Checkable,
                     public block::Charted,
                     public block::SnapshotStore,
+                    public block::VmStateStore,
                     public block::Emptiable,
                     public block::Compactable,
                     public block::Rebasable,
@@ -71,6 +72,12 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> apply_snapshot(std::string id) override;
   io::Task<Result<void>> delete_snapshot(std::string id) override;
   io::Task<Result<void>> load_snapshot(std::string id) override;
+  // A data file holds the disk alone.
+  block::VmStateStore* vm_state_store() override {
+    return image_.geometry.external_data ? nullptr : this;
+  }
+  io::Task<Result<void>> read_vm_state(uint64_t offset, io::BufferList buffers) override;
+  io::Task<Result<void>> write_vm_state(uint64_t offset, io::BufferList buffers) override;
   block::Emptiable* emptiable() override { return this; }
   block::Compactable* compactable() override { return this; }
   io::Task<Result<block::CompactResult>> compact(
@@ -116,11 +123,14 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> begin_writing();
   io::Task<Result<void>> load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes);
   io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
-  io::Task<Result<void>> rebuild_refcounts();
+  io::Task<Result<void>> repair_dirty();
   io::Task<Result<void>> claim_structures();
 
   // read.cc
   io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
+  // Behind the tables that the disk takes. No request of a guest gets there.
+  uint64_t vm_state_offset() const { return base::align_up(size(), image_.geometry.l2_coverage()); }
+  bool is_vm_state(uint64_t offset) const { return offset >= vm_state_offset(); }
   io::Task<Result<void>> read_run(Run run, uint64_t offset, io::BufferList buffers);
   // Passes the point of the image file, then reads.
   io::Task<Result<void>> read_data_at_point(uint64_t host_offset, uint64_t guest_offset,
@@ -219,6 +229,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> zero_exposed(uint64_t old_size, uint64_t size);
   io::Task<Result<void>> preallocate(uint64_t from, uint64_t to,
                                      block::Preallocation preallocation);
+  uint64_t mapped_end() const;
   io::Task<Result<void>> shrink(uint64_t size);
   io::Task<Result<void>> drop_tables(uint64_t first_l1_entry);
   io::Task<Result<void>> store_size(uint64_t size);

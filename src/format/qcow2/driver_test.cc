@@ -399,6 +399,32 @@ TEST_P(ForeignImageTest, StaleCountsOfADirtyImageAreCountedAnew) {
   work(3, 4);
 }
 
+// The same, and the refcount table has lost what it named.
+TEST_P(ForeignImageTest, ADirtyImageWithoutRefcountBlocksGetsNewOnes) {
+  make_raw();
+  shell("qemu-img convert -O qcow2 -o cluster_size=4k,lazy_refcounts=on raw a");
+  shell("printf '\\001' | dd of=a bs=1 seek=79 conv=notrunc status=none");
+  shell("dd if=/dev/zero of=a bs=4096 seek=1 count=1 conv=notrunc status=none");
+  work(3, 4);
+}
+
+// What no repair puts right keeps it from being written to, not from being read.
+TEST_P(ForeignImageTest, ADirtyImageThatIsDamagedIsReadOnly) {
+  make_raw();
+  shell("qemu-img convert -O qcow2 -o cluster_size=4k,lazy_refcounts=on raw a");
+  shell("printf '\\001' | dd of=a bs=1 seek=79 conv=notrunc status=none");
+  // The second entry of the first L2 table: a cluster that begins amid two.
+  shell(
+      "printf '\\200\\0\\0\\0\\0\\0\\142\\0' | dd of=a bs=1 seek=$((4 * 4096 + 8)) conv=notrunc "
+      "status=none");
+  auto refused = open("a", "qcow2", true);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), testing::HasSubstr("Could not repair dirty image: ERROR"));
+  auto reader = open("a", "qcow2", false);
+  ASSERT_TRUE(reader) << reader.error().message();
+  EXPECT_TRUE(run((*reader)->close()));
+}
+
 TEST_P(ForeignImageTest, StatusTellsRunsThatCrossTables) {
   shell("qemu-img create -q -f qcow2 -o preallocation=metadata,cluster_size=512 a 1M");
   auto backend = open("a", "qcow2", false);

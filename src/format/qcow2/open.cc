@@ -33,12 +33,6 @@ TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,
           .paired_words = geometry.extended_l2};
 }
 
-// A rebuild reports nothing: what it cannot repair is an error of its own.
-class SilentReporter final : public block::CheckReporter {
- public:
-  void report(std::string) override {}
-};
-
 }  // namespace
 
 Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header,
@@ -75,6 +69,8 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   if (data != nullptr) driver->image_.data = data;
   PLATTER_CO_TRY(co_await driver->prepare_encryption(context));
   // A check reads the file by itself: damaged tables must not keep it from being done.
+  if (!no_io && !flags.read_only && driver->image_.header.has(kDirty))
+    PLATTER_CO_TRY(co_await driver->repair_dirty());
   if (!no_io) PLATTER_CO_TRY(co_await driver->load());
   if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->begin_writing());
   PLATTER_CO_TRY(co_await driver->load_bitmaps(flags, context.policy().max_metadata_bytes));
@@ -134,14 +130,6 @@ io::Task<Result<void>> Qcow2::load() {
 // so.
 io::Task<Result<void>> Qcow2::begin_writing() {
   image_.writable = true;
-  if (image_.header.has(kDirty)) {
-    auto rebuilt = co_await rebuild_refcounts();
-    if (!rebuilt) {
-      image_.writable = false;
-      co_return std::unexpected(
-          std::move(rebuilt).error().with_context("Could not repair dirty image"));
-    }
-  }
   const uint64_t known = image_.header.autoclear & kKnownAutoclear;
   if (known != image_.header.autoclear) {
     PLATTER_CO_TRY(co_await image_.write_header_u64(field::kAutoclear, known));
@@ -179,19 +167,17 @@ io::Task<Result<void>> Qcow2::claim_structures() {
   co_return Result<void>{};
 }
 
-// The refcounts of an image that was not closed: every reference is counted and the blocks written
-// anew where they differ.
-io::Task<Result<void>> Qcow2::rebuild_refcounts() {
-  SilentReporter reporter;
-  PLATTER_CO_ASSIGN(const ReferenceCounts counts,
-                    co_await count_references(*image_.file, image_.header, reporter));
-  {
-    auto lock = co_await image_.allocation.lock();
-    PLATTER_CO_TRY(co_await refcounts_.overwrite(counts));
-  }
-  PLATTER_CO_TRY(co_await writeback_.flush_all());
-  PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));
-  co_return co_await image_.file->flush();
+// An image that was not closed: its counts may be anything.
+io::Task<Result<void>> Qcow2::repair_dirty() {
+  block::FirstLine found;
+  auto result = co_await repair_image(image_, found, block::Repair::kAll);
+  Result<void> repaired;
+  if (!result)
+    repaired = std::unexpected(std::move(result).error());
+  else if (result->corruptions != 0 || result->check_errors != 0)
+    repaired = fail(EIO, found.line());
+  if (!repaired) repaired.error().add_context("Could not repair dirty image");
+  co_return repaired;
 }
 
 block::Limits Qcow2::limits() const {
@@ -218,8 +204,7 @@ block::Limits Qcow2::limits() const {
 Result<block::DriverInfo> Qcow2::info() const {
   block::DriverInfo info =
       describe(image_.header, bitmaps_.directory(), snapshots_, luks_ ? &*luks_ : nullptr);
-  // The tables of the disk end there.
-  info.vm_state_offset = base::align_up(size(), image_.geometry.l2_coverage());
+  info.vm_state_offset = vm_state_offset();
   return info;
 }
 

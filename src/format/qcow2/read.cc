@@ -44,7 +44,7 @@ bool Qcow2::reads_zero(ClusterKind kind) const {
 bool Qcow2::run_reads_zero(ClusterKind kind, uint64_t offset) const {
   if (!shows_backing(kind)) return reads_zero(kind);
   const block::Child* backing = image_.node->backing();
-  return backing == nullptr || offset >= backing->size();
+  return backing == nullptr || offset >= backing->size() || is_vm_state(offset);
 }
 
 io::Task<Result<void>> Qcow2::read(uint64_t offset, io::BufferList buffers) {
@@ -63,7 +63,7 @@ io::Task<Result<void>> Qcow2::read(uint64_t offset, io::BufferList buffers) {
 }
 
 io::Task<Result<void>> Qcow2::read_slow(uint64_t offset, io::BufferList buffers) {
-  const uint64_t end = size();
+  const uint64_t end = is_vm_state(offset) ? UINT64_MAX : size();
   if (offset + buffers.size() > end) {
     const size_t inside = offset < end ? end - offset : 0;
     buffers.sub(inside, buffers.size() - inside).fill_zero();
@@ -131,7 +131,7 @@ io::Task<Result<void>> Qcow2::read_data_at_point(uint64_t host_offset, uint64_t 
 
 io::Task<Result<void>> Qcow2::read_backing(uint64_t offset, io::BufferList buffers) {
   block::Child* backing = image_.node->backing();
-  if (backing == nullptr) {
+  if (backing == nullptr || is_vm_state(offset)) {
     buffers.fill_zero();
     return io::Task<Result<void>>::ready();
   }

@@ -434,51 +434,6 @@ void Refcounts::table_write_failed(const std::vector<StagedWrite>& writes) {
   }
 }
 
-io::Task<Result<void>> Refcounts::overwrite(const ReferenceCounts& counts) {
-  leave_tail();
-  const uint64_t per_block = image_.geometry.refcount_block_entries();
-  const uint64_t blocks =
-      std::max<uint64_t>(base::divide_round_up(counts.clusters(), per_block), table_.size());
-  for (uint64_t block = 0; block < blocks; ++block) {
-    const uint64_t first = block * per_block;
-    if (block < table_.size() && table_[block] != 0) {
-      PLATTER_CO_TRY(co_await overwrite_block(first, counts));
-      continue;
-    }
-    for (uint64_t cluster = first; cluster < std::min(first + per_block, counts.clusters());
-         ++cluster) {
-      if (counts.get(cluster) != 0)
-        co_return fail(EIO, fmt::format("Cluster {} has no refcount block", cluster));
-    }
-  }
-  free_hint_ = 0;
-  co_return Result<void>{};
-}
-
-io::Task<Result<void>> Refcounts::overwrite_block(uint64_t first, const ReferenceCounts& counts) {
-  const uint64_t entries = slice_entries();
-  const unsigned order = image_.geometry.refcount_order;
-  const uint64_t end = first + image_.geometry.refcount_block_entries();
-  for (; first < end; first += entries) {
-    const auto wanted = [&](uint64_t i) {
-      return first + i < counts.clusters() ? counts.get(first + i) : 0;
-    };
-    PLATTER_CO_ASSIGN(auto pin, co_await slice(first));
-    bool changed = false;
-    for (uint64_t i = 0; i < entries; ++i) {
-      if (load_refcount(pin.words(), i, order) == wanted(i)) continue;
-      if (wanted(i) > image_.geometry.max_refcount())
-        co_return fail(EIO, "A refcount would overflow");
-      store_refcount(pin.words(), i, order, wanted(i));
-      changed = true;
-    }
-    if (!changed) continue;
-    pin.mark_dirty();
-    image_.changed(0);
-  }
-  co_return Result<void>{};
-}
-
 void Refcounts::claim_structures() {
   const Geometry& geometry = image_.geometry;
   image_.guard.claim(kRefcountTable, image_.header.refcount_table_offset,

@@ -53,8 +53,6 @@ class Refcounts {
   // Of the image's OverlapGuard, which knows nothing of them yet.
   void claim_structures();
 
-  // Makes every count what `counts` says. EIO if a cluster with references has no refcount block.
-  io::Task<Result<void>> overwrite(const ReferenceCounts& counts);
   // The cluster after the last one that has a reference.
   io::Task<Result<uint64_t>> end_of_used();
   // Takes the last refcount blocks out of the table while they count nothing but themselves. The
@@ -77,7 +75,6 @@ class Refcounts {
   uint64_t slice_of(uint64_t cluster) const { return cluster / slice_entries(); }
   Result<uint64_t> check_block_entry(uint64_t block) const;
   io::Task<Result<TableCache::Pin>> slice(uint64_t cluster);
-  io::Task<Result<void>> overwrite_block(uint64_t first_cluster, const ReferenceCounts& counts);
   io::Task<Result<void>> set_range(uint64_t cluster, uint64_t count, uint64_t value);
   io::Task<Result<void>> add_blocks(uint64_t first_block, uint64_t blocks, uint64_t clusters_used);
   io::Task<Result<HostRun>> allocate_beyond(uint64_t clusters);

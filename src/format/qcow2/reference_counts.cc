@@ -69,6 +69,35 @@ bool ReferenceCounts::set_wide(Chunk& chunk, uint64_t index, uint64_t value) {
   return true;
 }
 
+uint8_t* ReferenceCounts::bytes_of(uint64_t first, uint64_t clusters) const {
+  if (first >= clusters_ || clusters > clusters_ - first || clusters > left_in_chunk(first))
+    return nullptr;
+  const Chunk& chunk = chunks_[first >> kChunkBits];
+  return chunk.width == 1 ? chunk.data.get() + (first & (kChunkClusters - 1)) : nullptr;
+}
+
+bool ReferenceCounts::shift(uint64_t first, uint64_t clusters, uint8_t low, uint8_t high,
+                            int8_t by) {
+  uint8_t* bytes = bytes_of(first, clusters);
+  if (bytes == nullptr) return false;
+  uint8_t smallest = UINT8_MAX, largest = 0;
+  for (uint64_t i = 0; i < clusters; ++i) {
+    smallest = std::min(smallest, bytes[i]);
+    largest = std::max(largest, bytes[i]);
+  }
+  if (smallest < low || largest > high) return false;
+  for (uint64_t i = 0; i < clusters; ++i) bytes[i] = static_cast<uint8_t>(bytes[i] + by);
+  return true;
+}
+
+std::optional<uint8_t> ReferenceCounts::common(uint64_t first, uint64_t clusters) const {
+  const uint8_t* bytes = bytes_of(first, clusters);
+  if (bytes == nullptr) return std::nullopt;
+  uint8_t differing = 0;
+  for (uint64_t i = 0; i < clusters; ++i) differing |= bytes[i] ^ bytes[0];
+  return differing == 0 ? std::optional(bytes[0]) : std::nullopt;
+}
+
 bool ReferenceCounts::same(const Chunk& a, const Chunk& b) {
   if (a.width == 0 || b.width == 0) {
     const Chunk& other = a.width == 0 ? b : a;

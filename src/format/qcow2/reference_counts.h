@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/assert.h"
@@ -45,6 +46,16 @@ class ReferenceCounts {
     return set_wide(chunk, cluster & (kChunkClusters - 1), value);
   }
 
+  // Many at once, where that is fast: if all of [first, first + clusters) stand in one chunk, one
+  // byte each, and are from `low` to `high`, adds `by` to each of them. False: nothing was changed.
+  bool shift(uint64_t first, uint64_t clusters, uint8_t low, uint8_t high, int8_t by);
+  // What they all are, if they stand so and are all the same.
+  std::optional<uint8_t> common(uint64_t first, uint64_t clusters) const;
+  // How many from `first` on are in its chunk.
+  static uint64_t left_in_chunk(uint64_t first) {
+    return kChunkClusters - (first & (kChunkClusters - 1));
+  }
+
   // Calls fn(cluster) for every cluster whose count differs between `a` and `b` (of equal size), in
   // order. As fast as memory where they are equal. Stops when fn returns false.
   template <typename Fn>
@@ -66,6 +77,8 @@ class ReferenceCounts {
     uint8_t width = 0;  // bytes of a count; 0: all are zero
   };
   ReferenceCounts(uint64_t clusters, uint64_t budget);
+  // Null: they do not stand so.
+  uint8_t* bytes_of(uint64_t first, uint64_t clusters) const;
   static uint64_t get_wide(const Chunk& chunk, uint64_t index);
   static bool same(const Chunk& a, const Chunk& b);
   bool set_wide(Chunk& chunk, uint64_t index, uint64_t value);

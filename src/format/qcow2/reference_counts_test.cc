@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <random>
+#include <vector>
 
 namespace platter::format::qcow2 {
 namespace {
@@ -33,6 +36,45 @@ TEST(ReferenceCounts, StaysWithinItsBudget) {
   EXPECT_EQ(counts->get(kChunk), 0u);
   EXPECT_FALSE(counts->set(0, 300));
   EXPECT_EQ(counts->get(0), 1u);
+}
+
+// Either all of a range are changed, as one by one, or none.
+TEST(ReferenceCounts, ShiftsManyAtOnce) {
+  constexpr uint64_t kClusters = 3 * ReferenceCounts::kChunkClusters;
+  auto counts = ReferenceCounts::create(kClusters, 4 * kMiB);
+  std::vector<uint64_t> slow(kClusters);
+  std::mt19937_64 random(1);
+  uint64_t shifted = 0;
+  for (int step = 0; step < 20000; ++step) {
+    const uint64_t first = random() % kClusters;
+    const uint64_t clusters = 1 + random() % 40;
+    if (random() % 3 == 0) {
+      const uint64_t end = std::min(first + clusters, kClusters);
+      const uint64_t value = step > 18000 ? 300 : 1 + random() % 3;
+      for (uint64_t i = first; i < end; ++i) {
+        ASSERT_TRUE(counts->set(i, value));
+        slow[i] = value;
+      }
+      continue;
+    }
+    const bool add = random() % 2 == 0;
+    const bool one_chunk =
+        first + clusters <= kClusters && clusters <= ReferenceCounts::left_in_chunk(first);
+    bool may = one_chunk;
+    for (uint64_t i = first; may && i < first + clusters; ++i)
+      may = add ? slow[i] >= 1 && slow[i] <= 5 : slow[i] >= 2;
+    const bool done =
+        counts->shift(first, clusters, add ? 1 : 2, add ? 5 : UINT8_MAX, add ? 1 : -1);
+    ASSERT_TRUE(may || !done);
+    if (done) ++shifted;
+    for (uint64_t i = first; done && i < first + clusters; ++i) slow[i] += add ? 1 : -1;
+    for (uint64_t i = first; i < std::min(first + clusters, kClusters); ++i)
+      ASSERT_EQ(counts->get(i), slow[i]);
+    if (const auto common = counts->common(first, clusters)) {
+      for (uint64_t i = first; i < first + clusters; ++i) ASSERT_EQ(slow[i], *common);
+    }
+  }
+  EXPECT_GT(shifted, 200u);
 }
 
 TEST(ReferenceCounts, DifferencesAcrossWidths) {

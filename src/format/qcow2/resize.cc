@@ -177,7 +177,7 @@ io::Task<Result<void>> Qcow2::preallocate(uint64_t from, uint64_t to,
 io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
   const Geometry& geometry = image_.geometry;
   const uint64_t from = geometry.clusters_for(new_size) << geometry.cluster_bits;
-  const uint64_t to = geometry.clusters_for(size()) << geometry.cluster_bits;
+  const uint64_t to = mapped_end();
   PLATTER_CO_TRY(co_await writeback_.flush());
   PLATTER_CO_TRY(co_await store_size(new_size));
   if (from < to)
@@ -185,6 +185,14 @@ io::Task<Result<void>> Qcow2::shrink(uint64_t new_size) {
   PLATTER_CO_TRY(co_await drop_tables(geometry.l1_entries_for(new_size)));
   if (!geometry.external_data || image_.data->size() <= new_size) co_return Result<void>{};
   co_return co_await image_.data->resize(new_size, block::Preallocation::kOff, false);
+}
+
+// Behind everything that the tables may map: the state of a machine lies past the disk.
+uint64_t Qcow2::mapped_end() const {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t disk = geometry.clusters_for(size()) << geometry.cluster_bits;
+  if (geometry.external_data) return disk;
+  return std::max(disk, mapping_.l1_entries() * geometry.l2_coverage());
 }
 
 // Lets go of L2 tables that map nothing, and of the end of the file that is free then.

@@ -105,6 +105,7 @@ io::Task<Result<void>> Qcow2::create_snapshot(block::SnapshotInfo info) {
   snapshot.date_seconds = static_cast<uint32_t>(info.date_seconds);
   snapshot.date_nanoseconds = info.date_nanoseconds;
   snapshot.vm_clock_nanoseconds = info.vm_clock_nanoseconds;
+  snapshot.vm_state_size = info.vm_state_size;
   snapshot.disk_size = size();
   snapshot.l1_entries = image_.header.l1_entries;
   if (info.icount) snapshot.icount = *info.icount;
@@ -119,12 +120,20 @@ io::Task<Result<void>> Qcow2::create_snapshot_in(TableSwitch& tables, Snapshot s
   PLATTER_CO_TRY(co_await tables.load((uint64_t{header.l1_entries} << header.cluster_bits) +
                                       2 * header.l1_bytes() + 2 * kMaxSnapshotTableBytes));
   PLATTER_CO_ASSIGN(auto l1, co_await tables.read_l1(header.l1_table_offset, header.l1_entries));
+  // The state of the machine goes over to the snapshot: both would only copy it when it is written.
+  std::vector<uint64_t> state(l1.size());
+  if (snapshot.vm_state_size != 0) {
+    const size_t first = std::min<size_t>(image_.geometry.l1_entries_for(size()), l1.size());
+    std::swap_ranges(l1.begin() + static_cast<ptrdiff_t>(first), l1.end(),
+                     state.begin() + static_cast<ptrdiff_t>(first));
+  }
   PLATTER_CO_TRY(co_await tables.add_tree(l1));
   PLATTER_CO_TRY(co_await tables.settle_flags(l1, 2));
   snapshot.l1_table_offset = header.l1_table_offset;
   if (!l1.empty()) {
     PLATTER_CO_ASSIGN(snapshot.l1_table_offset, tables.allocate_table(header.l1_bytes()));
-    PLATTER_CO_TRY(co_await tables.write_l1(snapshot.l1_table_offset, l1));
+    for (size_t i = 0; i < l1.size(); ++i) state[i] |= l1[i];
+    PLATTER_CO_TRY(co_await tables.write_l1(snapshot.l1_table_offset, state));
   }
   std::vector<Snapshot> next = snapshots_;
   next.push_back(std::move(snapshot));

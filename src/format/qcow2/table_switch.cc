@@ -207,6 +207,47 @@ Result<void> TableSwitch::change_entry(uint64_t entry, bool add) {
   return change(offset >> geometry_.cluster_bits, add);
 }
 
+size_t TableSwitch::run_length(std::span<const uint8_t> table, size_t at) const {
+  const size_t step = geometry_.l2_entry_bytes();
+  uint64_t expected = base::load_big<uint64_t>(table, at);
+  if ((expected & kCompressedFlag) != 0 || (expected & kOffsetMask) == 0 ||
+      geometry_.external_data || !geometry_.is_aligned(expected & kOffsetMask))
+    return 1;
+  const uint64_t first = (expected & kOffsetMask) >> geometry_.cluster_bits;
+  const size_t most = ReferenceCounts::left_in_chunk(first);
+  size_t entries = 1;
+  for (at += step; at < table.size() && entries < most; at += step, ++entries) {
+    expected += geometry_.cluster_size();
+    if (base::load_big<uint64_t>(table, at) != expected) break;
+  }
+  return entries;
+}
+
+Result<size_t> TableSwitch::change_entries(std::span<const uint8_t> table, size_t at, bool add) {
+  const uint64_t entry = base::load_big<uint64_t>(table, at);
+  const size_t entries = run_length(table, at);
+  if (entries > 1)
+    PLATTER_TRY(change_run((entry & kOffsetMask) >> geometry_.cluster_bits, entries, add));
+  else if (entry != 0)
+    PLATTER_TRY(change_entry(entry, add));
+  return entries;
+}
+
+// What is as usual, counted and not for the last time, is changed all at once.
+Result<void> TableSwitch::change_run(uint64_t cluster, uint64_t clusters, bool add) {
+  const auto most = static_cast<uint8_t>(std::min<uint64_t>(geometry_.max_refcount(), UINT8_MAX));
+  const bool shifted = add ? next_.shift(cluster, clusters, 1, most - 1, 1)
+                           : next_.shift(cluster, clusters, 2, UINT8_MAX, -1);
+  if (!shifted) {
+    for (uint64_t i = 0; i < clusters; ++i) PLATTER_TRY(change(cluster + i, add));
+    return {};
+  }
+  for (uint64_t block = geometry_.refcount_table_index(cluster);
+       block <= geometry_.refcount_table_index(cluster + clusters - 1); ++block)
+    move_block(block);
+  return {};
+}
+
 io::Task<Result<void>> TableSwitch::change_tree(std::vector<uint64_t> l1, bool add) {
   std::erase(l1, 0);
   TableReader reader(file_, l1, geometry_.cluster_size());
@@ -216,9 +257,9 @@ io::Task<Result<void>> TableSwitch::change_tree(std::vector<uint64_t> l1, bool a
     for (size_t i = batch.first; i < batch.first + batch.count; ++i) {
       PLATTER_CO_ASSIGN(const auto table, reader.table(i));
       PLATTER_CO_TRY(change(l1[i] >> geometry_.cluster_bits, add));
-      for (size_t at = 0; at < table.size(); at += geometry_.l2_entry_bytes()) {
-        const uint64_t entry = base::load_big<uint64_t>(table, at);
-        if (entry != 0) PLATTER_CO_TRY(change_entry(entry, add));
+      for (size_t at = 0; at < table.size();) {
+        PLATTER_CO_ASSIGN(const size_t entries, change_entries(table, at, add));
+        at += entries * geometry_.l2_entry_bytes();
       }
     }
   }
@@ -241,6 +282,27 @@ bool TableSwitch::settle_entry_flag(uint8_t* bytes) const {
   return settled != entry;
 }
 
+size_t TableSwitch::settle_entries(std::span<uint8_t> table, size_t at, bool& changed) const {
+  const size_t step = geometry_.l2_entry_bytes();
+  const size_t entries = run_length(table, at);
+  const uint64_t entry = base::load_big<uint64_t>(table, at);
+  const auto count = entries > 1
+                         ? next_.common((entry & kOffsetMask) >> geometry_.cluster_bits, entries)
+                         : std::nullopt;
+  if (!count) {
+    for (size_t i = 0; i < entries; ++i)
+      changed = settle_entry_flag(table.data() + at + i * step) || changed;
+    return entries;
+  }
+  // Where the first one's flag is right, the others' are.
+  const uint64_t settled = *count == 1 ? entry | kCopiedFlag : entry & ~kCopiedFlag;
+  if (settled == entry) return entries;
+  for (size_t i = 0; i < entries; ++i)
+    base::store_big<uint64_t>(table, at + i * step, settled + (i << geometry_.cluster_bits));
+  changed = true;
+  return entries;
+}
+
 io::Task<Result<void>> TableSwitch::settle_flags(std::vector<uint64_t>& l1, uint64_t references) {
   std::vector<uint64_t> offsets, indexes;
   for (size_t i = 0; i < l1.size(); ++i) {
@@ -257,8 +319,8 @@ io::Task<Result<void>> TableSwitch::settle_flags(std::vector<uint64_t>& l1, uint
       PLATTER_CO_ASSIGN(const auto table, reader.table(i));
       std::ranges::copy(table, content.begin());
       bool changed = false;
-      for (size_t at = 0; at < content.size(); at += geometry_.l2_entry_bytes())
-        changed = settle_entry_flag(content.data() + at) || changed;
+      for (size_t at = 0; at < content.size();)
+        at += settle_entries(content, at, changed) * geometry_.l2_entry_bytes();
       if (!changed) continue;
       PLATTER_CO_ASSIGN(const uint64_t copy, allocate(1));
       PLATTER_CO_TRY(store(copy >> geometry_.cluster_bits, references));

@@ -85,9 +85,16 @@ class TableSwitch {
   void move_block(uint64_t block);
   io::Task<Result<void>> change_tree(std::vector<uint64_t> l1, bool add);
   Result<void> change_entry(uint64_t entry, bool add);
+  Result<void> change_run(uint64_t cluster, uint64_t clusters, bool add);
+  // How many entries of an L2 table, from the one at byte `at`, name clusters that follow each
+  // other, with the same flags: 1 where the first one names none.
+  size_t run_length(std::span<const uint8_t> table, size_t at) const;
   Result<void> change(uint64_t cluster, bool add);
   Result<void> store(uint64_t cluster, uint64_t count);
   bool settle_entry_flag(uint8_t* bytes) const;
+  // Both: of the run of entries there, whose length is returned.
+  Result<size_t> change_entries(std::span<const uint8_t> table, size_t at, bool add);
+  size_t settle_entries(std::span<uint8_t> table, size_t at, bool& changed) const;
   Result<uint64_t> allocate(uint64_t clusters);
   bool is_free(uint64_t cluster) const {
     return next_.get(cluster) == 0 && freed_.get(cluster) == 0;

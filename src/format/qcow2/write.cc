@@ -204,7 +204,7 @@ io::Task<Result<void>> Qcow2::plan_surroundings(Plan& plan, Run first) {
   if (plan.begin < plan.offset) {
     PLATTER_CO_ASSIGN(plan.head_zero, co_await range_reads_zero(plan.begin, plan.offset, first));
   }
-  if (data_end < plan.end && data_end < size()) {
+  if (data_end < plan.end && (data_end < size() || is_vm_state(plan.offset))) {
     PLATTER_CO_ASSIGN(const Run behind, co_await mapping_.lookup(data_end, plan.end - data_end));
     PLATTER_CO_ASSIGN(plan.tail_zero, co_await range_reads_zero(data_end, plan.end, behind));
   }

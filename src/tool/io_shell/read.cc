@@ -22,11 +22,14 @@ struct Verification {
 
 // Reads and says what came of it. `failure_name`: what it is called if it fails.
 bool read_and_report(Shell& shell, const Words& words, const Ranges& ranges,
-                     std::optional<Verification> verification, std::string_view failure_name) {
+                     std::optional<Verification> verification, std::string_view failure_name,
+                     block::VmStateStore* vm_state = nullptr) {
   auto buffer = TransferBuffer::make(shell, ranges.lengths);
   if (!buffer) return shell.fail_out(failure_line(failure_name, buffer.error()));
   const Stopwatch stopwatch;
-  auto done = shell.wait(shell.backend().read(ranges.offset, buffer->view()));
+  auto done =
+      shell.wait(vm_state != nullptr ? vm_state->read_vm_state(ranges.offset, buffer->view())
+                                     : shell.backend().read(ranges.offset, buffer->view()));
   const uint64_t elapsed_ns = stopwatch.elapsed_ns();
   if (!done) return shell.fail_out(failure_line(failure_name, done.error()));
   bool matches = true;
@@ -82,7 +85,9 @@ bool run_read(Shell& shell, const std::vector<std::string>& line) {
   }
   if (words->has('b')) {
     if (auto wrong = unaligned_line(*range)) return shell.fail_out(*wrong);
-    return shell.fail_out(failure_line("read", Error::from_errno(ENOTSUP)));
+    auto* state = shell.backend().node().driver().vm_state_store();
+    if (state == nullptr) return shell.fail_out(failure_line("read", Error::from_errno(ENOTSUP)));
+    return read_and_report(shell, *words, *range, verification, "read", state);
   }
   return read_and_report(shell, *words, *range, verification, "read");
 }

@@ -48,18 +48,21 @@ bool report_write(Shell& shell, const Words& words, std::string_view failure_nam
 // Writes memory full of `pattern`, or of the file's content.
 bool write_data(Shell& shell, const Words& words, const Ranges& ranges, uint8_t pattern,
                 const std::optional<std::string>& file, WriteFlags flags,
-                std::string_view failure_name) {
+                std::string_view failure_name, block::VmStateStore* vm_state = nullptr) {
   auto buffer = TransferBuffer::make(shell, ranges.lengths);
   if (!buffer) return shell.fail_out(failure_line(failure_name, buffer.error()));
   if (file) {
     if (auto filled = fill_from_file(buffer->bytes(), *file); !filled)
       return shell.fail_err(filled.error().message());
-  } else if (base::range_within(ranges.offset, ranges.total, shell.backend().size())) {
+  } else if (vm_state != nullptr ||
+             base::range_within(ranges.offset, ranges.total, shell.backend().size())) {
     // What cannot be written needs no content.
     std::memset(buffer->bytes().data(), pattern, buffer->bytes().size());
   }
   const Stopwatch stopwatch;
-  auto done = shell.wait(shell.backend().write(ranges.offset, buffer->view(), flags));
+  auto done =
+      shell.wait(vm_state != nullptr ? vm_state->write_vm_state(ranges.offset, buffer->view())
+                                     : shell.backend().write(ranges.offset, buffer->view(), flags));
   return report_write(shell, words, failure_name, ranges, done, stopwatch.elapsed_ns());
 }
 
@@ -100,7 +103,12 @@ bool run_write(Shell& shell, const std::vector<std::string>& line) {
     if (auto wrong = unaligned_line(*range)) return shell.fail_out(*wrong);
   }
   WriteFlags flags = write_flags(*words);
-  if (words->has('b')) return shell.fail_out(failure_line("write", Error::from_errno(ENOTSUP)));
+  if (words->has('b')) {
+    auto* state = shell.backend().node().driver().vm_state_store();
+    if (state == nullptr) return shell.fail_out(failure_line("write", Error::from_errno(ENOTSUP)));
+    return write_data(shell, *words, *range, pattern->value_or(kDefaultPattern), words->value('s'),
+                      {}, "write", state);
+  }
   if (words->has('z')) {
     const Stopwatch stopwatch;
     auto done = shell.wait(shell.backend().zero(range->offset, range->total, flags));
