@@ -1,10 +1,13 @@
 """A directory of a test's own, and programs run in it."""
 
+import fcntl
 import hashlib
 import os
 import pathlib
+import struct
 import subprocess
 import tempfile
+import time
 import unittest
 
 KIB = 1 << 10
@@ -25,6 +28,18 @@ def run(*words, status=0, **keywords):
     if status is not None and ended.returncode != status:
         raise AssertionError(f"{words}: exit status {ended.returncode}, not {status}\n{ended.stdout}{ended.stderr}")
     return ended
+
+
+def wait_until_unlocked(*names):
+    """What a killed program had in flight keeps the locks of its files for an instant after its parent has heard of its end."""
+    deadline = time.monotonic() + TIMEOUT_S
+    for name in names:
+        with open(name, "r+b") as file:
+            wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            while struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_OFD_GETLK, wanted))[0] != fcntl.F_UNLCK:
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{name} is still locked")
+                time.sleep(0.01)
 
 
 class Scratch(unittest.TestCase):

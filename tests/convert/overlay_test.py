@@ -15,7 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from scratch import MIB, Scratch, run, sha  # noqa: E402
+from scratch import MIB, Scratch, run, sha, wait_until_unlocked  # noqa: E402
 
 PLATTER = ""
 
@@ -139,6 +139,7 @@ class Trouble(Overlays):
             time.sleep(0.001)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
+        wait_until_unlocked("base.qcow2", "top.qcow2")
         return process.returncode, errors
 
     def test_killed_or_interrupted(self):
