@@ -44,7 +44,7 @@ struct Image {
 
   // Guest data is in a file of its own, and that file, read as a raw image, is what the guest sees.
   bool has_raw_data_file() const {
-    return header.has(kExternalDataFile) && header.has(kRawExternalData);
+    return geometry.external_data && header.has(kRawExternalData);
   }
   // What was written to either file is durable after it: the data first.
   io::Task<Result<void>> flush();
