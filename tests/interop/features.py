@@ -88,7 +88,7 @@ def main():
     parser.add_argument("--only", type=int)
     parser.add_argument("--maker", choices=MAKERS)
     parser.add_argument("--list", action="store_true", help="the combinations, and what is left out")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=4, help="more than processors: they wait for the disk")
     parser.add_argument("--scratch")
     arguments = parser.parse_args()
 
