@@ -4,7 +4,9 @@
 
 namespace platter::format::qcow2 {
 
-OverlapMap::Leaf& OverlapMap::make(uint64_t number) {
+OverlapMap::Leaf* OverlapMap::make(uint64_t number) {
+  if (nodes_.size() * sizeof(Node) + leaves_.size() * sizeof(Leaf) >= kMaxMemoryBytes)
+    return const_cast<Leaf*>(find(number));
   Node* node = root_.load(std::memory_order_relaxed);
   while (node == nullptr || (number >> node->shift) >= kFanOut) {
     Node& above = nodes_.emplace_back(node == nullptr ? 0 : node->shift + kFanOutBits);
@@ -20,7 +22,7 @@ OverlapMap::Leaf& OverlapMap::make(uint64_t number) {
                                : &nodes_.emplace_back(node->shift - kFanOutBits);
       child.store(below, std::memory_order_release);
     }
-    if (node->shift == 0) return *static_cast<Leaf*>(below);
+    if (node->shift == 0) return static_cast<Leaf*>(below);
     node = static_cast<Node*>(below);
   }
 }
@@ -31,9 +33,10 @@ void OverlapMap::add(uint64_t offset, uint64_t bytes, Plane plane) {
   const uint64_t last = (offset + bytes - 1) >> cluster_bits_;
   const unsigned index = static_cast<unsigned>(std::countr_zero(static_cast<uint8_t>(plane)));
   for (uint64_t word = first / kWordBits; word <= last / kWordBits; ++word) {
-    make(word / kLeafWords)
-        .planes[index][word % kLeafWords]
-        .fetch_or(mask_of(word, first, last), std::memory_order_relaxed);
+    Leaf* leaf = make(word / kLeafWords);
+    if (leaf == nullptr) return;
+    leaf->planes[index][word % kLeafWords].fetch_or(mask_of(word, first, last),
+                                                    std::memory_order_relaxed);
   }
 }
 

@@ -53,6 +53,9 @@ class OverlapMap {
 
  private:
   static constexpr unsigned kPlanes = 4;
+  // An image may scatter what it claims over all offsets: what comes after this is not looked
+  // after.
+  static constexpr uint64_t kMaxMemoryBytes = uint64_t{128} << 20;
   static constexpr uint64_t kWordBits = 64;
   static constexpr uint64_t kLeafWords = 8;
   static constexpr unsigned kFanOutBits = 9;
@@ -82,7 +85,8 @@ class OverlapMap {
       node = static_cast<const Node*>(child);
     }
   }
-  Leaf& make(uint64_t number);
+  // Null: the budget is spent.
+  Leaf* make(uint64_t number);
 
   unsigned cluster_bits_;
   std::atomic<Node*> root_ = nullptr;

@@ -72,6 +72,21 @@ TEST(OverlapMap, SaysWhatASlowMapSays) {
   }
 }
 
+// An image that names a table in every corner of the address space costs no more than so much.
+TEST(OverlapMap, StaysWithinItsBudget) {
+  OverlapMap map(9);
+  std::mt19937_64 random(1);
+  map.add(0, 512, OverlapMap::kTopLevel);
+  uint64_t missed = 0;
+  for (int i = 0; i < 200000; ++i) {
+    const uint64_t offset = random() % (UINT64_C(1) << 56);
+    map.add(offset, 512, OverlapMap::kActiveL2Tables);
+    missed += map.at(offset, 1) == 0;
+  }
+  EXPECT_GT(missed, 0u);
+  EXPECT_EQ(map.at(0, 1), OverlapMap::kTopLevel);
+}
+
 TEST(OverlapGuard, NamesWhatAWriteWouldDestroy) {
   OverlapGuard guard(16);
   guard.claim(kActiveL1, 0x30000, 100);  // not watched yet
