@@ -57,7 +57,12 @@ const block::DriverType kAimed = {
 };
 
 void Aim::pass(std::optional<DebugEvent> passed) {
-  if (hit && !at_close && passed == event && passes-- == 0) std::exchange(hit, nullptr)();
+  if (hit && !at_close && !at_compaction && passed == event && passes-- == 0)
+    std::exchange(hit, nullptr)();
+}
+
+void Aim::pass_compaction() {
+  if (hit && at_compaction && passes-- == 0) std::exchange(hit, nullptr)();
 }
 
 void Aim::pass_close() {

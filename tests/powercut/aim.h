@@ -19,6 +19,7 @@ namespace platter::powercut {
 struct Aim {
   std::optional<block::DebugEvent> event;  // none: a resize of the image begins
   bool at_close = false;                   // neither: an image that has bitmaps is being closed
+  bool at_compaction = false;              // none of them: an image begins to be compacted
   uint64_t passes;                         // this many go by first
   // at_close: and then as many writes to the header.
   std::optional<uint64_t> header_writes = std::nullopt;
@@ -28,6 +29,7 @@ struct Aim {
 
   void pass(std::optional<block::DebugEvent> passed);
   void pass_close();
+  void pass_compaction();
   void pass_write(uint64_t offset);
 };
 

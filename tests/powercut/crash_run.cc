@@ -33,6 +33,8 @@ constexpr uint64_t kMaxStepsAfterTableGrowth = 12;
 constexpr uint64_t kMaxStepsAfterClose = 250;  // most of them go by until bitmaps are stored
 constexpr uint64_t kMaxHeaderWrites = 5;
 constexpr uint64_t kMaxStepsAfterHeaderWrite = 6;
+constexpr uint64_t kMaxCompactionsBefore = 3;
+constexpr uint64_t kMaxStepsOfCompaction = 400;
 constexpr uint64_t kMaxStepsToAim = 20000;
 
 struct Run {
@@ -42,7 +44,9 @@ struct Run {
   unsigned cuts = 0;
   unsigned hits = 0;
 
-  bool aims() const { return plan.at.has_value() || plan.at_resize || plan.at_close; }
+  bool aims() const {
+    return plan.at.has_value() || plan.at_resize || plan.at_close || plan.at_compaction;
+  }
 };
 
 void enter(Run& run, io::Simulation& simulation) {
@@ -134,7 +138,10 @@ Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
       1 + run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim);
   uint64_t passes = growth ? 0 : run.random.log_uniform(kMaxPasses);
   std::optional<uint64_t> header_writes;
-  if (run.plan.at_close && run.random.one_in(3)) {
+  if (run.plan.at_compaction) {
+    passes = run.random.below(kMaxCompactionsBefore);
+    steps = 1 + run.random.below(kMaxStepsOfCompaction);
+  } else if (run.plan.at_close && run.random.one_in(3)) {
     steps = 1 + run.random.below(kMaxStepsAfterClose);
   } else if (run.plan.at_close) {
     // Where bitmaps are stored for the first time the header is written most often.
@@ -144,6 +151,7 @@ Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
   }
   Aim aim = {.event = run.plan.at,
              .at_close = run.plan.at_close,
+             .at_compaction = run.plan.at_compaction,
              .passes = passes,
              .header_writes = header_writes,
              .hit = [&] {
@@ -221,6 +229,14 @@ workload::ImageSetup draw(Random& random, uint64_t seed, bool with_bitmaps) {
   return setup;
 }
 
+workload::ImageSetup draw_to_compact(Random& random, uint64_t seed) {
+  workload::ImageSetup setup = draw(random, seed, seed % 2 == 0);
+  if (seed % 3 == 0 || setup.data_file == workload::DataFile::kRaw) return setup;
+  setup.encryption = "luks";
+  setup.preallocation = "off";
+  return setup;
+}
+
 }  // namespace
 
 bool happens_once(const CrashPlan& plan) {
@@ -231,6 +247,7 @@ bool happens_once(const CrashPlan& plan) {
 CrashReport run_crashes(const CrashPlan& plan) {
   Random random(plan.seed);
   workload::ImageSetup setup = plan.at || plan.at_resize ? draw_crowded(random, happens_once(plan))
+                               : plan.at_compaction      ? draw_to_compact(random, plan.seed)
                                                          : draw(random, plan.seed, plan.at_close);
   Random session_random = random.fork();
   Run run = {plan, random, ImageSession(setup, session_random)};

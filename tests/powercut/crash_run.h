@@ -24,7 +24,8 @@ struct CrashPlan {
   // has begun.
   std::optional<block::DebugEvent> at = std::nullopt;
   bool at_resize = false;
-  bool at_close = false;  // the same, of an image with dirty bitmaps
+  bool at_close = false;       // the same, of an image with dirty bitmaps
+  bool at_compaction = false;  // the same, and of an encrypted image, by turns
   // Copies each survivor out of the simulation and asks qemu-img, too.
   bool ask_qemu = false;
 };

@@ -423,9 +423,10 @@ VoidTask ImageSession::make_empty() {
 
 VoidTask ImageSession::compact() {
   auto* compactable = backend_->node().driver().compactable();
-  if (compactable == nullptr || setup_.encryption == "luks") co_return Result<void>{};
+  if (compactable == nullptr) co_return Result<void>{};
   const uint64_t ticket = model_.begin_flush();
   trace("compact", {0, 0}, ticket);
+  if (aim_ != nullptr) aim_->pass_compaction();
   auto done = co_await compactable->compact({}, [](uint64_t, uint64_t) {});
   if (!done) co_return co_await after_failure(std::move(done).error(), {0, 0});
   trace("compacted", {0, 0}, ticket);

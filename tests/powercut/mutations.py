@@ -135,6 +135,16 @@ MUTATIONS = [
              "          new_name_offset_, std::span(cluster_).subspan(name_offset_, name_length_)));\n"
              "      PLATTER_CO_TRY(co_await image_.file->flush());\n",
              "          new_name_offset_, std::span(cluster_).subspan(name_offset_, name_length_)));\n"),
+    Mutation("moved-clusters-named-before-they-are-copied", QCOW2 + "relocator.cc",
+             "  PLATTER_CO_TRY(co_await copy(std::move(moves)));\n  PLATTER_CO_TRY(co_await file_.flush());\n",
+             "  PLATTER_CO_TRY(co_await copy(std::move(moves)));\n"),
+    Mutation("old-places-uncounted-before-they-are-left", QCOW2 + "relocator.cc",
+             "  PLATTER_CO_TRY(co_await write_references(references));\n  PLATTER_CO_TRY(co_await file_.flush());\n",
+             "  PLATTER_CO_TRY(co_await write_references(references));\n"),
+    Mutation("moved-data-keeps-its-cipher", QCOW2 + "relocator.cc",
+             "piece.content == Content::kGuestData && encryption_ != nullptr", "false"),
+    Mutation("bitmaps-sought-where-they-were", QCOW2 + "compact.cc",
+             "    PLATTER_CO_TRY(co_await image.bitmaps_.reload_places());\n", "", test=("property_test",)),
 ]
 
 

@@ -192,7 +192,7 @@ Runner::VoidTask Runner::vm_state() {
 
 Runner::VoidTask Runner::compact() {
   auto* compactable = backend_->node().driver().compactable();
-  if (compactable == nullptr || setup_.encryption == "luks") co_return Result<void>{};
+  if (compactable == nullptr) co_return Result<void>{};
   auto compacted = co_await compactable->compact({}, [](uint64_t, uint64_t) {});
   if (!compacted) co_return std::unexpected(in_context(std::move(compacted).error(), "compact"));
   if (compacted->bytes_after > compacted->bytes_before)

@@ -39,19 +39,15 @@ class Publication {
   io::Task<Result<void>> look() {
     cluster_ = std::vector<uint8_t>(image_.geometry.cluster_size());
     PLATTER_CO_TRY(co_await read_padded(*image_.file, 0, io::BufferList(std::span(cluster_))));
-    const uint64_t length = load_big<uint32_t>(cluster_, field::kHeaderLength);
     name_offset_ = load_big<uint64_t>(cluster_, field::kBackingNameOffset);
     name_length_ = load_big<uint32_t>(cluster_, field::kBackingNameBytes);
-    const uint64_t end = name_offset_ != 0 ? name_offset_ : cluster_.size();
-    if (length > end) co_return Result<void>{};  // no list: written anew as a whole
-    place_ = find_bitmaps_extension(std::span(cluster_).subspan(length, end - length));
-    if (place_.end_marker) *place_.end_marker += length;
-    if (place_.record) *place_.record += length;
+    place_ = find_extension(cluster_, ExtensionType::kBitmaps);
     co_return Result<void>{};
   }
 
   io::Task<Result<void>> write(const Header& header) {
-    if (next_ && place_.record && place_.has_usual_length) co_return co_await update();
+    if (next_ && place_.record && place_.data_bytes == kBitmapsExtensionBytes)
+      co_return co_await update();
     PLATTER_CO_ASSIGN(const auto whole, serialise_header(header));
     if (whole.size() > kSectorBytes || cluster_.size() > kSectorBytes) {
       if (next_ && !place_.record && place_.end_marker && make_room()) co_return co_await append();

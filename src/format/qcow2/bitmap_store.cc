@@ -247,6 +247,18 @@ io::Task<Result<void>> PersistentBitmaps::write_in_use(std::vector<bool> which) 
   co_return Result<void>{};
 }
 
+io::Task<Result<void>> PersistentBitmaps::reload_places() {
+  if (directory_.empty()) co_return Result<void>{};
+  PLATTER_CO_ASSIGN(const auto now, co_await read_bitmap_directory(*image_.file, image_.header));
+  if (!std::ranges::equal(now, directory_, {}, &Bitmap::name, &Bitmap::name))
+    co_return fail(EIO, "qcow2: The directory of the bitmaps has changed");
+  for (size_t i = 0; i < now.size(); ++i) {
+    directory_[i].table_offset = now[i].table_offset;
+    if (owners_[i] != nullptr) owners_[i]->record.table_offset = now[i].table_offset;
+  }
+  co_return Result<void>{};
+}
+
 // ---- Resizing
 
 io::Task<Result<void>> PersistentBitmaps::prepare_resize(uint64_t disk_size) {

@@ -66,6 +66,8 @@ class PersistentBitmaps {
   // be resized.
   io::Task<Result<void>> prepare_resize(uint64_t disk_size);
   void resize(uint64_t disk_size);
+  // Takes over where the directory in the file says that the tables are: clusters were moved.
+  io::Task<Result<void>> reload_places();
   bool needs_storing() const;
   // Writes what has changed to new clusters, and then the directory; names it in the header. What
   // it replaces is in the queue of the freed. On failure the bitmaps in the file are those from

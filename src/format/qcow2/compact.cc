@@ -31,10 +31,6 @@ io::Task<Result<void>> make_sound(Image& image) {
 io::Task<Result<block::CompactResult>> Qcow2::compact(
     io::CancelToken cancel, std::function<void(uint64_t, uint64_t)> progress) {
   PLATTER_CO_TRY(check_writable());
-  if (image_.header.crypt_method == CryptMethod::kLuks) {
-    // What a cluster's bytes mean follows from where it lies.
-    co_return fail(ENOTSUP, "Images that are encrypted with LUKS cannot be compacted");
-  }
   // What is on its way back to the allocator is counted and referred to by nothing: it must arrive
   // before that is taken for a leak.
   while (reclaiming_.load()) co_await io::Reactor::current()->yield();
@@ -45,7 +41,7 @@ io::Task<Result<block::CompactResult>> Qcow2::compact(
   }
   PLATTER_CO_TRY(co_await settle());
   block::CompactResult result = {.bytes_before = image_.file->size()};
-  Compactor compactor(image_, cancel, std::move(progress));
+  Compactor compactor(image_, encryption_.get(), cancel, std::move(progress));
   auto moved = co_await make_sound(image_);
   if (moved) {
     // A repair takes the dirty bit away. With it, what a cut in power leaks is found by whoever
@@ -55,7 +51,7 @@ io::Task<Result<block::CompactResult>> Qcow2::compact(
     moved = co_await prepare_counts();
   }
   if (moved) moved = co_await compactor.run();
-  result.moved_bytes = compactor.moved_clusters() << image_.geometry.cluster_bits;
+  result.moved_bytes = compactor.moved_bytes();
   // Whatever became of it: the tables lie elsewhere now.
   PLATTER_CO_TRY(co_await reload_tables());
   if (moved && compactor.end() < image_.file->size()) {
@@ -72,6 +68,8 @@ io::Task<Result<block::CompactResult>> Qcow2::compact(
 // The tables in the file were changed beneath the caches, which hold nothing dirty.
 io::Task<Result<void>> Qcow2::reload_tables() {
   const auto reload = [](Qcow2& image) -> io::Task<Result<void>> {
+    PLATTER_CO_TRY(co_await image.image_.reload_places());
+    PLATTER_CO_TRY(co_await image.bitmaps_.reload_places());
     const Header& header = image.image_.header;
     block::Child& file = *image.image_.file;
     PLATTER_CO_ASSIGN(auto table, co_await read_refcount_table(file, header));

@@ -7,26 +7,29 @@
 
 #include "base/bytes.h"
 #include "base/try.h"
+#include "format/qcow2/bitmaps.h"
+#include "format/qcow2/extensions.h"
 #include "format/qcow2/metadata_io.h"
 
 namespace platter::format::qcow2 {
 namespace {
 
-// References of one batch, about: 24 MiB of them.
+// References of one batch, about: 48 MiB of them.
 constexpr uint64_t kMaxReferences = uint64_t{1} << 20;
 // And clusters to copy.
 constexpr uint64_t kMaxBatchBytes = uint64_t{1} << 30;
 constexpr unsigned kLevels = 4;
+constexpr uint64_t kBitmapTablePart = 65536;  // entries that are looked at together
 
 }  // namespace
 
-Compactor::Compactor(Image& image, io::CancelToken cancel,
+Compactor::Compactor(Image& image, Encryption* encryption, io::CancelToken cancel,
                      std::function<void(uint64_t, uint64_t)> progress)
     : image_(image),
       geometry_(image.geometry),
       cancel_(cancel),
       progress_(std::move(progress)),
-      relocator_(image) {}
+      relocator_(image, encryption) {}
 
 io::Task<Result<void>> Compactor::run() {
   PLATTER_CO_TRY(co_await relocator_.load());
@@ -34,10 +37,8 @@ io::Task<Result<void>> Compactor::run() {
   choose_end();
   if (!geometry_.external_data) PLATTER_CO_TRY(co_await find_ties());
   PLATTER_CO_TRY(co_await reserve_for_tables());
-  for (const Level level :
-       {Level::kData, Level::kL2Tables, Level::kL1TablesAndBlocks, Level::kRootTables}) {
-    if (level == Level::kData && geometry_.external_data) continue;
-    if (level == Level::kL1TablesAndBlocks) PLATTER_CO_TRY(co_await drop_blocks());
+  for (const Level level : {Level::kData, Level::kL2Tables, Level::kUpperTables, Level::kRoots}) {
+    if (level == Level::kUpperTables) PLATTER_CO_TRY(co_await drop_blocks());
     PLATTER_CO_TRY(co_await run_level(level));
   }
   PLATTER_CO_TRY(co_await drop_blocks());
@@ -89,7 +90,7 @@ io::Task<Result<void>> Compactor::run_level(Level level) {
     const std::vector<Move> moves = plan(references);
     if (!moves.empty()) {
       PLATTER_CO_TRY(co_await relocator_.move(moves, std::move(references)));
-      for (const Move& move : moves) moved_ += move.clusters;
+      for (const Move& move : moves) moved_bytes_ += move.bytes;
     }
     begin = window.end;
   }
@@ -100,47 +101,74 @@ io::Task<Result<void>> Compactor::run_level(Level level) {
 // Data would take the long holes piece by piece.
 io::Task<Result<void>> Compactor::reserve_for_tables() {
   const Window window = {threshold(), file_clusters_};
-  for (const Level level : {Level::kL1TablesAndBlocks, Level::kRootTables}) {
+  for (const Level level : {Level::kUpperTables, Level::kRoots}) {
     PLATTER_CO_ASSIGN(auto references, co_await collect(level, window));
     for (const Move& move : plan(references)) {
-      if (move.clusters > 1) {
+      if (move.bytes > geometry_.cluster_size()) {
         reserved_[move.from] = move.to;
       } else {
-        relocator_.give_back(move.to);
+        relocator_.give_back(move.to >> geometry_.cluster_bits);
       }
     }
   }
   co_return Result<void>{};
 }
 
-// What hangs together of what `references` name, and where each goes, the largest first. References
-// to what finds no place are taken out.
-std::vector<Move> Compactor::plan(std::vector<Reference>& references) {
-  std::ranges::sort(references, {}, &Reference::cluster);
+// What hangs together of what `references`, which are sorted, name. Left out is what is counted
+// more often than they name it, and what guest data shares with something else.
+std::vector<Move> Compactor::group(std::span<const Reference> references) const {
+  const unsigned bits = geometry_.cluster_bits;
   std::vector<Move> moves;
-  uint64_t end = 0;
-  for (const Reference& reference : references) {
-    if (moves.empty() || reference.cluster >= end) moves.push_back({reference.cluster, 0, 0});
-    end = std::max(end, reference.cluster + reference.clusters);
-    moves.back().clusters = end - moves.back().from;
+  for (size_t i = 0; i < references.size();) {
+    const Content content = references[i].content;
+    const uint64_t begin = references[i].offset >> bits;
+    uint64_t end = begin, named = 0, counted = 0;
+    bool alike = true;
+    do {
+      const Reference& reference = references[i];
+      const uint64_t first = reference.offset >> bits;
+      const uint64_t past = ((reference.offset + reference.bytes - 1) >> bits) + 1;
+      named += past - first;
+      end = std::max(end, past);
+      alike = alike && reference.content == content;
+    } while (++i < references.size() && references[i].offset >> bits < end);
+    for (uint64_t cluster = begin; cluster < end; ++cluster) counted += relocator_.count(cluster);
+    if (alike && named == counted)
+      moves.push_back({begin << bits, 0, (end - begin) << bits, content});
   }
+  return moves;
+}
+
+// Where what hangs together goes, the largest first. References to what finds no place are taken
+// out.
+std::vector<Move> Compactor::plan(std::vector<Reference>& references) {
+  const unsigned bits = geometry_.cluster_bits;
+  std::ranges::sort(references, {}, &Reference::offset);
+  std::vector<Move> moves = group(references);
   std::ranges::sort(moves, [](const Move& a, const Move& b) {
-    return a.clusters != b.clusters ? a.clusters > b.clusters : a.from < b.from;
+    return a.bytes != b.bytes ? a.bytes > b.bytes : a.from < b.from;
   });
   for (Move& move : moves) {
     const auto kept = reserved_.find(move.from);
-    move.to = kept != reserved_.end()
-                  ? kept->second
-                  : relocator_.take_free(move.clusters, std::min(end_, move.from)).value_or(0);
+    if (kept != reserved_.end()) {
+      move.to = kept->second;
+    } else {
+      const uint64_t before = std::min(end_, move.from >> bits);
+      move.to = relocator_.take_free(move.bytes >> bits, before).value_or(0) << bits;
+    }
   }
   std::erase_if(moves, [](const Move& move) { return move.to == 0; });
   std::ranges::sort(moves, {}, &Move::from);
-  std::erase_if(references, [&](const Reference& reference) {
-    const auto after = std::ranges::upper_bound(moves, reference.cluster, {}, &Move::from);
-    if (after == moves.begin()) return true;
-    const Move& move = *std::prev(after);
-    return reference.cluster - move.from >= move.clusters;
-  });
+  auto move = moves.begin();
+  size_t kept = 0;
+  for (const Reference& reference : references) {
+    while (move != moves.end() && reference.offset >= move->from + move->bytes) ++move;
+    if (move == moves.end()) break;
+    if (reference.offset < move->from) continue;
+    references[kept] = reference;
+    references[kept++].by = move->from - move->to;
+  }
+  references.resize(kept);
   return moves;
 }
 
@@ -150,8 +178,8 @@ io::Task<Result<std::vector<Reference>>> Compactor::collect(Level level, Window 
   switch (level) {
     case Level::kData: return collect_data(window);
     case Level::kL2Tables: return collect_l2_tables(window);
-    case Level::kL1TablesAndBlocks: return collect_l1_tables(window);
-    case Level::kRootTables: return collect_roots(window);
+    case Level::kUpperTables: return collect_upper_tables(window);
+    case Level::kRoots: return collect_roots(window);
   }
   return collect_roots(window);
 }
@@ -225,28 +253,63 @@ io::Task<Result<void>> Compactor::find_ties() {
   });
 }
 
+// If it names anything that begins there.
+void Compactor::add_if_within(Window window, const Reference& reference,
+                              std::vector<Reference>& references) const {
+  if (reference.offset != 0 && reference.bytes != 0 &&
+      window.contains(reference.offset >> geometry_.cluster_bits)) {
+    references.push_back(reference);
+  }
+}
+
 io::Task<Result<std::vector<Reference>>> Compactor::collect_data(Window window) {
+  std::vector<Reference> references;
+  if (!geometry_.external_data) PLATTER_CO_TRY(co_await collect_guest_data(window, references));
+  PLATTER_CO_TRY(co_await collect_bitmap_bits(window, references));
+  co_return references;
+}
+
+io::Task<Result<void>> Compactor::collect_guest_data(Window window,
+                                                     std::vector<Reference>& references) {
   PLATTER_CO_ASSIGN(const Tables tables, co_await list_tables());
   const uint64_t stride = geometry_.l2_entry_bytes();
-  const unsigned bits = geometry_.cluster_bits;
-  std::vector<Reference> references;
-  PLATTER_CO_TRY(
-      co_await for_each_l2(tables.l2_offsets, [&](uint64_t offset, std::span<const uint8_t> table) {
+  co_return co_await for_each_l2(
+      tables.l2_offsets, [&](uint64_t offset, std::span<const uint8_t> table) {
         for (uint64_t at = 0; at < table.size(); at += stride) {
           const uint64_t entry = base::load_big<uint64_t>(table, at);
           if ((entry & kCompressedFlag) != 0) {
-            const CompressedSpan span = decode_compressed(entry, bits);
-            const uint64_t first = span.host_offset >> bits;
-            const uint64_t last = (span.host_offset + span.length - 1) >> bits;
-            if (window.contains(first))
-              references.push_back({offset + at, entry, first, last - first + 1});
-          } else if (const uint64_t cluster = (entry & kOffsetMask) >> bits;
-                     cluster != 0 && window.contains(cluster)) {
-            references.push_back({offset + at, entry, cluster, 1});
+            const CompressedSpan span = decode_compressed(entry, geometry_.cluster_bits);
+            add_if_within(window, {offset + at, entry, span.host_offset, span.length}, references);
+          } else {
+            add_if_within(window,
+                          {offset + at, entry, entry & kOffsetMask, geometry_.cluster_size(),
+                           Content::kGuestData},
+                          references);
           }
         }
-      }));
-  co_return references;
+      });
+}
+
+io::Task<Result<void>> Compactor::collect_bitmap_bits(Window window,
+                                                      std::vector<Reference>& references) {
+  block::Child& file = *image_.file;
+  PLATTER_CO_ASSIGN(const auto bitmaps, co_await read_bitmap_directory(file, image_.header));
+  for (const Bitmap& bitmap : bitmaps) {
+    // A table that the file does not have whole is nobody's to read.
+    if (!base::range_within(bitmap.table_offset, bitmap.table_bytes(), file.size())) continue;
+    for (uint64_t first = 0; first < bitmap.table_entries; first += kBitmapTablePart) {
+      const uint64_t count = std::min(kBitmapTablePart, bitmap.table_entries - first);
+      PLATTER_CO_ASSIGN(const auto part,
+                        co_await read_bitmap_table_part(file, bitmap, first, count));
+      uint64_t place = bitmap.table_offset + first * kTableEntryBytes;
+      for (const uint64_t entry : part) {
+        add_if_within(window, {place, entry, entry & kOffsetMask, geometry_.cluster_size()},
+                      references);
+        place += kTableEntryBytes;
+      }
+    }
+  }
+  co_return Result<void>{};
 }
 
 io::Task<Result<std::vector<Reference>>> Compactor::collect_l2_tables(Window window) {
@@ -257,23 +320,19 @@ io::Task<Result<std::vector<Reference>>> Compactor::collect_l2_tables(Window win
     PLATTER_CO_TRY(co_await read_padded(*image_.file, tables.l1_offsets[i], l1.view()));
     for (uint64_t at = 0; at < l1.size(); at += kTableEntryBytes) {
       const uint64_t entry = base::load_big<uint64_t>(l1.span(), at);
-      const uint64_t cluster = (entry & kOffsetMask) >> geometry_.cluster_bits;
-      if (cluster != 0 && window.contains(cluster))
-        references.push_back({tables.l1_offsets[i] + at, entry, cluster, 1});
+      add_if_within(
+          window, {tables.l1_offsets[i] + at, entry, entry & kOffsetMask, geometry_.cluster_size()},
+          references);
     }
   }
   co_return references;
 }
 
-io::Task<Result<std::vector<Reference>>> Compactor::collect_l1_tables(Window window) {
+io::Task<Result<std::vector<Reference>>> Compactor::collect_upper_tables(Window window) {
   const Header& header = image_.header;
-  const unsigned bits = geometry_.cluster_bits;
   std::vector<Reference> references;
   const auto add_l1 = [&](uint64_t place, uint64_t offset, uint64_t entries) {
-    if (entries != 0 && window.contains(offset >> bits)) {
-      references.push_back(
-          {place, offset, offset >> bits, geometry_.clusters_for(entries * kTableEntryBytes)});
-    }
+    add_if_within(window, {place, offset, offset, entries * kTableEntryBytes}, references);
   };
   add_l1(field::kL1TableOffset, header.l1_table_offset, header.l1_entries);
   PLATTER_CO_ASSIGN(const auto snapshots, co_await read_snapshot_table(*image_.file, header));
@@ -281,28 +340,56 @@ io::Task<Result<std::vector<Reference>>> Compactor::collect_l1_tables(Window win
     add_l1(header.snapshots_offset + snapshot.table_position, snapshot.l1_table_offset,
            snapshot.l1_entries);
   }
-  const auto& table = relocator_.table();
-  for (uint64_t block = 0; block < table.size(); ++block) {
-    const uint64_t cluster = table[block] >> bits;
-    if (cluster != 0 && window.contains(cluster)) {
-      references.push_back(
-          {header.refcount_table_offset + block * kTableEntryBytes, table[block], cluster, 1});
-    }
+  uint64_t place = header.refcount_table_offset;
+  for (const uint64_t block : relocator_.table()) {
+    add_if_within(window, {place, block, block, geometry_.cluster_size()}, references);
+    place += kTableEntryBytes;
   }
+  PLATTER_CO_TRY(co_await collect_bitmap_tables(window, references));
   co_return references;
+}
+
+io::Task<Result<void>> Compactor::collect_bitmap_tables(Window window,
+                                                        std::vector<Reference>& references) {
+  PLATTER_CO_ASSIGN(const auto bitmaps,
+                    co_await read_bitmap_directory(*image_.file, image_.header));
+  uint64_t place = bitmaps.empty() ? 0 : image_.header.bitmaps->directory_offset;
+  for (const Bitmap& bitmap : bitmaps) {
+    add_if_within(window, {place, bitmap.table_offset, bitmap.table_offset, bitmap.table_bytes()},
+                  references);
+    place += bitmap_record_bytes(bitmap);
+  }
+  co_return Result<void>{};
 }
 
 io::Task<Result<std::vector<Reference>>> Compactor::collect_roots(Window window) {
   const Header& header = image_.header;
-  const unsigned bits = geometry_.cluster_bits;
   std::vector<Reference> references;
   const auto add = [&](uint64_t place, uint64_t offset, uint64_t bytes) {
-    if (bytes != 0 && window.contains(offset >> bits))
-      references.push_back({place, offset, offset >> bits, geometry_.clusters_for(bytes)});
+    add_if_within(window, {place, offset, offset, bytes}, references);
   };
   PLATTER_CO_ASSIGN(const auto snapshots, co_await read_snapshot_table(*image_.file, header));
   add(field::kSnapshotsOffset, header.snapshots_offset, snapshots.bytes);
   add(field::kRefcountTableOffset, header.refcount_table_offset, header.refcount_table_bytes());
+  if (!header.bitmaps && !header.crypto_header) co_return references;
+  std::vector<uint8_t> first_cluster(geometry_.cluster_size());
+  PLATTER_CO_TRY(co_await read_padded(*image_.file, 0, io::BufferList(std::span(first_cluster))));
+  const auto add_extension = [&](ExtensionType type, size_t in_data, uint64_t offset,
+                                 uint64_t bytes) {
+    const auto record = find_extension(first_cluster, type).record;
+    if (!record) return;
+    const uint64_t place = *record + kExtensionHeaderBytes + in_data;
+    // A header of an odd length has fields that a power cut may leave half written.
+    if (place % kSectorBytes <= kSectorBytes - kTableEntryBytes) add(place, offset, bytes);
+  };
+  if (header.bitmaps) {
+    add_extension(ExtensionType::kBitmaps, kBitmapDirectoryOffsetField,
+                  header.bitmaps->directory_offset, header.bitmaps->directory_size);
+  }
+  if (header.crypto_header) {
+    add_extension(ExtensionType::kCryptoHeader, kCryptoHeaderOffsetField,
+                  header.crypto_header->offset, header.crypto_header->length);
+  }
   co_return references;
 }
 

@@ -1,14 +1,14 @@
 // Compactor: moves what lies at the end of an image's file into the holes before it, so that the
 // file can be cut.
 //
-// Level by level, each once what hangs from it is in place: data, L2 tables, L1 tables and refcount
-// blocks, the snapshot table and the refcount table. A level goes through the end of the file
-// window by window; how a window's clusters move, and why a power cut at any instant does no harm,
-// is Relocator's.
+// Level by level, each once what hangs from it is in place: data and bitmaps' bits; L2 tables; L1
+// tables, bitmaps' tables and refcount blocks; what the header names. A level goes through the end
+// of the file window by window; how a window's clusters move, and why a power cut at any instant
+// does no harm, is Relocator's.
 //
-// Stays where it is: what persistent bitmaps use, an encryption header, clusters that must stay
-// together (tables; compressed clusters whose streams cross from one into the next) where no hole
-// is large enough.
+// Stays where it is: clusters that must stay together (tables; an encryption header; compressed
+// clusters whose streams cross from one into the next) where no hole is large enough; what is
+// referred to in more ways than one.
 //
 // Works on the file, which a check has found sound and without leaks: caches are written back
 // before, and forgotten after. Nothing else changes the image meanwhile.
@@ -29,17 +29,19 @@ namespace platter::format::qcow2 {
 
 class Compactor {
  public:
-  Compactor(Image& image, io::CancelToken cancel, std::function<void(uint64_t, uint64_t)> progress);
+  // `encryption`: the image's, null where there is none. Both outlive the compactor.
+  Compactor(Image& image, Encryption* encryption, io::CancelToken cancel,
+            std::function<void(uint64_t, uint64_t)> progress);
 
   // ECANCELED: it stopped between two batches; the image is in order.
   io::Task<Result<void>> run();
 
   // The clusters that remain in use end here, in bytes: where the file may be cut.
   uint64_t end() const { return relocator_.end_of_used() << geometry_.cluster_bits; }
-  uint64_t moved_clusters() const { return moved_; }
+  uint64_t moved_bytes() const { return moved_bytes_; }
 
  private:
-  enum class Level : uint8_t { kData, kL2Tables, kL1TablesAndBlocks, kRootTables };
+  enum class Level : uint8_t { kData, kL2Tables, kUpperTables, kRoots };
   // Clusters [begin, end) of the file.
   struct Window {
     uint64_t begin;
@@ -62,11 +64,17 @@ class Compactor {
       std::span<const uint64_t> offsets,
       std::function<void(uint64_t table_offset, std::span<const uint8_t> table)> visit);
   io::Task<Result<void>> find_ties();
+  void add_if_within(Window window, const Reference& reference,
+                     std::vector<Reference>& references) const;
   io::Task<Result<std::vector<Reference>>> collect_data(Window window);
+  io::Task<Result<void>> collect_guest_data(Window window, std::vector<Reference>& references);
+  io::Task<Result<void>> collect_bitmap_bits(Window window, std::vector<Reference>& references);
   io::Task<Result<std::vector<Reference>>> collect_l2_tables(Window window);
-  io::Task<Result<std::vector<Reference>>> collect_l1_tables(Window window);
+  io::Task<Result<std::vector<Reference>>> collect_upper_tables(Window window);
+  io::Task<Result<void>> collect_bitmap_tables(Window window, std::vector<Reference>& references);
   io::Task<Result<std::vector<Reference>>> collect_roots(Window window);
   io::Task<Result<void>> reserve_for_tables();
+  std::vector<Move> group(std::span<const Reference> references) const;
   std::vector<Move> plan(std::vector<Reference>& references);
   io::Task<Result<void>> drop_blocks();
   io::Task<Result<uint64_t>> read_u64(uint64_t place);
@@ -80,9 +88,9 @@ class Compactor {
   uint64_t end_ = 0;  // clusters: what is in use could lie before it
   // Of each cluster: whether a compressed stream goes on from it into the next.
   std::vector<bool> tied_;
-  // Where tables of several clusters go, by the first cluster of each.
+  // Where tables of several clusters go, by the offset of each.
   std::map<uint64_t, uint64_t> reserved_;
-  uint64_t moved_ = 0;
+  uint64_t moved_bytes_ = 0;
 };
 
 }  // namespace platter::format::qcow2

@@ -115,6 +115,15 @@ io::Task<Result<void>> Encryption::write(uint64_t host_offset, uint64_t guest_of
   return io_.write(*data_, host_offset, sector(host_offset, guest_offset), buffers);
 }
 
+io::Task<Result<void>> Encryption::relocate(uint64_t from, uint64_t to, io::BufferList buffers) {
+  if (by_host_offset_) {
+    PLATTER_CO_TRY(co_await io_.read(*data_, from, sector(from, 0), buffers));
+    co_return co_await io_.write(*data_, to, sector(to, 0), buffers);
+  }
+  PLATTER_CO_TRY(co_await data_->read(from, buffers));
+  co_return co_await data_->write(to, buffers);
+}
+
 io::Task<Result<void>> Encryption::amend(crypto::LuksHeader& luks, crypto::SlotChange change,
                                          const block::SecretSource* secrets, bool force) {
   const crypto::SecretLookup lookup = [secrets](std::string_view id) {

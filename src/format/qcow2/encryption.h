@@ -41,6 +41,9 @@ class Encryption {
   // Guest data: whole sectors.
   io::Task<Result<void>> read(uint64_t host_offset, uint64_t guest_offset, io::BufferList buffers);
   io::Task<Result<void>> write(uint64_t host_offset, uint64_t guest_offset, io::BufferList buffers);
+  // Writes what lies at host offset `from` such that it means the same at `to`, by way of
+  // `buffers`.
+  io::Task<Result<void>> relocate(uint64_t from, uint64_t to, io::BufferList buffers);
 
   // Of a LUKS image; `luks` then is its header as it is now.
   io::Task<Result<void>> amend(crypto::LuksHeader& luks, crypto::SlotChange change,

@@ -202,24 +202,32 @@ std::vector<uint8_t> serialise_bitmaps_extension(const BitmapsExtension& bitmaps
   const std::span<uint8_t> out(data);
   store_big(out, 0, bitmaps.count);
   store_big(out, 8, bitmaps.directory_size);
-  store_big(out, 16, bitmaps.directory_offset);
+  store_big(out, kBitmapDirectoryOffsetField, bitmaps.directory_offset);
   return data;
 }
 
-ExtensionPlace find_bitmaps_extension(std::span<const uint8_t> bytes) {
+ExtensionPlace find_extension(std::span<const uint8_t> first_cluster, ExtensionType type) {
   ExtensionPlace place;
+  const size_t begin = load_big<uint32_t>(first_cluster, field::kVersion) == 2
+                           ? kHeaderBytesV2
+                           : load_big<uint32_t>(first_cluster, field::kHeaderLength);
+  const uint64_t name = load_big<uint64_t>(first_cluster, field::kBackingNameOffset);
+  const size_t end =
+      name != 0 ? std::min<uint64_t>(name, first_cluster.size()) : first_cluster.size();
+  if (begin > end) return place;
+  const auto bytes = first_cluster.subspan(begin, end - begin);
   for (size_t offset = 0;;) {
     const size_t start = offset;
     const auto record = next_record(bytes, offset);
     if (!record) return place;
     if (!*record) {
-      if (bytes.size() - start >= kExtensionHeaderBytes) place.end_marker = start;
+      if (bytes.size() - start >= kExtensionHeaderBytes) place.end_marker = begin + start;
       return place;
     }
-    place.is_last = (*record)->type == static_cast<uint32_t>(ExtensionType::kBitmaps);
+    place.is_last = (*record)->type == static_cast<uint32_t>(type);
     if (!place.is_last) continue;
-    place.record = start;
-    place.has_usual_length = (*record)->data.size() == kBitmapsExtensionBytes;
+    place.record = begin + start;
+    place.data_bytes = (*record)->data.size();
   }
 }
 

@@ -24,16 +24,20 @@ void append_extensions(const Header& header, std::vector<uint8_t>& bytes);
 
 inline constexpr size_t kExtensionHeaderBytes = 8;  // of a record: type and length
 inline constexpr size_t kBitmapsExtensionBytes = 24;
+// Of fields in the data of extensions.
+inline constexpr size_t kBitmapDirectoryOffsetField = 16;  // u64
+inline constexpr size_t kCryptoHeaderOffsetField = 0;      // u64
 std::vector<uint8_t> serialise_bitmaps_extension(const BitmapsExtension& bitmaps);
 
-// Where the record of the bitmaps stands in a list of extensions, byte offsets into it.
+// Where the record of one type stands in an image's first cluster, byte offsets into it.
 struct ExtensionPlace {
   std::optional<size_t> record;
-  bool has_usual_length = false;  // its data is kBitmapsExtensionBytes long
-  bool is_last = false;           // the end marker follows it
+  size_t data_bytes = 0;  // of the record
+  bool is_last = false;   // the end marker follows it
   std::optional<size_t> end_marker;
 };
-ExtensionPlace find_bitmaps_extension(std::span<const uint8_t> bytes);
+// Of several records the last one, which is the one that counts. `first_cluster` was parsed.
+ExtensionPlace find_extension(std::span<const uint8_t> first_cluster, ExtensionType type);
 
 // Why an image with these unknown incompatible bits is refused, with the names that the image
 // itself gives them. `extensions` may be malformed.

@@ -33,6 +33,7 @@ inline constexpr uint32_t kHeaderBytesV3 = 112;  // what we write
 
 // Byte offsets of the fields that a live image updates in place.
 namespace field {
+inline constexpr uint64_t kVersion = 4;               // u32
 inline constexpr uint64_t kBackingNameOffset = 8;     // u64
 inline constexpr uint64_t kBackingNameBytes = 16;     // u32
 inline constexpr uint64_t kL1Entries = 36;            // u32, then the L1 offset: 12 bytes together

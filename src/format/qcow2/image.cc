@@ -89,6 +89,17 @@ io::Task<Result<void>> Image::write_header_u64(uint64_t offset, uint64_t value) 
   co_return co_await write_file(offset, bytes);
 }
 
+io::Task<Result<void>> Image::reload_places() {
+  PLATTER_CO_ASSIGN(const Header now, co_await read_header(*file, {}));
+  header.l1_table_offset = now.l1_table_offset;
+  header.refcount_table_offset = now.refcount_table_offset;
+  header.snapshots_offset = now.snapshots_offset;
+  header.crypto_header = now.crypto_header;
+  if (header.bitmaps && now.bitmaps)
+    header.bitmaps->directory_offset = now.bitmaps->directory_offset;
+  co_return Result<void>{};
+}
+
 io::Task<Result<void>> Image::write_file(uint64_t offset, std::span<const uint8_t> bytes) {
   // A write takes from its buffers only.
   io::AlignedBuffer copy(bytes.size());

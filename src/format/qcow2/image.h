@@ -43,9 +43,7 @@ struct Image {
   OverlapGuard guard;
 
   // Guest data is in a file of its own, and that file, read as a raw image, is what the guest sees.
-  bool has_raw_data_file() const {
-    return geometry.external_data && header.has(kRawExternalData);
-  }
+  bool has_raw_data_file() const { return geometry.external_data && header.has(kRawExternalData); }
   // What was written to either file is durable after it: the data first.
   io::Task<Result<void>> flush();
 
@@ -70,6 +68,8 @@ struct Image {
   io::Task<Result<void>> replace_header_fields(uint64_t offset, std::span<const uint8_t> before,
                                                std::span<const uint8_t> after);
   io::Task<Result<void>> write_header_u64(uint64_t offset, uint64_t value);
+  // Takes over where the tables are from the header in the file, which was changed beneath.
+  io::Task<Result<void>> reload_places();
   io::Task<Result<void>> write_file(uint64_t offset, std::span<const uint8_t> bytes);
 };
 

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/try.h"
+#include "format/qcow2/encryption.h"
 #include "format/qcow2/metadata_io.h"
 #include "format/qcow2/stored_counts.h"
 #include "io/when_all.h"
@@ -23,18 +24,10 @@ std::unexpected<Error> corrupt(std::string what) {
   return fail(EIO, fmt::format("qcow2: Image is corrupt: {}; a check tells more", what));
 }
 
-// The move that takes `cluster` along. They are sorted.
-const Move& move_of(std::span<const Move> moves, uint64_t cluster) {
-  auto after = std::ranges::upper_bound(moves, cluster, {}, &Move::from);
-  PLATTER_ASSERT(after != moves.begin());
-  const Move& found = *--after;
-  PLATTER_ASSERT(cluster - found.from < found.clusters);
-  return found;
-}
-
 }  // namespace
 
-Relocator::Relocator(Image& image) : image_(image), file_(*image.file), geometry_(image.geometry) {}
+Relocator::Relocator(Image& image, Encryption* encryption)
+    : image_(image), file_(*image.file), encryption_(encryption), geometry_(image.geometry) {}
 
 io::Task<Result<void>> Relocator::load() {
   PLATTER_CO_TRY(co_await load_table());
@@ -99,18 +92,32 @@ Result<void> Relocator::store(uint64_t cluster, uint64_t count) {
   return {};
 }
 
-io::Task<Result<void>> Relocator::move(std::span<const Move> moves,
-                                       std::vector<Reference> references) {
-  for (const Move& move : moves) {
-    for (uint64_t i = 0; i < move.clusters; ++i)
-      PLATTER_CO_TRY(store(move.to + i, counts_.get(move.from + i)));
+Result<void> Relocator::count_new(const Reference& reference) {
+  const uint64_t offset = reference.offset - reference.by;
+  const uint64_t last = (offset + reference.bytes - 1) >> geometry_.cluster_bits;
+  for (uint64_t cluster = offset >> geometry_.cluster_bits; cluster <= last; ++cluster)
+    PLATTER_TRY(store(cluster, counts_.get(cluster) + 1));
+  return {};
+}
+
+Result<void> Relocator::uncount_old(const Reference& reference) {
+  const uint64_t last = (reference.offset + reference.bytes - 1) >> geometry_.cluster_bits;
+  for (uint64_t cluster = reference.offset >> geometry_.cluster_bits; cluster <= last; ++cluster) {
+    const uint64_t count = counts_.get(cluster);
+    if (count == 0) return corrupt(fmt::format("cluster {} is counted too low", cluster));
+    PLATTER_TRY(store(cluster, count - 1));
   }
+  return {};
+}
+
+io::Task<Result<void>> Relocator::move(std::vector<Move> moves, std::vector<Reference> references) {
+  for (const Reference& reference : references) PLATTER_CO_TRY(count_new(reference));
   PLATTER_CO_TRY(co_await write_counts());
-  PLATTER_CO_TRY(co_await copy(moves));
+  PLATTER_CO_TRY(co_await copy(std::move(moves)));
   PLATTER_CO_TRY(co_await file_.flush());
   std::ranges::sort(references, {}, &Reference::place);
   co_await file_.pass(block::DebugEvent::kL2Update);
-  PLATTER_CO_TRY(co_await write_references(references, moves));
+  PLATTER_CO_TRY(co_await write_references(references));
   PLATTER_CO_TRY(co_await file_.flush());
   const bool counts_moved = std::ranges::any_of(references, [&](const Reference& reference) {
     const uint64_t table = image_.header.refcount_table_offset;
@@ -118,19 +125,10 @@ io::Task<Result<void>> Relocator::move(std::span<const Move> moves,
            (reference.place >= table &&
             reference.place - table < image_.header.refcount_table_bytes());
   });
-  for (const Reference& reference : references) {
-    if (reference.place >= kSectorBytes) break;
-    const Move& move = move_of(moves, reference.cluster);
-    const uint64_t offset = (reference.cluster - move.from + move.to) << geometry_.cluster_bits;
-    if (reference.place == field::kL1TableOffset) image_.header.l1_table_offset = offset;
-    if (reference.place == field::kSnapshotsOffset) image_.header.snapshots_offset = offset;
-    if (reference.place == field::kRefcountTableOffset)
-      image_.header.refcount_table_offset = offset;
-  }
+  if (!references.empty() && references.front().place < geometry_.cluster_size())
+    PLATTER_CO_TRY(co_await image_.reload_places());
   if (counts_moved) PLATTER_CO_TRY(co_await load_table());
-  for (const Move& move : moves) {
-    for (uint64_t i = 0; i < move.clusters; ++i) PLATTER_CO_TRY(store(move.from + i, 0));
-  }
+  for (const Reference& reference : references) PLATTER_CO_TRY(uncount_old(reference));
   co_return co_await write_counts();
 }
 
@@ -171,48 +169,50 @@ io::Task<Result<void>> Relocator::write_counts() {
   co_return Result<void>{};
 }
 
-io::Task<Result<void>> Relocator::copy(std::span<const Move> moves) {
-  const unsigned bits = geometry_.cluster_bits;
-  const uint64_t most = std::max<uint64_t>(kMaxCopyBytes >> bits, 1);
+io::Task<Result<void>> Relocator::copy(std::vector<Move> moves) {
+  std::ranges::sort(moves, {}, &Move::from);
   std::vector<io::Task<Result<void>>> pieces;
   for (size_t i = 0; i < moves.size();) {
     Move run = moves[i];
-    for (++i; i < moves.size() && moves[i].from == run.from + run.clusters &&
-              moves[i].to == run.to + run.clusters;
-         ++i)
-      run.clusters += moves[i].clusters;
-    for (uint64_t done = 0; done < run.clusters; done += most) {
-      const uint64_t clusters = std::min(most, run.clusters - done);
-      pieces.push_back(
-          copy_piece((run.from + done) << bits, (run.to + done) << bits, clusters << bits));
+    for (++i; i < moves.size(); ++i) {
+      const Move& next = moves[i];
+      if (next.from > run.from + run.bytes || next.from - next.to != run.from - run.to ||
+          next.content != run.content) {
+        break;
+      }
+      run.bytes = std::max(run.bytes, next.from - run.from + next.bytes);
+    }
+    for (uint64_t done = 0; done < run.bytes; done += kMaxCopyBytes) {
+      pieces.push_back(copy_piece({run.from + done, run.to + done,
+                                   std::min(kMaxCopyBytes, run.bytes - done), run.content}));
       PLATTER_CO_TRY(co_await in_parallel(pieces, false));
     }
   }
   co_return co_await in_parallel(pieces, true);
 }
 
-io::Task<Result<void>> Relocator::copy_piece(uint64_t from, uint64_t to, uint64_t bytes) {
-  io::AlignedBuffer buffer(bytes);
-  PLATTER_CO_TRY(co_await read_padded(file_, from, buffer.view()));
-  co_return co_await file_.write(to, buffer.view());
+io::Task<Result<void>> Relocator::copy_piece(Move piece) {
+  io::AlignedBuffer buffer(piece.bytes);
+  if (piece.content == Content::kGuestData && encryption_ != nullptr)
+    co_return co_await encryption_->relocate(piece.from, piece.to, buffer.view());
+  PLATTER_CO_TRY(co_await read_padded(file_, piece.from, buffer.view()));
+  co_return co_await file_.write(piece.to, buffer.view());
 }
 
-io::Task<Result<void>> Relocator::write_references(std::span<const Reference> references,
-                                                   std::span<const Move> moves) {
+io::Task<Result<void>> Relocator::write_references(std::span<const Reference> references) {
   std::vector<io::Task<Result<void>>> writes;
   for (size_t first = 0; first < references.size();) {
     size_t end = first + 1;
     const uint64_t window = references[first].place / kNearBytes;
     while (end < references.size() && references[end].place / kNearBytes == window) ++end;
-    writes.push_back(write_near(references.subspan(first, end - first), moves));
+    writes.push_back(write_near(references.subspan(first, end - first)));
     PLATTER_CO_TRY(co_await in_parallel(writes, false));
     first = end;
   }
   co_return co_await in_parallel(writes, true);
 }
 
-io::Task<Result<void>> Relocator::write_near(std::span<const Reference> references,
-                                             std::span<const Move> moves) {
+io::Task<Result<void>> Relocator::write_near(std::span<const Reference> references) {
   const uint64_t begin = base::align_down(references.front().place, image_.metadata_unit);
   const uint64_t end =
       base::align_up(references.back().place + kTableEntryBytes, image_.metadata_unit);
@@ -223,10 +223,8 @@ io::Task<Result<void>> Relocator::write_near(std::span<const Reference> referenc
     const uint64_t value = base::load_big<uint64_t>(buffer.span(), at);
     if (value != reference.value)
       co_return corrupt(fmt::format("the tables at {:#x} overlap", reference.place));
-    const Move& move = move_of(moves, reference.cluster);
     // Downwards: what stands above the offset is not touched.
-    const uint64_t by = (move.from - move.to) << geometry_.cluster_bits;
-    base::store_big<uint64_t>(buffer.span(), at, value - by);
+    base::store_big<uint64_t>(buffer.span(), at, value - reference.by);
   }
   co_return co_await file_.write(begin, buffer.view());
 }

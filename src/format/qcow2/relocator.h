@@ -1,10 +1,10 @@
-// Relocator: moves clusters of an image's file to other places in it, references and all.
+// Relocator: moves parts of an image's file to other places in it, references and all.
 //
 // Order of one batch; a crash between any two of its steps leaves at worst clusters that are
 // counted and not used:
 //   count the new places, write the content there | flush | write the references, 8 bytes each and
 //   within one sector | flush | uncount the old places
-// While only some of the references to a shared cluster have been written, old and new place hold
+// While only some of the references to a shared cluster have been written, old and new place mean
 // the same, and each is counted for all of them.
 //
 // Works on the file: caches are written back before, and forgotten after. Nothing else changes the
@@ -22,25 +22,34 @@
 
 namespace platter::format::qcow2 {
 
-// A table entry or header field that names clusters. The host offset stands in the low bits of its
-// eight bytes, whatever else they say.
+class Encryption;
+
+// Guest data may be encrypted, by where it lies; metadata and compressed data never are.
+enum class Content : uint8_t { kPlain, kGuestData };
+
+// A table entry or header field that names a part of the file. The host offset stands in the low
+// bits of its eight bytes, which lie in one sector, whatever else they say.
 struct Reference {
-  uint64_t place;     // in the file
-  uint64_t value;     // of the eight bytes
-  uint64_t cluster;   // the first one named
-  uint64_t clusters;  // how many in a row
+  uint64_t place;   // in the file
+  uint64_t value;   // of the eight bytes
+  uint64_t offset;  // what it names: bytes of the file, all clusters of which it counts in
+  uint64_t bytes;
+  Content content = Content::kPlain;
+  uint64_t by = 0;  // how many bytes downwards that goes
 };
 
-// Clusters that stay together, and where they go.
+// Bytes that go from one place to another: whole sectors.
 struct Move {
   uint64_t from;
   uint64_t to;
-  uint64_t clusters;
+  uint64_t bytes;
+  Content content = Content::kPlain;
 };
 
 class Relocator {
  public:
-  explicit Relocator(Image& image);
+  // `encryption`: of guest data; null: there is none. Outlives the relocator.
+  Relocator(Image& image, Encryption* encryption);
 
   // Reads the counts and the refcount table.
   io::Task<Result<void>> load();
@@ -60,8 +69,9 @@ class Relocator {
   // there are none.
   std::optional<uint64_t> take_free(uint64_t clusters, uint64_t end);
   void give_back(uint64_t cluster);
-  // `references`: all there are to the clusters that move. Their places do not move in this batch.
-  io::Task<Result<void>> move(std::span<const Move> moves, std::vector<Reference> references);
+  // `references`: to what moves, and where the places that were taken for it are. None of those
+  // that name them moves in this batch. Moves that overlap go the same way.
+  io::Task<Result<void>> move(std::vector<Move> moves, std::vector<Reference> references);
 
   // Takes these refcount blocks, by their index, out of the table. They count nothing but refcount
   // blocks that go, too.
@@ -69,17 +79,18 @@ class Relocator {
 
  private:
   Result<void> store(uint64_t cluster, uint64_t count);
+  Result<void> count_new(const Reference& reference);
+  Result<void> uncount_old(const Reference& reference);
   io::Task<Result<void>> write_counts();
-  io::Task<Result<void>> copy(std::span<const Move> moves);
-  io::Task<Result<void>> copy_piece(uint64_t from, uint64_t to, uint64_t bytes);
-  io::Task<Result<void>> write_references(std::span<const Reference> references,
-                                          std::span<const Move> moves);
-  io::Task<Result<void>> write_near(std::span<const Reference> references,
-                                    std::span<const Move> moves);
+  io::Task<Result<void>> copy(std::vector<Move> moves);
+  io::Task<Result<void>> copy_piece(Move piece);
+  io::Task<Result<void>> write_references(std::span<const Reference> references);
+  io::Task<Result<void>> write_near(std::span<const Reference> references);
   io::Task<Result<void>> in_parallel(std::vector<io::Task<Result<void>>>& tasks, bool all);
 
   Image& image_;
   block::Child& file_;
+  Encryption* encryption_;
   const Geometry geometry_;
   ReferenceCounts counts_;
   std::vector<uint64_t> table_;
