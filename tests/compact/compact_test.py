@@ -123,6 +123,27 @@ class CompactTest(unittest.TestCase):
                 self.assertLess(self.image.stat().st_size, size * 3 // 5)
                 self.assertEqual(self.contents(), before)
 
+    def test_streams_that_run_into_one_another_go_one_by_one(self):
+        for kind in ("zlib", "zstd"):
+            with self.subTest(compression=kind):
+                source = self.directory / "source"
+                chance = random.Random(6)
+                source.write_bytes(b"".join(
+                    bytes([i & 255]) * 45536 + chance.randbytes(20000) for i in range(256)))
+                self.run_program("qemu-img", "convert", "-c", "-O", "qcow2", "-o", f"compression_type={kind}", "source",
+                                 "image")
+                # Many holes, none of which is as long as what hangs together at the end.
+                self.write(*(f"discard {i * 64}k 64k" for i in range(192) if i % 8 < 6))
+                self.run_program("qemu-img", "snapshot", "-c", "one", "image")
+                self.write("discard 15M 512k")
+                before = self.contents(("one",))
+                size = self.image.stat().st_size
+                said = self.compact()
+                self.assertLess(said["file-size"], size * 17 // 20)
+                self.assertEqual(self.contents(("one",)), before)
+                self.write("write -P 77 0 16M")
+                self.run_program("qemu-img", "check", "-q", "image")
+
     def test_encrypted_images_are_encrypted_anew(self):
         for number, options in enumerate(["cluster_size=64k", "cluster_size=4k,refcount_bits=8", "cluster_size=2M",
                                           "cluster_size=16k,extended_l2=on", "compat=0.10"]):

@@ -4,11 +4,11 @@
 // Level by level, each once what hangs from it is in place: data and bitmaps' bits; L2 tables; L1
 // tables, bitmaps' tables and refcount blocks; what the header names. A level goes through the end
 // of the file window by window; how a window's clusters move, and why a power cut at any instant
-// does no harm, is Relocator's.
+// does no harm, is Relocator's. Compressed clusters whose streams cross from one into the next move
+// together; where no hole is large enough for that, stream by stream, at last.
 //
-// Stays where it is: clusters that must stay together (tables; an encryption header; compressed
-// clusters whose streams cross from one into the next) where no hole is large enough; what is
-// referred to in more ways than one.
+// Stays where it is: clusters that must stay together (tables, an encryption header) where no hole
+// is large enough; what is referred to in more ways than one.
 //
 // Works on the file, which a check has found sound and without leaks: caches are written back
 // before, and forgotten after. Nothing else changes the image meanwhile.
@@ -23,12 +23,16 @@
 #include "format/qcow2/image.h"
 #include "format/qcow2/relocator.h"
 #include "format/qcow2/snapshots.h"
+#include "format/qcow2/stream_packer.h"
 #include "io/cancel.h"
 
 namespace platter::format::qcow2 {
 
 class Compactor {
  public:
+  // Of one batch, about: 56 MiB of them.
+  static constexpr uint64_t kMaxReferences = uint64_t{1} << 20;
+
   // `encryption`: the image's, null where there is none. Both outlive the compactor.
   Compactor(Image& image, Encryption* encryption, io::CancelToken cancel,
             std::function<void(uint64_t, uint64_t)> progress);
@@ -46,6 +50,7 @@ class Compactor {
   struct Window {
     uint64_t begin;
     uint64_t end;
+    uint64_t references = 0;  // to what is in there
     bool contains(uint64_t cluster) const { return cluster >= begin && cluster < end; }
   };
   struct Tables {
@@ -58,14 +63,21 @@ class Compactor {
   uint64_t threshold() const;
   Window next_window(uint64_t begin) const;
   io::Task<Result<void>> run_level(Level level);
+  io::Task<Result<void>> relocate(std::vector<Move> moves, std::vector<Reference> references);
+  io::Task<Result<void>> pack_streams();
+  io::Task<Result<std::vector<Reference>>> collect_last_streams();
+  std::vector<StreamPacker::Hole> take_holes(uint64_t clusters);
+  void give_back(const std::vector<StreamPacker::Hole>& holes, const std::vector<uint64_t>& but);
   io::Task<Result<std::vector<Reference>>> collect(Level level, Window window);
   io::Task<Result<Tables>> list_tables();
   io::Task<Result<void>> for_each_l2(
       std::span<const uint64_t> offsets,
       std::function<void(uint64_t table_offset, std::span<const uint8_t> table)> visit);
   io::Task<Result<void>> find_ties();
-  void add_if_within(Window window, const Reference& reference,
-                     std::vector<Reference>& references) const;
+  uint64_t weight_of(uint64_t place) const {
+    return relocator_.count(place >> geometry_.cluster_bits);
+  }
+  void add_if_within(Window window, Reference reference, std::vector<Reference>& references) const;
   io::Task<Result<std::vector<Reference>>> collect_data(Window window);
   io::Task<Result<void>> collect_guest_data(Window window, std::vector<Reference>& references);
   io::Task<Result<void>> collect_bitmap_bits(Window window, std::vector<Reference>& references);
@@ -77,7 +89,6 @@ class Compactor {
   std::vector<Move> group(std::span<const Reference> references) const;
   std::vector<Move> plan(std::vector<Reference>& references);
   io::Task<Result<void>> drop_blocks();
-  io::Task<Result<uint64_t>> read_u64(uint64_t place);
 
   Image& image_;
   const Geometry geometry_;

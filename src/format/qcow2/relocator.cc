@@ -96,7 +96,7 @@ Result<void> Relocator::count_new(const Reference& reference) {
   const uint64_t offset = reference.offset - reference.by;
   const uint64_t last = (offset + reference.bytes - 1) >> geometry_.cluster_bits;
   for (uint64_t cluster = offset >> geometry_.cluster_bits; cluster <= last; ++cluster)
-    PLATTER_TRY(store(cluster, counts_.get(cluster) + 1));
+    PLATTER_TRY(store(cluster, counts_.get(cluster) + reference.weight));
   return {};
 }
 
@@ -104,8 +104,9 @@ Result<void> Relocator::uncount_old(const Reference& reference) {
   const uint64_t last = (reference.offset + reference.bytes - 1) >> geometry_.cluster_bits;
   for (uint64_t cluster = reference.offset >> geometry_.cluster_bits; cluster <= last; ++cluster) {
     const uint64_t count = counts_.get(cluster);
-    if (count == 0) return corrupt(fmt::format("cluster {} is counted too low", cluster));
-    PLATTER_TRY(store(cluster, count - 1));
+    if (count < reference.weight)
+      return corrupt(fmt::format("cluster {} is counted too low", cluster));
+    PLATTER_TRY(store(cluster, count - reference.weight));
   }
   return {};
 }

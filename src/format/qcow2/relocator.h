@@ -35,7 +35,8 @@ struct Reference {
   uint64_t offset;  // what it names: bytes of the file, all clusters of which it counts in
   uint64_t bytes;
   Content content = Content::kPlain;
-  uint64_t by = 0;  // how many bytes downwards that goes
+  uint64_t weight = 1;  // how often it counts: as often as the table that it stands in
+  uint64_t by = 0;      // how many bytes downwards that goes
 };
 
 // Bytes that go from one place to another: whole sectors.
