@@ -57,7 +57,7 @@ class CompactTest(unittest.TestCase):
     def compact(self, encrypted=False):
         said = json.loads(self.run_program(PLATTER, "compact", "--output=json", *self.the_image(encrypted)).stdout)
         self.assertEqual(said["file-size"], self.image.stat().st_size)
-        check = json.loads(self.run_program("qemu-img", "check", "--output=json", "-f", "qcow2", "image").stdout)
+        check = json.loads(self.run_program("qemu-img", "check", "--output=json", *self.the_image(encrypted)).stdout)
         self.assertNotIn("leaks", check)
         self.assertNotIn("corruptions", check)
         return said
@@ -69,7 +69,7 @@ class CompactTest(unittest.TestCase):
         self.write(*(f"discard {i * 64}k 64k" for i in holes), encrypted=encrypted)
 
     def create_encrypted(self, options):
-        self.run_program("qemu-img", "create", "-q", "-f", "qcow2", *SECRET, "-o", f"{options},{LUKS}", "image", "8M")
+        self.run_program(PLATTER, "create", "-q", "-f", "qcow2", *SECRET, "-o", f"{options},{LUKS}", "image", "8M")
 
     def test_holes_are_filled(self):
         for number, options in enumerate(KINDS):
@@ -168,7 +168,7 @@ class CompactTest(unittest.TestCase):
 
     def test_an_encryption_header_moves(self):
         self.create_encrypted("cluster_size=64k")
-        self.write("write -P 1 0 4M", encrypted=True)
+        self.write("write -P 1 0 8M", "discard 0 5M", encrypted=True)  # a hole that is long enough
         self.move_encryption_header_to_the_end()
         self.run_program(PLATTER, "check", "-q", "-r", "all", "image")
         before = self.contents(encrypted=True)

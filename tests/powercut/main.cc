@@ -85,8 +85,10 @@ constexpr DebugEvent kAimedPoints[] = {
 void run_aimed(CrashPlan plan, std::string_view point, uint64_t& cuts) {
   const Settings& all = settings();
   const uint64_t first = all.seed.value_or(0);
-  const bool needs_many = plan.at_close || plan.at_compaction;
-  const uint64_t usual = kDefaultAimedRuns * (happens_once(plan) ? 16 : needs_many ? 6 : 1);
+  const uint64_t usual = kDefaultAimedRuns * (happens_once(plan)   ? 16
+                                              : plan.at_close      ? 6
+                                              : plan.at_compaction ? 3
+                                                                   : 1);
   const uint64_t last = all.seed ? first + 1 : all.runs.value_or(usual);
   uint64_t hits = 0;
   for (uint64_t seed = first; seed < last && !testing::Test::HasFailure(); ++seed) {
