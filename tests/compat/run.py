@@ -22,6 +22,7 @@ import tempfile
 import bitmap_bits
 import cases
 import cases_bitmaps  # noqa: F401, adds to cases.CASES
+import cases_cache_cleaning  # noqa: F401, adds to both tables
 import cases_crypto  # noqa: F401, adds to cases.CASES and cases_shell.CASES
 import cases_copy  # noqa: F401, adds to cases.CASES
 import cases_img  # adds to cases.CASES

@@ -34,6 +34,7 @@ void draw_qcow2(Random& random, uint64_t index, const DrawLimits& limits, ImageS
     setup.extended_l2 = setup.cluster_size >= kMinExtendedL2Cluster && random.one_in(2);
   }
   setup.small_caches = random.one_in(2);
+  setup.cleans_caches = index % 2 == 0;
   if (random.one_in(2)) {
     setup.backing = random.one_in(2) ? BackingKind::kRaw : BackingKind::kQcow2;
     setup.backing_size = random.one_in(3) ? setup.size : draw_size(random, 512, setup.size * 3 / 2);
@@ -84,6 +85,7 @@ std::string ImageSetup::describe() const {
     }
     if (has_data_file()) text += data_file == DataFile::kRaw ? " data-file-raw" : " data-file";
     if (small_caches) text += " small-caches";
+    if (!cleans_caches) text += " never-cleaned-caches";
     if (bitmaps) text += " bitmaps";
     if (!encryption.empty()) text += " encryption=" + encryption;
   }
@@ -133,6 +135,7 @@ block::OpenRequest ImageSetup::open_request(const std::string& path) const {
   request.policy = OpenPolicy::anything();
   if (detect_zeroes != "off") request.options.set("detect-zeroes", detect_zeroes);
   if (!encryption.empty()) request.options.set("encrypt.key-secret", std::string("secret"));
+  if (is_qcow2() && !cleans_caches) request.options.set("cache-clean-interval", std::string("0"));
   if (is_qcow2() && small_caches) {
     uint64_t entry = std::min<uint64_t>(cluster_size, 4096);
     request.options.set("l2-cache-entry-size", std::to_string(entry));

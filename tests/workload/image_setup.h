@@ -28,6 +28,7 @@ struct ImageSetup {
   BackingKind backing = BackingKind::kNone;
   uint64_t backing_size = 0;
   bool small_caches = false;  // the smallest table caches that the format accepts
+  bool cleans_caches = true;  // cache-clean-interval: in a simulation its time comes often
   bool unmap = false;         // discard=unmap
   std::string detect_zeroes = "off";
   bool direct = false;          // O_DIRECT

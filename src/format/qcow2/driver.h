@@ -13,6 +13,7 @@
 #include "block/driver.h"
 #include "block/node.h"
 #include "format/qcow2/bitmap_store.h"
+#include "format/qcow2/cache_cleaner.h"
 #include "format/qcow2/compressed.h"
 #include "format/qcow2/compressor.h"
 #include "format/qcow2/encryption.h"
@@ -270,6 +271,7 @@ class Qcow2 final : public block::Driver,
   Refcounts refcounts_;
   Mapping mapping_;
   WriteBack writeback_;
+  CacheCleaner cleaner_;
   InFlightAllocations in_flight_;
   std::atomic<bool> write_prepared_ = false;
   bool allocation_prepared_ = false;

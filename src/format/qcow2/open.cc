@@ -44,6 +44,7 @@ Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header
       refcounts_(image_, frees_, refcount_cache(caches)),
       mapping_(image_, refcounts_, frees_, l2_cache(caches, image_.geometry, size())),
       writeback_(image_, mapping_, refcounts_, frees_),
+      cleaner_(mapping_.cache(), refcounts_.cache()),
       bitmaps_(image_, refcounts_, frees_, writeback_) {}
 
 io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext& context) {
@@ -79,6 +80,8 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
     driver->image_.guard.watch(options.overlap_checks);
     PLATTER_CO_TRY(co_await driver->claim_structures());
   }
+  // Last: whoever starts it waits for its end, which close() does.
+  if (!no_io) driver->cleaner_.start(options.cache_clean_interval);
   co_return std::unique_ptr<block::Driver>(std::move(driver));
 }
 

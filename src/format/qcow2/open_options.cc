@@ -125,7 +125,7 @@ constexpr base::OptionDef kDefs[] = {
     {.name = "cache-clean-interval",
      .type = OptionType::kNumber,
      .help = "Clean unused cache entries after this time (in seconds)",
-     .max = UINT32_MAX,
+     .default_value = "600",
      .changeable = true},
 };
 
@@ -196,6 +196,9 @@ Result<OpenOptions> read_open_options(const base::OptionSet& options, const Head
                             options.get_string("overlap-check.template")));
   }
   result.overlap_checks = read_overlap_checks(options);
+  const uint64_t interval = options.get_number("cache-clean-interval");
+  if (interval > UINT32_MAX) return fail(EINVAL, "Cache clean interval too big");
+  result.cache_clean_interval = std::chrono::seconds(interval);
   return result;
 }
 

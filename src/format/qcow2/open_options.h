@@ -1,6 +1,7 @@
 // The runtime options of a qcow2 node, and the cache sizes that follow from them.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "base/options.h"
@@ -20,6 +21,7 @@ struct OpenOptions {
   bool discard_no_unref = false;
   bool lazy_refcounts = false;
   Structures overlap_checks = kCachedStructures;
+  std::chrono::seconds cache_clean_interval{};  // 0: tables stay in memory while there is room
 };
 
 struct CacheSizes {

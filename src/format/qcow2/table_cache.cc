@@ -1,6 +1,7 @@
 #include "format/qcow2/table_cache.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <new>
@@ -47,6 +48,8 @@ TableCache::TableCache(Config config)
   madvise(memory, mapped_bytes_,
           MADV_NOHUGEPAGE);  // best effort: only keeps untouched slots unbacked
   words_ = static_cast<uint64_t*>(memory);
+  const auto page_bytes = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  slots_a_page_ = std::max<uint64_t>(page_bytes / slice_bytes_, 1);
 
   tags_ = std::make_unique<std::atomic<uint64_t>[]>(count);
   referenced_ = std::make_unique<std::atomic<uint8_t>[]>(count);
@@ -78,7 +81,8 @@ TableCache::Slot* TableCache::choose_victim_locked(uint64_t key) {
     const size_t i = first + hands_[set];
     hands_[set] = static_cast<uint8_t>((hands_[set] + 1) % ways_);
     if (!slots_[i].evictable()) continue;
-    if (referenced_[i].exchange(0, std::memory_order_relaxed) == 0) return &slots_[i];
+    const uint8_t before = referenced_[i].fetch_and(kSinceCleaning, std::memory_order_relaxed);
+    if ((before & kSinceClock) == 0) return &slots_[i];
   }
   return nullptr;
 }
@@ -87,6 +91,7 @@ bool TableCache::try_pin(uint64_t key, Slot** slot) {
   std::lock_guard lock(mutex_);
   *slot = find_locked(key);
   if (*slot == nullptr) return false;
+  if (!(*slot)->own_words) mark_used(static_cast<size_t>(*slot - slots_.data()));
   ++(*slot)->pins;
   return true;
 }
@@ -101,8 +106,9 @@ TableCache::Pin TableCache::insert(uint64_t key, std::span<const uint8_t> conten
     slot->occupied = true;
     slot->key = key;
     slot->pins = 1;
+    if (!std::exchange(slot->held, true)) ++held_slots_;
     SliceWords(slot->words, slice_words()).copy_from(content);
-    referenced_[index].store(1, std::memory_order_relaxed);
+    referenced_[index].store(kUsed, std::memory_order_relaxed);
     tags_[index].store(generation | (key + 1), std::memory_order_release);
     return Pin(this, slot);
   }
@@ -236,6 +242,61 @@ void TableCache::clear() {
     slots_[i].occupied = false;
     tags_[i].store(next_generation(i), std::memory_order_release);
   }
+}
+
+// ---- Memory
+
+io::Task<void> TableCache::give_back_unused() {
+  for (size_t first = 0; first < slots_.size(); first += kCleanedAtOnce) {
+    if (first != 0) co_await io::Reactor::current()->yield();
+    give_back_unused_among(first, std::min(first + kCleanedAtOnce, slots_.size()));
+  }
+}
+
+void TableCache::give_back_unused_among(size_t first, size_t end) {
+  std::lock_guard lock(mutex_);
+  if (held_slots_ == 0) return;
+  size_t empty_from = first;  // every page from here on holds nothing
+  for (size_t page = first; page < end; page += slots_a_page_) {
+    const size_t page_end = std::min(page + slots_a_page_, end);
+    if (evict_unused_locked(page, page_end)) continue;
+    give_back_locked(empty_from, page);
+    empty_from = page_end;
+  }
+  give_back_locked(empty_from, end);
+}
+
+// Whether the slots of one page are empty now: all go, or none.
+bool TableCache::evict_unused_locked(size_t first, size_t end) {
+  bool unused = true;
+  for (size_t i = first; i < end; ++i) {
+    const uint8_t before = referenced_[i].fetch_and(kSinceClock, std::memory_order_relaxed);
+    if (slots_[i].occupied && ((before & kSinceCleaning) != 0 || !slots_[i].evictable()))
+      unused = false;
+  }
+  if (!unused) return false;
+  for (size_t i = first; i < end; ++i) {
+    if (!slots_[i].occupied) continue;
+    slots_[i].occupied = false;
+    // Before the words go: a reader who finds zeroes in their place finds another tag, too.
+    tags_[i].store(next_generation(i), std::memory_order_release);
+  }
+  return true;
+}
+
+void TableCache::give_back_locked(size_t first, size_t end) {
+  uint64_t held = 0;
+  for (size_t i = first; i < end; ++i) held += slots_[i].held;
+  if (held == 0) return;
+  // Best effort: what the system does not take back is held on.
+  if (madvise(slots_[first].words, (end - first) * slice_bytes_, MADV_DONTNEED) != 0) return;
+  for (size_t i = first; i < end; ++i) slots_[i].held = false;
+  held_slots_ -= held;
+}
+
+uint64_t TableCache::held_bytes() const {
+  std::lock_guard lock(mutex_);
+  return held_slots_ * slice_bytes_;
 }
 
 TableCache::Pin& TableCache::Pin::operator=(Pin&& other) noexcept {

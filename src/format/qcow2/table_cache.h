@@ -21,6 +21,9 @@
 // A pinned, dirty or just-being-written slice stays. Where a set has no other way left, a further
 // slice lives in an overflow list: inserting never fails. under_pressure() then tells the owner to
 // write back.
+//
+// Memory is taken from the system as slices come, and stays until give_back_unused() returns that
+// of slices which nobody has used for a while.
 #pragma once
 
 #include <atomic>
@@ -132,9 +135,7 @@ class TableCache {
       const uint64_t tag = tags_[slot].load(std::memory_order_acquire);
       if ((tag & kKeyMask) != key + 1) continue;
       fn(SliceWords(words_ + slot * slice_words(), slice_words()));
-      if (referenced_[slot].load(std::memory_order_relaxed) == 0) {
-        referenced_[slot].store(1, std::memory_order_relaxed);
-      }
+      mark_used(slot);
       return tags_[slot].load(std::memory_order_relaxed) == tag;
     }
     return false;
@@ -177,16 +178,35 @@ class TableCache {
   // means.
   void clear();
 
+  // ---- Memory
+  // Evicts the slices that nobody has used since the last time, and gives the memory of all that is
+  // empty back to the system, by pages: a slice shares its page's fate. What is pinned, dirty or
+  // just being written stays. Lets other tasks run on the way. Calls do not overlap.
+  io::Task<void> give_back_unused();
+  // Of slices, held from the system now; what is in the overflow list excepted.
+  uint64_t held_bytes() const;
+
  private:
   // Of a tag: tables of at most 2^22 entries (kMaxL1TableBytes) have fewer slices. The rest counts
   // generations, enough of them that none comes back within one lookup.
   static constexpr uint64_t kKeyMask = (uint64_t{1} << 40) - 1;
   static constexpr size_t kStripes = 128;
+  // Of referenced_: what the clock and give_back_unused() take away, each its own.
+  static constexpr uint8_t kSinceClock = 1;
+  static constexpr uint8_t kSinceCleaning = 2;
+  static constexpr uint8_t kUsed = kSinceClock | kSinceCleaning;
+  // Looked at by give_back_unused() under one lock.
+  static constexpr size_t kCleanedAtOnce = 4096;
 
   size_t set_of(uint64_t key) const {
     if (direct_) return key % sets_;
     key *= 0x9e3779b97f4a7c15;
     return (key ^ (key >> 32)) % sets_;
+  }
+  // Readers do so without the lock: at worst a use is lost.
+  void mark_used(size_t slot) const {
+    if (referenced_[slot].load(std::memory_order_relaxed) != kUsed)
+      referenced_[slot].store(kUsed, std::memory_order_relaxed);
   }
   Slot* find_locked(uint64_t key) const;
   Slot* choose_victim_locked(uint64_t key);
@@ -196,6 +216,9 @@ class TableCache {
   void set_dirty(Slot* slot);
   void drop_overflow_locked(Slot* slot);
   void update_pressure_locked();
+  void give_back_unused_among(size_t first, size_t end);
+  bool evict_unused_locked(size_t first, size_t end);
+  void give_back_locked(size_t first, size_t end);
   uint64_t next_generation(size_t index) const {
     return (tags_[index].load(std::memory_order_relaxed) & ~kKeyMask) + kKeyMask + 1;
   }
@@ -211,11 +234,13 @@ class TableCache {
   bool direct_;
   uint64_t* words_ = nullptr;  // lazily touched
   size_t mapped_bytes_ = 0;
+  size_t slots_a_page_ = 1;  // or 1 where a slot is of several pages
+  uint64_t held_slots_ = 0;
   std::unique_ptr<std::atomic<uint64_t>[]> tags_;  // generation << 40 | key + 1; key part 0: empty
   std::unique_ptr<std::atomic<uint8_t>[]> referenced_;
   std::vector<uint8_t> hands_;  // of the clock, one a set
 
-  // slots_, overflow_, hands_, dirty_, changes of tags_ and of paired words
+  // slots_, overflow_, hands_, dirty_, held_slots_, changes of tags_ and of paired words
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
   std::unordered_map<uint64_t, std::unique_ptr<Slot>> overflow_;
@@ -231,6 +256,7 @@ struct TableCache::Slot {
   bool occupied = false;
   bool dirty = false;
   bool writing = false;
+  bool held = false;                      // written to since its memory was given back
   std::unique_ptr<uint64_t[]> own_words;  // of a slot in the overflow list
 
   bool evictable() const { return pins == 0 && !dirty && !writing; }

@@ -1,7 +1,9 @@
 #include "format/qcow2/table_cache.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -160,6 +162,113 @@ TEST(RefcountWords, AgreeWithTheLayoutForEveryWidth) {
     slice.copy_to(stored);
     EXPECT_EQ(stored, bytes) << "order " << order;
   }
+}
+
+uint64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(TableCacheTest, MemoryOfWhatNobodyUsesGoesBack) {
+  constexpr uint64_t kSlices = 16384;
+  constexpr uint64_t kBytes = kSlices * 4096;
+  TableCache cache({.budget_bytes = kBytes, .slice_count = kSlices});
+  EXPECT_EQ(cache.held_bytes(), 0u);
+  for (uint64_t key = 0; key < kSlices; ++key) pin(cache, key).words().set(0, key);
+  EXPECT_EQ(cache.held_bytes(), kBytes);
+
+  world_.run(cache.give_back_unused());        // all have been used since there is a cache
+  EXPECT_EQ(cached(cache, kSlices), kSlices);  // and are now again
+  world_.run(cache.give_back_unused());
+  const uint64_t resident = resident_bytes();
+  const auto read = first_word(cache, 3);
+  ASSERT_TRUE(read.has_value());
+  pin(cache, 7000);
+  world_.run(cache.give_back_unused());
+  EXPECT_LE(cache.held_bytes(), 2u * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)));
+  EXPECT_LT(resident_bytes() + kBytes / 4 * 3, resident);
+  EXPECT_EQ(first_word(cache, 3), 3u);
+  EXPECT_EQ(first_word(cache, 7000), 7000u);
+  EXPECT_FALSE(first_word(cache, 12000));
+
+  world_.run(cache.give_back_unused());
+  world_.run(cache.give_back_unused());
+  EXPECT_EQ(cache.held_bytes(), 0u);
+  pin(cache, 12000).words().set(0, 1);
+  EXPECT_EQ(first_word(cache, 12000), 1u);
+  EXPECT_EQ(cache.held_bytes(), 4096u);
+}
+
+TEST_F(TableCacheTest, WhatIsDirtyPinnedOrBeingWrittenKeepsItsMemory) {
+  constexpr uint64_t kSliceBytes = 65536;
+  TableCache cache({.slice_bytes = kSliceBytes, .budget_bytes = 8 * kSliceBytes, .slice_count = 8});
+  for (uint64_t key = 0; key < 8; ++key) pin(cache, key).words().set(0, key + 1);
+  const auto pinned = pin(cache, 1);
+  pin(cache, 2).mark_dirty();
+  std::vector<uint8_t> staging;
+  const auto staged = cache.take_dirty(staging);
+  pin(cache, 3).mark_dirty();
+  world_.run(cache.give_back_unused());
+  world_.run(cache.give_back_unused());
+  EXPECT_EQ(cache.held_bytes(), 3 * kSliceBytes);
+  for (uint64_t key = 1; key <= 3; ++key) EXPECT_EQ(first_word(cache, key), key + 1);
+  cache.end_write(staged, true);
+  world_.run(cache.give_back_unused());
+  world_.run(cache.give_back_unused());
+  EXPECT_EQ(cache.held_bytes(), 2 * kSliceBytes);
+  EXPECT_FALSE(first_word(cache, 2));
+}
+
+TEST_F(TableCacheTest, SlicesOfOnePageStayOrGoTogether) {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t slices = 2 * page / 512;
+  TableCache cache({.slice_bytes = 512, .budget_bytes = 2 * page, .slice_count = slices});
+  for (uint64_t key = 0; key < slices; ++key) pin(cache, key);
+  world_.run(cache.give_back_unused());
+  pin(cache, 0);
+  world_.run(cache.give_back_unused());
+  EXPECT_EQ(cache.held_bytes(), page);
+  EXPECT_EQ(cached(cache, slices), slices / 2);
+  EXPECT_TRUE(first_word(cache, 0));
+}
+
+// The words of an entry are equal whenever they are seen: also where their memory is taken away in
+// between, and comes back as zeroes.
+TEST_F(TableCacheTest, LockFreeReadersDoNotSeeMemoryGo) {
+  TableCache cache({.budget_bytes = 8 * 4096, .slice_count = 8, .paired_words = true});
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> seen = 0, halves = 0;
+  std::vector<std::thread> readers;
+  for (unsigned i = 0; i < 2; ++i) {
+    readers.emplace_back([&, i] {
+      for (uint64_t key = i; !stop; key = (key + 1) % 8) {
+        uint64_t first = 0, second = 0;
+        if (!cache.read(key, [&](SliceWords words) {
+              first = words.get(0);
+              second = words.get(words.size() - 1);
+            })) {
+          continue;
+        }
+        ++seen;
+        if (first != second) ++halves;
+      }
+    });
+  }
+  for (uint64_t i = 1; i < 5000 || seen == 0; ++i) {
+    for (uint64_t key = 0; key < 8; ++key) {
+      pin(cache, key).change([i](SliceWords words) {
+        words.set(0, i);
+        words.set(words.size() - 1, i);
+      });
+    }
+    world_.run(cache.give_back_unused());
+    world_.run(cache.give_back_unused());
+  }
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(halves, 0u);
 }
 
 // Both words of an entry, or neither: whatever a reader is told to believe.
