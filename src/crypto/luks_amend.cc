@@ -35,7 +35,9 @@ io::Task<Result<void>> activate(LuksHeader& header, Medium& medium,
 io::Task<Result<void>> erase_one(LuksHeader& header, Medium& medium, size_t slot,
                                  const base::SecretBytes* old_passphrase, bool force) {
   if (old_passphrase != nullptr) {
-    PLATTER_CO_ASSIGN(const auto key, co_await open_slot(header, medium, slot, *old_passphrase));
+    UnlockBudget budget;
+    PLATTER_CO_ASSIGN(const auto key,
+                      co_await open_slot(header, medium, slot, *old_passphrase, budget));
     if (!key) {
       co_return fail(EINVAL,
                      fmt::format("Given keyslot {} doesn't contain the given old password for "
@@ -57,8 +59,10 @@ io::Task<Result<void>> erase_one(LuksHeader& header, Medium& medium, size_t slot
 io::Task<Result<void>> erase_matching(LuksHeader& header, Medium& medium,
                                       const base::SecretBytes& old_passphrase, bool force) {
   std::vector<size_t> matching;
+  UnlockBudget budget;
   for (size_t slot = 0; slot < kLuksSlots; ++slot) {
-    PLATTER_CO_ASSIGN(const auto key, co_await open_slot(header, medium, slot, old_passphrase));
+    PLATTER_CO_ASSIGN(const auto key,
+                      co_await open_slot(header, medium, slot, old_passphrase, budget));
     if (key) matching.push_back(slot);
   }
   if (matching.empty())

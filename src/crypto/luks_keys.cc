@@ -29,6 +29,10 @@ auto on_worker(Fn fn) {
   return io::Reactor::current()->call(std::move(fn));
 }
 
+uint64_t rounds(HashAlgorithm hash, size_t key_bytes, uint64_t iterations) {
+  return iterations * base::divide_round_up(key_bytes, digest_bytes(hash));
+}
+
 base::SecretBytes digest_of(const LuksHeader& header, std::span<const uint8_t> key) {
   return derive_key(header.hash, key, header.digest_salt, header.digest_iterations,
                     kLuksDigestBytes);
@@ -72,9 +76,10 @@ Result<uint32_t> choose_iterations(HashAlgorithm hash, size_t key_bytes, uint64_
   if (!product)
     return fail(ERANGE, fmt::format("PBKDF iterations {} too large to scale", per_second));
   const uint64_t iterations = *product / 1000 / share;
-  if (iterations > UINT32_MAX) {
-    return fail(ERANGE, fmt::format("PBKDF iterations {} larger than {}", iterations, UINT32_MAX));
-  }
+  // With its digest it still can be opened.
+  const uint64_t most = kMaxUnlockRounds / 2 / rounds(hash, key_bytes, 1);
+  if (iterations > most)
+    return fail(ERANGE, fmt::format("PBKDF iterations {} larger than {}", iterations, most));
   return std::max(static_cast<uint32_t>(iterations), kMinIterations);
 }
 
@@ -110,6 +115,19 @@ std::string random_uuid() {
 
 }  // namespace
 
+Result<void> UnlockBudget::take(const LuksHeader& header, size_t slot) {
+  const uint32_t iterations = header.slots[slot].iterations;
+  const uint64_t wanted = rounds(header.hash, header.key_bytes, iterations) +
+                          rounds(header.hash, kLuksDigestBytes, header.digest_iterations);
+  if (wanted > rounds_left_) {
+    return fail(ERANGE, fmt::format("Keyslot {} takes too long to try: {} iterations of key "
+                                    "derivation, and {} for the digest",
+                                    slot, iterations, header.digest_iterations));
+  }
+  rounds_left_ -= wanted;
+  return {};
+}
+
 io::Task<Result<LuksHeader>> read_luks_header(Medium& medium) {
   std::vector<uint8_t> bytes(base::align_up(kLuksHeaderBytes, kSectorBytes));
   auto read = co_await medium.read(0, io::BufferList(bytes));
@@ -121,9 +139,11 @@ io::Task<Result<LuksHeader>> read_luks_header(Medium& medium) {
 
 io::Task<Result<std::optional<base::SecretBytes>>> open_slot(const LuksHeader& header,
                                                              Medium& medium, size_t index,
-                                                             const base::SecretBytes& passphrase) {
+                                                             const base::SecretBytes& passphrase,
+                                                             UnlockBudget& budget) {
   const LuksSlot& slot = header.slots[index];
   if (!slot.active) co_return std::optional<base::SecretBytes>();
+  PLATTER_CO_TRY(budget.take(header, index));
   io::AlignedBuffer material(key_material_bytes(header));
   auto read = co_await medium.read(material_offset(slot), material.view());
   if (!read) {
@@ -137,8 +157,9 @@ io::Task<Result<std::optional<base::SecretBytes>>> open_slot(const LuksHeader& h
 
 io::Task<Result<std::optional<base::SecretBytes>>> find_volume_key(
     const LuksHeader& header, Medium& medium, const base::SecretBytes& passphrase) {
+  UnlockBudget budget;
   for (size_t i = 0; i < kLuksSlots; ++i) {
-    PLATTER_CO_ASSIGN(auto key, co_await open_slot(header, medium, i, passphrase));
+    PLATTER_CO_ASSIGN(auto key, co_await open_slot(header, medium, i, passphrase, budget));
     if (key) co_return std::move(key);
   }
   co_return std::optional<base::SecretBytes>();

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/math.h"
 #include "base/try.h"
+#include "crypto/luks_keys.h"
 #include "fmt/format.h"
 #include "inspect/formats.h"
 
@@ -25,6 +26,7 @@ constexpr size_t kVdiParentUuid = 440;
 
 constexpr uint64_t kLuks1Bytes = 592;
 constexpr uint64_t kMaxLuks2HeaderBytes = uint64_t{4} << 20;
+constexpr size_t kDigestIterations = 164;
 constexpr unsigned kKeySlots = 8;
 constexpr size_t kKeySlotOffset = 208;
 constexpr size_t kKeySlotBytes = 48;
@@ -48,7 +50,14 @@ void judge_key_slots(std::span<const uint8_t> head, Report& report) {
     if (state == kKeySlotActive && !base::range_within(offset, length, report.file_size)) {
       report.add_damage(fmt::format("Key slot {} lies outside the file", i));
     }
+    const uint32_t iterations = load_big<uint32_t>(head, slot + 4);
+    if (state == kKeySlotActive && iterations > crypto::kMaxUnlockRounds) {
+      report.add_damage(fmt::format("Key slot {} takes {} iterations to try", i, iterations));
+    }
   }
+  const uint32_t iterations = load_big<uint32_t>(head, kDigestIterations);
+  if (iterations > crypto::kMaxUnlockRounds)
+    report.add_damage(fmt::format("The digest of its key takes {} iterations", iterations));
 }
 
 }  // namespace

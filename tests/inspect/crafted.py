@@ -266,6 +266,8 @@ OTHERS = [
     Crafted("luks-2", luks((6, ">H", 2), (8, ">Q", 2048)), "encryption", "'luks2'", None, ("openstack",)),
     Crafted("luks-payload", luks((104, ">I", 1 << 30)), "damage", "payload lies outside"),
     Crafted("luks-slot-outside", luks((208, ">I", 0xac71f3), (208 + 40, ">II", 1 << 30, 4000)), "damage", "Key slot 0 lies outside"),
+    Crafted("luks-slot-for-ever", luks((208, ">II", 0xac71f3, 0xffffffff), (208 + 40, ">II", 2, 4)), "damage", "Key slot 0 takes 4294967295 iterations"),
+    Crafted("luks-digest-for-ever", luks((164, ">I", 0xffffffff)), "damage", "The digest of its key takes 4294967295 iterations"),
     Crafted("parallels-block-0", parallels((28, "<I", 0)), "damage", "Invalid block size 0"),
     Crafted("parallels-table", parallels((32, "<I", 0xffffffff)), "damage", "table lies outside"),
     Crafted("parallels-size", parallels((36, "<Q", 1 << 60)), "damage", "Impossible size"),

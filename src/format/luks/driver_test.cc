@@ -1,16 +1,21 @@
 // luks on files in memory.
 #include "format/luks/driver.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <vector>
 
+#include "base/bytes.h"
 #include "block/backend.h"
 #include "block/graph.h"
 #include "block/registry.h"
 #include "block/secret_source.h"
+#include "crypto/luks_keys.h"
 #include "io/reactor_group.h"
 #include "support/scratch_directory.h"
 
@@ -142,6 +147,69 @@ TEST_F(LuksTest, OpensForItsPassphraseAlone) {
   EXPECT_TRUE(info->encrypted);
   EXPECT_EQ(*info->specific.find("data")->find("cipher-alg")->get_if<std::string>(), "aes-256");
   EXPECT_TRUE(run((*looked_at)->close()));
+}
+
+// What a stranger's header asks for is not done for hours.
+TEST_F(LuksTest, AHeaderThatTakesForEverIsRefused) {
+  constexpr std::streamoff kDigestIterations = 164, kSlotIterations = 208 + 4, kSlotBytes = 48;
+  ASSERT_EQ(create("a", "size=1M,key-secret=first"), "");
+  const std::string file = "file.filename=" + path("a");
+  const auto set = [this](std::streamoff offset, uint32_t iterations) {
+    std::fstream image(path("a"), std::ios::in | std::ios::out | std::ios::binary);
+    std::array<uint8_t, 4> bytes;
+    base::store_big(std::span<uint8_t>(bytes), 0, iterations);
+    image.seekp(offset).write(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    EXPECT_TRUE(image.flush().good());
+  };
+  set(kSlotIterations, UINT32_MAX);
+  EXPECT_THAT(open_error("key-secret=first," + file),
+              testing::StartsWith("Could not open 'it': Keyslot 0 takes too long to try: "
+                                  "4294967295 iterations of key derivation, and "));
+  auto looked_at = open(file, /*no_io=*/true);
+  ASSERT_TRUE(looked_at) << looked_at.error().message();
+  EXPECT_TRUE((*looked_at)->node().driver().info().has_value());
+  EXPECT_TRUE(run((*looked_at)->close()));
+
+  set(kSlotIterations, 1000);
+  set(kDigestIterations, UINT32_MAX);
+  EXPECT_EQ(open_error("key-secret=first," + file),
+            "Could not open 'it': Keyslot 0 takes too long to try: 1000 iterations of key "
+            "derivation, and 4294967295 for the digest");
+
+  // Others may be erased with a passphrase, but not tried for ever either.
+  set(kDigestIterations, 1000);
+  ASSERT_EQ(create("b", "size=1M,key-secret=first"), "");
+  auto backend = open("key-secret=first,file.filename=" + path("b"));
+  ASSERT_TRUE(backend) << backend.error().message();
+  EXPECT_EQ(amend(**backend, "state=active,new-secret=second,keyslot=1,iter-time=1"), "");
+  ASSERT_TRUE(run((*backend)->close()));
+  std::filesystem::rename(path("b"), path("a"));
+  set(kSlotIterations + kSlotBytes, UINT32_MAX);
+  backend = open("key-secret=first," + file);
+  ASSERT_TRUE(backend) << "its slot comes first: " << backend.error().message();
+  EXPECT_THAT(amend(**backend, "state=inactive,old-secret=second"),
+              testing::StartsWith("Keyslot 1 takes too long to try: 4294967295 iterations"));
+  EXPECT_THAT(amend(**backend, "state=inactive,keyslot=1,old-secret=second"),
+              testing::StartsWith("Keyslot 1 takes too long to try: 4294967295 iterations"));
+  EXPECT_EQ(amend(**backend, "state=inactive,keyslot=1"), "");
+  ASSERT_TRUE(run((*backend)->close()));
+}
+
+// The slots that are tried share what they may take.
+TEST_F(LuksTest, NorDoManySlotsTogetherTakeForEver) {
+  crypto::LuksHeader header;
+  header.key_bytes = 64;  // two rounds of SHA-256 an iteration
+  header.digest_iterations = 1;
+  for (auto& slot : header.slots) slot.iterations = crypto::kMaxUnlockRounds / 2 / 4;
+  crypto::UnlockBudget budget;
+  for (size_t slot = 0; slot < 3; ++slot) EXPECT_TRUE(budget.take(header, slot).has_value());
+  EXPECT_EQ(budget.take(header, 3).error().code(), ERANGE);
+}
+
+TEST_F(LuksTest, NoSlotIsMadeThatCouldNotBeOpened) {
+  EXPECT_THAT(create("a", "size=1M,key-secret=first,iter-time=100000000"),
+              testing::HasSubstr("larger than 536870912"));
+  EXPECT_FALSE(std::filesystem::exists(path("a")));
 }
 
 TEST_F(LuksTest, SlotsAreFilledAndErased) {
