@@ -10,8 +10,7 @@
 #include "block/backend.h"
 #include "block/graph.h"
 #include "block/registry.h"
-#include "block/secret_source.h"
-#include "crypto/luks_header.h"
+#include "fuzz_keys.h"
 #include "io/simulation.h"
 
 namespace {
@@ -23,19 +22,11 @@ void require(bool holds) {
 }
 
 constexpr const char* kName = "/image";
-constexpr uint64_t kMaxIterations = 5000;
-
-class Secrets final : public block::SecretSource {
- public:
-  Result<base::SecretBytes> secret(std::string_view) const override {
-    return base::SecretBytes::copy_of(std::string_view("abc"));
-  }
-};
 
 io::Task<Result<void>> look(io::FileSystem& files, bool with_key) {
   const block::DriverRegistry registry = block::DriverRegistry::builtin();
   base::Log log;
-  const Secrets secrets;
+  const fuzz::OneSecret secrets;
   block::Graph graph({registry, files, log, &secrets});
   block::OpenRequest request;
   request.filename = kName;
@@ -54,12 +45,6 @@ io::Task<Result<void>> look(io::FileSystem& files, bool with_key) {
   co_return co_await (*image)->close();
 }
 
-bool is_quick(const crypto::LuksHeader& header) {
-  uint64_t iterations = header.digest_iterations * uint64_t{crypto::kLuksSlots};
-  for (const auto& slot : header.slots) iterations += slot.active ? slot.iterations : 0;
-  return iterations <= kMaxIterations;
-}
-
 bool parse(std::span<const uint8_t> bytes) {
   const auto header = crypto::parse_luks_header(bytes);
   if (!header) {
@@ -72,7 +57,7 @@ bool parse(std::span<const uint8_t> bytes) {
   require(header->key_bytes <= crypto::kMaxKeyBytes);
   const auto again = crypto::parse_luks_header(crypto::serialise_luks_header(*header));
   require(again.has_value() && *again == *header);
-  return is_quick(*header);
+  return fuzz::is_quick(*header);
 }
 
 }  // namespace

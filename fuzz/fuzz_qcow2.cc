@@ -1,5 +1,5 @@
 // A qcow2 image of arbitrary bytes: opened as info, as a check, read-only and for writing; read,
-// written, resized, checked.
+// written, resized, checked. An encrypted one is opened with the one secret that there is.
 //
 // It runs in a simulated world (no clock, no files of the host, a bounded number of steps: a hang
 // is a finding). Whatever the bytes are, nothing may crash, hang or take memory beyond the budget;
@@ -14,6 +14,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -21,6 +22,8 @@
 #include "block/dirty_bitmap.h"
 #include "block/graph.h"
 #include "block/registry.h"
+#include "format/qcow2/header.h"
+#include "fuzz_keys.h"
 #include "io/simulation.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
@@ -32,7 +35,9 @@ using platter::Result;
 using platter::base::load_big;
 using platter::base::store_big;
 namespace block = platter::block;
+namespace crypto = platter::crypto;
 namespace io = platter::io;
+namespace qcow2 = platter::format::qcow2;
 
 constexpr const char* kName = "/disk.qcow2";
 constexpr const char* kDataName = "/disk.raw";  // where an image wants an external data file
@@ -81,6 +86,7 @@ class World {
  public:
   explicit World(std::span<const uint8_t> image)
       : wants_data_file_(wants_data_file(image)),
+        takes_key_(takes_key(image)),
         simulation_(1, {.capacity = kCapacity, .max_steps = kMaxSteps}, disk_of(image)),
         registry_(block::DriverRegistry::builtin()) {}
 
@@ -112,13 +118,14 @@ class World {
       request.options.set("data-file.driver", std::string("file"));
       request.options.set("data-file.filename", std::string(kDataName));
     }
+    if (takes_key_) request.options.set("encrypt.key-secret", std::string("s"));
     request.policy = OpenPolicy::deny();
     request.policy.max_metadata_bytes = kMaxMetadata;
     co_return co_await graph.open(std::move(request), needed, block::kAllPermissions);
   }
 
   io::Task<std::optional<block::CheckResult>> check() {
-    block::Graph graph({registry_, simulation_.files(), log_});
+    block::Graph graph({registry_, simulation_.files(), log_, &secrets_});
     auto image = co_await open(graph, {.no_backing = true, .check = true},
                                block::Permission::kConsistentRead);
     if (!image) co_return std::nullopt;
@@ -138,7 +145,7 @@ class World {
 
   // Everything that reads.
   io::Task<void> look() {
-    block::Graph graph({registry_, simulation_.files(), log_});
+    block::Graph graph({registry_, simulation_.files(), log_, &secrets_});
     if (auto image = co_await open(graph, {.no_io = true, .no_backing = true}, {})) {
       (void)(*image)->node().driver().info();
       (void)co_await (*image)->close();
@@ -205,7 +212,7 @@ class World {
 
   // Everything that writes. Whether the image could be opened for it.
   io::Task<bool> change() {
-    block::Graph graph({registry_, simulation_.files(), log_});
+    block::Graph graph({registry_, simulation_.files(), log_, &secrets_});
     auto image = co_await open(graph, {.read_only = false, .no_backing = true},
                                block::Permission::kConsistentRead | block::Permission::kWrite |
                                    block::Permission::kResize);
@@ -233,10 +240,28 @@ class World {
            (load_big<uint64_t>(image, kIncompatibleFeatures) & kExternalDataFile) != 0;
   }
 
+  // Whether the image is encrypted, and trying a key is quick.
+  static bool takes_key(std::span<const uint8_t> image) {
+    if (image.size() < qcow2::kMinHeaderBytesV3) return false;
+    const auto cluster_size = qcow2::declared_cluster_size(image);
+    if (!cluster_size) return false;
+    const auto present = image.first(std::min<uint64_t>(*cluster_size, image.size()));
+    std::vector<uint8_t> cluster(present.begin(), present.end());
+    cluster.resize(*cluster_size);
+    const auto header = qcow2::parse_header(cluster, {});
+    if (!header || header->crypt_method != qcow2::CryptMethod::kLuks)
+      return header && header->crypt_method == qcow2::CryptMethod::kAes;
+    if (!header->crypto_header || header->crypto_header->offset >= image.size()) return false;
+    const auto luks = crypto::parse_luks_header(image.subspan(header->crypto_header->offset));
+    return luks && platter::fuzz::is_quick(*luks);
+  }
+
   const bool wants_data_file_;
+  const bool takes_key_;
   io::Simulation simulation_;
   block::DriverRegistry registry_;
   platter::base::Log log_;
+  const platter::fuzz::OneSecret secrets_;
   uint8_t buffer_[kProbeLength];
 };
 
