@@ -30,6 +30,7 @@ import cases_secret  # noqa: F401, adds to cases.CASES
 import cases_blkdebug  # adds to cases_shell.CASES
 import cases_shell
 import cases_overlaps  # noqa: F401, adds to cases_shell.CASES
+import cases_snapshot_names  # noqa: F401, adds to both tables
 import cases_subclusters  # noqa: F401, adds to both tables
 import cases_vm_state  # noqa: F401, adds to cases_shell.CASES
 import fixtures
