@@ -4,6 +4,7 @@
 #include "base/try.h"
 #include "block/backend_state.h"
 #include "block/graph_state.h"
+#include "block/unflushed.h"
 
 namespace platter::block {
 
@@ -70,13 +71,13 @@ WriteFlags with_durability(const Backend::State& s, WriteFlags flags) {
   return flags;
 }
 
+}  // namespace
+
 // Read mostly: the line is written only by the first write after a flush.
 void note_written(Node& node) {
   std::atomic<bool>& unflushed = node.state().unflushed;
   if (!unflushed.load(std::memory_order_seq_cst)) unflushed.store(true, std::memory_order_seq_cst);
 }
-
-}  // namespace
 
 Backend::Backend(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Backend::~Backend() { PLATTER_ASSERT(state_ == nullptr || state_->closed); }

@@ -16,6 +16,21 @@ uint64_t lock_end(uint64_t offset, uint64_t length) {
   return length == 0 ? UINT64_MAX : offset + length;  // as fcntl has it: to the end
 }
 
+// As a file system has it, "./" and a second slash mean nothing.
+std::string plain_name(const std::string& path) {
+  std::string name;
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    const std::string_view part = std::string_view(path).substr(begin, end - begin);
+    if (!part.empty() && part != ".") {
+      if (!name.empty() || path.front() == '/') name += '/';
+      name += part;
+    }
+    begin = end + 1;
+  }
+  return name;
+}
+
 }  // namespace
 
 SimulatedFile::SimulatedFile(Simulation& simulation, std::shared_ptr<SimulatedInode> inode,
@@ -105,8 +120,9 @@ void Simulation::Files::add(const std::string& path, SimulatedContent content) {
   inodes_[path] = std::move(inode);
 }
 
-Result<std::unique_ptr<File>> Simulation::Files::open(const std::string& path, OpenFlags flags) {
+Result<std::unique_ptr<File>> Simulation::Files::open(const std::string& given, OpenFlags flags) {
   if (simulation_.power_is_cut_) return fail_errno(EIO);
+  const std::string path = plain_name(given);
   bool exists = inodes_.contains(path);
   if (!exists && !flags.create) return fail_errno(ENOENT);
   if (exists && flags.create && flags.exclusive) return fail_errno(EEXIST);
@@ -118,14 +134,14 @@ Result<std::unique_ptr<File>> Simulation::Files::open(const std::string& path, O
 
 Result<FileInfo> Simulation::Files::info(const std::string& path) {
   if (simulation_.power_is_cut_) return fail_errno(EIO);
-  auto found = inodes_.find(path);
+  auto found = inodes_.find(plain_name(path));
   if (found == inodes_.end()) return fail_errno(ENOENT);
   return describe(*found->second);
 }
 
 Result<void> Simulation::Files::remove(const std::string& path) {
   if (simulation_.power_is_cut_) return fail_errno(EIO);
-  if (inodes_.erase(path) == 0) return fail_errno(ENOENT);
+  if (inodes_.erase(plain_name(path)) == 0) return fail_errno(ENOENT);
   return {};
 }
 

@@ -59,6 +59,21 @@ Task<void> sleep_long(std::vector<int>& order, int hours) {
   order.push_back(hours);
 }
 
+TEST(Simulation, AFileHasManyNames) {
+  Simulation sim(1);
+  auto file = open_file(sim, "/a/b");
+  ASSERT_TRUE(sim.run(fill(*file, 0, 700, 7)));
+  for (const char* name : {"/a/b", "//a/b", "/./a/././b", "/a//b"}) {
+    const auto info = sim.files().info(name);
+    ASSERT_TRUE(info) << name;
+    EXPECT_EQ(info->size, 700u);
+  }
+  for (const char* name : {"a/b", "./a/b", "/a/b.", "/a/.b", "/a"})
+    EXPECT_EQ(sim.files().info(name).error().code(), ENOENT) << name;
+  EXPECT_TRUE(sim.files().open("./c", {.write = true, .create = true}));
+  EXPECT_TRUE(sim.files().remove("c"));
+}
+
 TEST(Simulation, TimeIsVirtual) {
   Simulation sim(3, {.reactors = 2});
   std::vector<int> order;

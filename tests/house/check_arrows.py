@@ -33,7 +33,7 @@ MAY_INCLUDE = {
 # for those who make images and open them.
 BLOCK_SHOWS = {f"block/{name}.h" for name in
                ("backend", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph", "node",
-                "registry", "secret_source", "types")}
+                "registry", "secret_source", "types", "unflushed")}
 DRIVER_ROOMS = {"format", "filter", "protocol"}
 # The one file of block/ that names drivers, and what it may include of them.
 BUILTIN_LIST = "block/builtin.cc"

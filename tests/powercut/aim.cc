@@ -13,8 +13,6 @@ using block::DebugEvent;
 
 thread_local Aim* current_aim = nullptr;
 
-constexpr uint64_t kHeaderBytes = 1024;  // of clusters that are large enough; as far as we write it
-
 class AimedDriver final : public block::FilterDriver, public block::DebugPoints {
  public:
   using FilterDriver::FilterDriver;
@@ -56,23 +54,18 @@ const block::DriverType kAimed = {
     .open = open_aimed,
 };
 
-void Aim::pass(std::optional<DebugEvent> passed) {
-  if (hit && !at_close && !at_compaction && passed == event && passes-- == 0)
-    std::exchange(hit, nullptr)();
+void Aim::pass(DebugEvent passed) {
+  if (hit && passed == event && passes-- == 0) std::exchange(hit, nullptr)();
 }
 
-void Aim::pass_compaction() {
-  if (hit && at_compaction && passes-- == 0) std::exchange(hit, nullptr)();
-}
-
-void Aim::pass_close() {
-  if (!hit || !at_close || closing || passes-- != 0) return;
-  closing = true;
+void Aim::pass(Moment passed) {
+  if (!hit || passed != moment || begun || passes-- != 0) return;
+  begun = true;
   if (!header_writes) std::exchange(hit, nullptr)();
 }
 
 void Aim::pass_write(uint64_t offset) {
-  if (hit && closing && offset < kHeaderBytes && (*header_writes)-- == 0)
+  if (hit && begun && offset < header_bytes && (*header_writes)-- == 0)
     std::exchange(hit, nullptr)();
 }
 

@@ -16,20 +16,30 @@
 
 namespace platter::powercut {
 
-struct Aim {
-  std::optional<block::DebugEvent> event;  // none: a resize of the image begins
-  bool at_close = false;                   // neither: an image that has bitmaps is being closed
-  bool at_compaction = false;              // none of them: an image begins to be compacted
-  uint64_t passes;                         // this many go by first
-  // at_close: and then as many writes to the header.
-  std::optional<uint64_t> header_writes = std::nullopt;
-  // Called at the pass that is meant, once.
-  std::function<void()> hit;
-  bool closing = false;  // the close that is meant has begun
+// What the session begins, rather than a point that the driver passes.
+enum class Moment : uint8_t {
+  kNone,
+  kResize,
+  kClose,       // of an image that has bitmaps
+  kCompaction,  // of an encrypted image, too
+  kRewrite,     // of the header: another name in it
+  kSlots,       // a key slot is filled or erased
+  kVmState,     // the state of a machine is written, or kept in a snapshot
+};
 
-  void pass(std::optional<block::DebugEvent> passed);
-  void pass_close();
-  void pass_compaction();
+struct Aim {
+  std::optional<block::DebugEvent> event;
+  Moment moment = Moment::kNone;
+  uint64_t passes;  // this many go by first
+  // After a moment: and then as many writes to the first `header_bytes` of the file.
+  std::optional<uint64_t> header_writes = std::nullopt;
+  uint64_t header_bytes = 0;
+  // Called at the pass that is meant, once.
+  std::function<void()> hit = nullptr;
+  bool begun = false;  // the moment that is meant has come
+
+  void pass(block::DebugEvent passed);
+  void pass(Moment passed);
   void pass_write(uint64_t offset);
 };
 

@@ -1,5 +1,6 @@
 #include "powercut/crash_run.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -31,10 +32,12 @@ constexpr uint64_t kMaxPasses = 12;
 constexpr uint64_t kMaxStepsAfterAim = 60;
 constexpr uint64_t kMaxStepsAfterTableGrowth = 12;
 constexpr uint64_t kMaxStepsAfterClose = 250;  // most of them go by until bitmaps are stored
+constexpr uint64_t kMaxStepsAfterSlots = 200;  // erased key material is overwritten many times
 constexpr uint64_t kMaxHeaderWrites = 5;
 constexpr uint64_t kMaxStepsAfterHeaderWrite = 6;
 constexpr uint64_t kMaxCompactionsBefore = 3;
 constexpr uint64_t kMaxStepsOfCompaction = 400;
+constexpr uint64_t kHeaderSpace = 8192;  // of larger clusters
 constexpr uint64_t kMaxStepsToAim = 20000;
 
 struct Run {
@@ -44,9 +47,7 @@ struct Run {
   unsigned cuts = 0;
   unsigned hits = 0;
 
-  bool aims() const {
-    return plan.at.has_value() || plan.at_resize || plan.at_close || plan.at_compaction;
-  }
+  bool aims() const { return plan.at.has_value() || plan.moment != Moment::kNone; }
 };
 
 void enter(Run& run, io::Simulation& simulation) {
@@ -79,9 +80,9 @@ Result<void> ask_qemu(io::Simulation& simulation, const workload::ImageSetup& se
   if (simulation.disk().files().contains(ImageSession::kDataPath)) {
     options += ",data-file.driver=file,data-file.filename=" + scratch.path("data");
   }
-  auto checked =
-      workload::run_program({"qemu-img", "check", "--object", workload::FixedSecrets::qemu_object(),
-                             "--image-opts", options});
+  auto checked = workload::run_program({"qemu-img", "check", "--object",
+                                        workload::FixedSecrets::qemu_object(setup.secret),
+                                        "--image-opts", options});
   if (checked.exit_code == 0 || checked.exit_code == 3) return {};
   scratch.keep();
   return fail(EIO, fmt::format("qemu-img check: exit code {}\n{}", checked.exit_code,
@@ -126,6 +127,34 @@ VoidTask one_life(Run& run, io::Simulation& simulation) {
   co_return result;
 }
 
+// What to aim at, and how many steps later to cut.
+Aim draw_aim(Run& run, uint64_t& steps) {
+  const bool growth = happens_once(run.plan);
+  const Moment moment = run.plan.moment;
+  Aim aim = {.event = run.plan.at,
+             .moment = moment,
+             .passes = growth ? 0 : run.random.log_uniform(kMaxPasses),
+             .header_bytes = std::min<uint64_t>(run.session.setup().cluster_size, kHeaderSpace)};
+  const uint64_t most = growth                     ? kMaxStepsAfterTableGrowth
+                        : moment == Moment::kSlots ? kMaxStepsAfterSlots
+                                                   : kMaxStepsAfterAim;
+  steps = 1 + run.random.log_uniform(most);
+  if (moment == Moment::kCompaction) {
+    aim.passes = run.random.below(kMaxCompactionsBefore);
+    steps = 1 + run.random.below(kMaxStepsOfCompaction);
+  }
+  if (moment != Moment::kClose && moment != Moment::kRewrite) return aim;
+  if (run.random.one_in(3)) {
+    if (moment == Moment::kClose) steps = 1 + run.random.below(kMaxStepsAfterClose);
+    return aim;
+  }
+  // Where bitmaps are stored for the first time the header is written most often.
+  if (run.random.one_in(2)) aim.passes = 0;
+  aim.header_writes = run.random.below(kMaxHeaderWrites);
+  steps = 1 + run.random.below(kMaxStepsAfterHeaderWrite);
+  return aim;
+}
+
 // Works until the power is cut.
 Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
   if (!run.aims()) {
@@ -133,31 +162,12 @@ Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
     return simulation.run(run.session.guarded(one_life(run, simulation)));
   }
   simulation.cut_power_after(kMaxStepsToAim);
-  const bool growth = happens_once(run.plan);
-  uint64_t steps =
-      1 + run.random.log_uniform(growth ? kMaxStepsAfterTableGrowth : kMaxStepsAfterAim);
-  uint64_t passes = growth ? 0 : run.random.log_uniform(kMaxPasses);
-  std::optional<uint64_t> header_writes;
-  if (run.plan.at_compaction) {
-    passes = run.random.below(kMaxCompactionsBefore);
-    steps = 1 + run.random.below(kMaxStepsOfCompaction);
-  } else if (run.plan.at_close && run.random.one_in(3)) {
-    steps = 1 + run.random.below(kMaxStepsAfterClose);
-  } else if (run.plan.at_close) {
-    // Where bitmaps are stored for the first time the header is written most often.
-    if (run.random.one_in(2)) passes = 0;
-    header_writes = run.random.below(kMaxHeaderWrites);
-    steps = 1 + run.random.below(kMaxStepsAfterHeaderWrite);
-  }
-  Aim aim = {.event = run.plan.at,
-             .at_close = run.plan.at_close,
-             .at_compaction = run.plan.at_compaction,
-             .passes = passes,
-             .header_writes = header_writes,
-             .hit = [&] {
-               ++run.hits;
-               simulation.cut_power_after(steps);
-             }};
+  uint64_t steps = 0;
+  Aim aim = draw_aim(run, steps);
+  aim.hit = [&] {
+    ++run.hits;
+    simulation.cut_power_after(steps);
+  };
   AimGuard guard(aim);
   run.session.set_aim(&aim);
   auto life = simulation.run(run.session.guarded(one_life(run, simulation)));
@@ -216,24 +226,34 @@ workload::ImageSetup draw_crowded(Random& random, bool to_the_brim) {
   return setup;
 }
 
-workload::ImageSetup draw(Random& random, uint64_t seed, bool with_bitmaps) {
+// A moment asks for an image that has it.
+workload::ImageSetup draw(Random& random, uint64_t seed, Moment moment) {
   workload::DrawLimits limits = {.max_size = kMaxImageSize,
                                  .max_cluster_size = kMaxClusterSize,
                                  .raw = false,
                                  .direct = false};
   workload::ImageSetup setup = workload::draw_setup(random, seed, limits);
-  if (with_bitmaps) {
+  const bool compacts = moment == Moment::kCompaction;
+  if (moment == Moment::kClose || (compacts && seed % 2 == 0)) {
     setup.compat = "1.1";
     setup.bitmaps = true;
   }
-  return setup;
-}
-
-workload::ImageSetup draw_to_compact(Random& random, uint64_t seed) {
-  workload::ImageSetup setup = draw(random, seed, seed % 2 == 0);
-  if (seed % 3 == 0 || setup.data_file == workload::DataFile::kRaw) return setup;
-  setup.encryption = "luks";
-  setup.preallocation = "off";
+  if (compacts && seed % 3 != 0 && setup.data_file != workload::DataFile::kRaw) {
+    setup.encryption = "luks";
+    setup.preallocation = "off";
+  } else if (moment == Moment::kRewrite && !setup.has_data_file() &&
+             setup.backing == workload::BackingKind::kNone) {
+    setup.backing = workload::BackingKind::kRaw;
+    setup.backing_size = setup.size;
+    setup.preallocation = "off";
+  } else if (moment == Moment::kSlots) {
+    setup.encryption = "luks";
+    setup.preallocation = "off";
+    if (setup.data_file == workload::DataFile::kRaw)
+      setup.data_file = workload::DataFile::kExternal;
+  } else if (moment == Moment::kVmState) {
+    setup.data_file = workload::DataFile::kNone;
+  }
   return setup;
 }
 
@@ -246,9 +266,9 @@ bool happens_once(const CrashPlan& plan) {
 
 CrashReport run_crashes(const CrashPlan& plan) {
   Random random(plan.seed);
-  workload::ImageSetup setup = plan.at || plan.at_resize ? draw_crowded(random, happens_once(plan))
-                               : plan.at_compaction      ? draw_to_compact(random, plan.seed)
-                                                         : draw(random, plan.seed, plan.at_close);
+  workload::ImageSetup setup = plan.at || plan.moment == Moment::kResize
+                                   ? draw_crowded(random, happens_once(plan))
+                                   : draw(random, plan.seed, plan.moment);
   Random session_random = random.fork();
   Run run = {plan, random, ImageSession(setup, session_random)};
   run.session.set_trace(plan.trace);

@@ -12,6 +12,7 @@
 
 #include "block/debug.h"
 #include "platter/error.h"
+#include "powercut/aim.h"
 #include "workload/image_setup.h"
 
 namespace platter::powercut {
@@ -20,12 +21,9 @@ struct CrashPlan {
   uint64_t seed = 0;
   bool trace = false;  // print every request
   unsigned rounds = 4;
-  // Cuts shortly after this point, once it has been passed some times. `at_resize`: after a resize
-  // has begun.
+  // Cuts shortly after this point, or moment, once it has been passed some times.
   std::optional<block::DebugEvent> at = std::nullopt;
-  bool at_resize = false;
-  bool at_close = false;       // the same, of an image with dirty bitmaps
-  bool at_compaction = false;  // the same, and of an encrypted image, by turns
+  Moment moment = Moment::kNone;
   // Copies each survivor out of the simulation and asks qemu-img, too.
   bool ask_qemu = false;
 };

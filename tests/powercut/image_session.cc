@@ -21,6 +21,7 @@ constexpr block::Permissions kWriter =
 constexpr block::Permissions kWriterShares =
     Permission::kConsistentRead | Permission::kWriteUnchanged;
 constexpr Stamp kBackingSeed = 0xbac;
+constexpr uint64_t kVmSectors = 160;  // of the state of a machine
 
 block::DriverRegistry with_aimed(const block::DriverRegistry& registry) {
   std::vector<const block::DriverType*> types(registry.types().begin(), registry.types().end());
@@ -44,6 +45,8 @@ ImageSession::ImageSession(const ImageSetup& setup, Random random)
       model_(2 * setup.size / kSectorSize, setup.size / kSectorSize, backing_sectors(setup),
              kBackingSeed),
       bitmaps_(setup.size),
+      header_(setup, "backing", kDataPath),
+      vm_(kVmSectors, kVmSectors, 0, 0),
       registry_(with_aimed(block::DriverRegistry::builtin())) {}
 
 ImageSession::~ImageSession() = default;
@@ -97,6 +100,7 @@ VoidTask ImageSession::open() {
     request.options.set("file.file.filename", std::string(kImagePath));
   }
   PLATTER_CO_ASSIGN(backend_, co_await graph_->open(std::move(request), kWriter, kWriterShares));
+  PLATTER_CO_TRY(header_.settle(backend_->node().driver()));
   find_kept();
   if (!setup_.bitmaps || after_error_ != AfterError::kStop || !random_.one_in(4))
     co_return Result<void>{};
@@ -106,11 +110,12 @@ VoidTask ImageSession::open() {
 VoidTask ImageSession::close() {
   auto backend = std::move(backend_);
   const auto* bitmaps = backend->node().driver().bitmap_store();
-  if (aim_ != nullptr && bitmaps != nullptr && !bitmaps->bitmaps().empty()) aim_->pass_close();
+  if (aim_ != nullptr && bitmaps != nullptr && !bitmaps->bitmaps().empty())
+    aim_->pass(Moment::kClose);
   auto closed = co_await backend->close();
   if (!closed) co_return std::unexpected(in_context(std::move(closed).error(), "close"));
   // Closing has flushed: what it reports as done must survive.
-  model_.end_flush(model_.begin_flush());
+  end_flush(begin_flush());
   bitmaps_.closed();
   co_return Result<void>{};
 }
@@ -134,6 +139,13 @@ VoidTask ImageSession::phase(unsigned operations) {
     if (!result) co_return std::move(result);
   }
   if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await change_bitmaps());
+  if (header_.names_files() && is_time_for(Moment::kRewrite, 4))
+    PLATTER_CO_TRY(co_await change_names());
+  // Deriving keys takes long.
+  if (setup_.encryption == "luks" && is_time_for(Moment::kSlots, 8))
+    PLATTER_CO_TRY(co_await change_slots());
+  if (!setup_.has_data_file() && is_time_for(Moment::kVmState, 3))
+    PLATTER_CO_TRY(co_await vm_state());
   if (random_.one_in(4)) PLATTER_CO_TRY(co_await resize());
   if (random_.one_in(8)) PLATTER_CO_TRY(co_await make_empty());
   if (random_.one_in(6)) PLATTER_CO_TRY(co_await compact());
@@ -150,6 +162,93 @@ VoidTask ImageSession::change_bitmaps() {
   co_return Result<void>{};
 }
 
+bool ImageSession::is_time_for(Moment moment, uint64_t n) {
+  return random_.one_in(aim_ != nullptr && aim_->moment == moment ? 2 : n);
+}
+
+void ImageSession::end_flush(Ticket ticket) {
+  model_.end_flush(ticket.disk);
+  vm_.end_flush(ticket.vm);
+}
+
+VoidTask ImageSession::change_names() {
+  block::Driver& driver = backend_->node().driver();
+  trace("change names", {0, 0}, 0);
+  if (aim_ != nullptr) aim_->pass(Moment::kRewrite);
+  auto changed = co_await header_.change(driver, amendable(), random_);
+  if (changed) co_return Result<void>{};
+  PLATTER_CO_TRY(co_await after_failure(std::move(changed).error(), {0, 0}));
+  co_return header_.settle(driver);
+}
+
+VoidTask ImageSession::change_slots() {
+  trace("change slots", {0, 0}, 0);
+  if (aim_ != nullptr) aim_->pass(Moment::kSlots);
+  auto changed = co_await slots_.change(backend_->node().driver(), amendable(), random_);
+  setup_.secret = slots_.sure();
+  if (!changed) co_return co_await after_failure(std::move(changed).error(), {0, 0});
+  co_return Result<void>{};
+}
+
+io::Task<Result<bool>> ImageSession::secret_opens(std::string id) {
+  ImageSetup setup = setup_;
+  setup.secret = std::move(id);
+  block::OpenRequest request = setup.open_request(kImagePath);
+  request.flags.read_only = true;
+  auto opened = co_await graph_->open(std::move(request), Permission::kConsistentRead,
+                                      block::kAllPermissions);
+  if (!opened) {
+    if (opened.error().message().find("Invalid password") != std::string::npos) co_return false;
+    co_return std::unexpected(std::move(opened).error());
+  }
+  PLATTER_CO_TRY(co_await (*opened)->close());
+  co_return true;
+}
+
+// The first time all of it is written, durably: what its place held before nobody knows.
+VoidTask ImageSession::vm_state() {
+  auto& store = *backend_->node().driver().vm_state_store();
+  if (aim_ != nullptr) aim_->pass(Moment::kVmState);
+  if (vm_known_ && random_.one_in(3)) co_return co_await verify_vm_state(*backend_, false);
+  if (!vm_known_) {
+    const uint64_t failed = failed_requests_;
+    PLATTER_CO_TRY(co_await write_vm_state(store, {0, kVmSectors}));
+    PLATTER_CO_TRY(co_await flush());
+    vm_known_ = failed == failed_requests_;
+    co_return Result<void>{};
+  }
+  const uint64_t first = random_.below(kVmSectors);
+  co_return co_await write_vm_state(store, {first, 1 + random_.below(kVmSectors - first)});
+}
+
+VoidTask ImageSession::write_vm_state(block::VmStateStore& store, Range range) {
+  const Stamp stamp = next_stamp_++;
+  std::vector<uint8_t> bytes(range.length());
+  for (uint64_t i = 0; i < range.count; ++i)
+    vm_.fill(std::span(bytes).subspan(i * kSectorSize, kSectorSize), range.first + i, stamp);
+  vm_.begin_write(range.first, range.count, stamp);
+  trace("write vm state", range, stamp);
+  auto done = co_await store.write_vm_state(range.offset(), io::BufferList(std::span(bytes)));
+  if (!done) {
+    if (after_error_ == AfterError::kGoOn) vm_known_ = false;
+    co_return co_await after_failure(std::move(done).error(), {0, 0});
+  }
+  vm_.end_write(range.first, range.count, stamp, false);
+  co_return Result<void>{};
+}
+
+VoidTask ImageSession::verify_vm_state(block::Backend& backend, bool settle) {
+  if (!vm_known_) co_return Result<void>{};
+  std::vector<uint8_t> bytes(kVmSectors * kSectorSize, 0xa5);
+  auto& store = *backend.node().driver().vm_state_store();
+  trace("read vm state", {0, kVmSectors}, 0);
+  auto got = co_await store.read_vm_state(0, io::BufferList(std::span(bytes)));
+  if (!got) co_return co_await after_failure(std::move(got).error(), {0, 0});
+  auto result = settle ? vm_.settle(0, bytes) : vm_.expect_current(0, bytes);
+  if (!result) co_return std::unexpected(in_context(std::move(result).error(), "vm state"));
+  co_return result;
+}
+
 // One that was being taken when power failed is there and nobody knows what it holds: it is left
 // alone. One that was being deleted may be there or not.
 void ImageSession::find_kept() {
@@ -164,7 +263,7 @@ VoidTask ImageSession::snapshot() {
   auto& store = *backend_->node().driver().snapshot_store();
   const bool narrow = setup_.refcount_bits <= 4;  // too many references are refused
   if (!kept_.empty() && random_.one_in(3)) co_return co_await apply(store);
-  const uint64_t ticket = model_.begin_flush();
+  const Ticket ticket = begin_flush();
   Result<void> done;
   if (!kept_.empty() && random_.one_in(2)) {
     const size_t index = random_.below(kept_.size());
@@ -172,15 +271,34 @@ VoidTask ImageSession::snapshot() {
     done = co_await store.delete_snapshot(kept_[index].id);
     if (done) kept_.erase(kept_.begin() + static_cast<ptrdiff_t>(index));
   } else {
-    trace("take snapshot", {kept_.size(), 0}, 0);
-    done = co_await store.create_snapshot({.id = {}, .name = "kept"});
-    if (done) kept_.push_back({store.snapshots().back().id, model_.content()});
+    done = co_await take_snapshot(store);
     if (!done && narrow && done.error().code() == EINVAL) co_return Result<void>{};
   }
   // What the image held before is durable with it.
-  if (done) model_.end_flush(ticket);
+  if (done) end_flush(ticket);
   if (!done) PLATTER_CO_TRY(co_await after_failure(std::move(done).error(), {0, 0}));
   co_return Result<void>{};
+}
+
+// A snapshot that is said to have a state takes it along, and leaves none behind.
+VoidTask ImageSession::take_snapshot(block::SnapshotStore& store) {
+  const bool with_state = vm_known_ && random_.one_in(2);
+  std::vector<Stamp> vm_state;
+  if (vm_known_) vm_state = vm_.content();
+  if (with_state) {
+    if (aim_ != nullptr) aim_->pass(Moment::kVmState);
+    vm_.begin_write(0, kVmSectors, kZeroStamp);
+  }
+  trace(with_state ? "keep vm state" : "take snapshot", {kept_.size(), 0}, 0);
+  auto done = co_await store.create_snapshot(
+      {.id = {}, .name = "kept", .vm_state_size = with_state ? kVmSectors * kSectorSize : 0});
+  if (done) {
+    kept_.push_back({store.snapshots().back().id, model_.content(), std::move(vm_state)});
+    if (with_state) vm_.end_write(0, kVmSectors, kZeroStamp, true);
+  } else if (with_state && (after_error_ == AfterError::kGoOn || done.error().code() == EINVAL)) {
+    vm_known_ = false;
+  }
+  co_return done;
 }
 
 VoidTask ImageSession::apply(block::SnapshotStore& store) {
@@ -191,16 +309,24 @@ VoidTask ImageSession::apply(block::SnapshotStore& store) {
   const uint64_t after = kept.content.size();
   trace("apply snapshot", {before, after}, 0);
   model_.begin_replace(kept.content, after);
+  const bool brings_state = !kept.vm_state.empty();
+  // The place of the state is where it was for the size that comes back.
+  vm_known_ = vm_known_ && brings_state;
+  if (brings_state) vm_.begin_replace(kept.vm_state, kVmSectors);
   auto done = co_await store.apply_snapshot(kept.id);
   if (done) {
     unsure_sizes_.clear();
     model_.end_replace(kept.content, after);
+    if (brings_state) vm_.end_replace(kept.vm_state, kVmSectors);
+    vm_known_ = brings_state;
     bitmaps_.resized(after * kSectorSize);
-    model_.end_flush(model_.begin_flush());
+    end_flush(begin_flush());
     co_return Result<void>{};
   }
   ++failed_requests_;
-  if (setup_.refcount_bits <= 4 && done.error().code() == EINVAL) {
+  const bool refused = setup_.refcount_bits <= 4 && done.error().code() == EINVAL;
+  if (refused || after_error_ == AfterError::kGoOn) vm_known_ = false;
+  if (refused) {
     PLATTER_CO_TRY(model_.adopt_size(before));
     co_return co_await adopt({0, before});
   }
@@ -349,12 +475,12 @@ VoidTask ImageSession::discard(Range range) {
 }
 
 VoidTask ImageSession::flush() {
-  uint64_t ticket = model_.begin_flush();
-  trace("flush", {0, 0}, ticket);
+  const Ticket ticket = begin_flush();
+  trace("flush", {0, 0}, ticket.disk);
   auto done = co_await backend_->flush();
   if (!done) co_return co_await after_failure(std::move(done).error(), {0, 0});
-  trace("flushed", {0, 0}, ticket);
-  model_.end_flush(ticket);
+  trace("flushed", {0, 0}, ticket.disk);
+  end_flush(ticket);
   co_return Result<void>{};
 }
 
@@ -387,7 +513,8 @@ VoidTask ImageSession::resize_to(uint64_t after, bool preallocate) {
   model_.begin_write(changed.first, changed.count, kZeroStamp);
   model_.begin_resize(after);
   trace("resize", {before, after}, 0);
-  if (aim_ != nullptr) aim_->pass(std::nullopt);
+  vm_known_ = false;
+  if (aim_ != nullptr) aim_->pass(Moment::kResize);
   auto done = co_await backend_->resize(
       after * kSectorSize,
       preallocate && after > before ? block::Preallocation::kMetadata : block::Preallocation::kOff,
@@ -413,6 +540,7 @@ VoidTask ImageSession::make_empty() {
   const Range all = {0, model_.sectors()};
   const Stamp shown = model_.has_backing() ? kBackingStamp : kZeroStamp;
   model_.begin_write(all.first, all.count, shown);
+  vm_known_ = false;
   trace("make empty", all, 0);
   auto done = co_await backend_->node().driver().emptiable()->make_empty();
   if (!done) co_return co_await after_failure(std::move(done).error(), all);
@@ -424,13 +552,13 @@ VoidTask ImageSession::make_empty() {
 VoidTask ImageSession::compact() {
   auto* compactable = backend_->node().driver().compactable();
   if (compactable == nullptr) co_return Result<void>{};
-  const uint64_t ticket = model_.begin_flush();
-  trace("compact", {0, 0}, ticket);
-  if (aim_ != nullptr) aim_->pass_compaction();
+  const Ticket ticket = begin_flush();
+  trace("compact", {0, 0}, ticket.disk);
+  if (aim_ != nullptr) aim_->pass(Moment::kCompaction);
   auto done = co_await compactable->compact({}, [](uint64_t, uint64_t) {});
   if (!done) co_return co_await after_failure(std::move(done).error(), {0, 0});
-  trace("compacted", {0, 0}, ticket);
-  model_.end_flush(ticket);
+  trace("compacted", {0, 0}, ticket.disk);
+  end_flush(ticket);
   co_return Result<void>{};
 }
 
@@ -439,6 +567,7 @@ VoidTask ImageSession::verify() {
     co_return fail(EIO, fmt::format("size is {}, should be {}", backend_->size(),
                                     model_.sectors() * kSectorSize));
   }
+  PLATTER_CO_TRY(co_await verify_vm_state(*backend_, false));
   co_return co_await verify_content(*backend_, false);
 }
 
@@ -469,12 +598,18 @@ VoidTask ImageSession::verify_survivor() {
   }
   if (result) result = model_.settle_size(sectors);
   if (result) result = co_await verify_content(*backend, true);
+  if (result) result = co_await verify_vm_state(*backend, true);
+  if (result) result = header_.settle(backend->node().driver());
   if (result && setup_.bitmaps)
     result = co_await bitmaps_.survive(*backend->node().driver().bitmap_store());
   bitmaps_.resized(backend->size());
   auto closed = co_await backend->close();
   if (!result) co_return result;
-  co_return closed;
+  PLATTER_CO_TRY(std::move(closed));
+  if (setup_.encryption != "luks") co_return Result<void>{};
+  result = co_await slots_.settle([this](std::string id) { return secret_opens(std::move(id)); });
+  setup_.secret = slots_.sure();
+  co_return result;
 }
 
 io::Task<Result<CheckOutcome>> ImageSession::check() {

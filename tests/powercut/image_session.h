@@ -21,8 +21,10 @@
 #include "powercut/sector_model.h"
 #include "workload/bitmap_model.h"
 #include "workload/claims.h"
+#include "workload/header_model.h"
 #include "workload/image_setup.h"
 #include "workload/random.h"
+#include "workload/slot_model.h"
 
 namespace platter::powercut {
 
@@ -104,7 +106,25 @@ class ImageSession {
   VoidTask make_empty();
   VoidTask compact();
   VoidTask snapshot();
+  VoidTask take_snapshot(block::SnapshotStore& store);
   VoidTask change_bitmaps();
+  VoidTask change_names();
+  VoidTask change_slots();
+  io::Task<Result<bool>> secret_opens(std::string id);
+  VoidTask vm_state();
+  VoidTask write_vm_state(block::VmStateStore& store, Range range);
+  // What is kept must be what it was; `settle`: one of the things that it may be.
+  VoidTask verify_vm_state(block::Backend& backend, bool settle);
+  // Promises: of the disk, and of the state of the machine.
+  struct Ticket {
+    uint64_t disk;
+    uint64_t vm;
+  };
+  Ticket begin_flush() const { return {model_.begin_flush(), vm_.begin_flush()}; }
+  void end_flush(Ticket ticket);
+  // Whether it is time for what happens once in `n` times, and more often where it is aimed at.
+  bool is_time_for(Moment moment, uint64_t n);
+  const base::OptionSchema& amendable() const { return registry_.find("qcow2")->amend_options; }
   // Of completed requests.
   void written(Range range) { bitmaps_.written(range.offset(), range.length()); }
   VoidTask apply(block::SnapshotStore& store);
@@ -121,6 +141,11 @@ class ImageSession {
   workload::Random random_;
   SectorModel model_;
   workload::BitmapModel bitmaps_;
+  workload::HeaderModel header_;
+  workload::SlotModel slots_;
+  // The state of a machine, and whether anything is known of it: its place moves with the size.
+  SectorModel vm_;
+  bool vm_known_ = false;
   block::DriverRegistry registry_;
   workload::FixedSecrets secrets_;
   base::Log log_;
@@ -130,6 +155,7 @@ class ImageSession {
   struct Kept {
     std::string id;
     std::vector<Stamp> content;
+    std::vector<Stamp> vm_state;  // empty: not known
   };
   std::vector<Kept> kept_;
   std::vector<io::Reactor*> reactors_;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "gtest/gtest.h"
 #include "powercut/crash_run.h"
@@ -82,13 +83,30 @@ constexpr DebugEvent kAimedPoints[] = {
     DebugEvent::kClusterFree,
 };
 
+constexpr std::pair<Moment, std::string_view> kAimedMoments[] = {
+    {Moment::kResize, "resize"},   {Moment::kClose, "close"}, {Moment::kCompaction, "compaction"},
+    {Moment::kRewrite, "rewrite"}, {Moment::kSlots, "slots"}, {Moment::kVmState, "vm_state"},
+};
+
+// Where much is drawn before the point comes, more runs are needed; deriving keys takes long.
+unsigned aimed_share(const CrashPlan& plan) {
+  if (happens_once(plan)) return 16;
+  switch (plan.moment) {
+    case Moment::kClose: return 6;
+    case Moment::kCompaction:
+    case Moment::kRewrite: return 3;
+    case Moment::kNone:
+    case Moment::kResize:
+    case Moment::kVmState:
+    case Moment::kSlots: break;
+  }
+  return 1;
+}
+
 void run_aimed(CrashPlan plan, std::string_view point, uint64_t& cuts) {
   const Settings& all = settings();
   const uint64_t first = all.seed.value_or(0);
-  const uint64_t usual = kDefaultAimedRuns * (happens_once(plan)   ? 16
-                                              : plan.at_close      ? 6
-                                              : plan.at_compaction ? 3
-                                                                   : 1);
+  const uint64_t usual = kDefaultAimedRuns * aimed_share(plan);
   const uint64_t last = all.seed ? first + 1 : all.runs.value_or(usual);
   uint64_t hits = 0;
   for (uint64_t seed = first; seed < last && !testing::Test::HasFailure(); ++seed) {
@@ -115,12 +133,10 @@ TEST(PowerCut, HoldsWhereItIsAimed) {
     const std::string_view name = names[static_cast<size_t>(point)];
     if (settings().point.empty() || settings().point == name) run_aimed({.at = point}, name, cuts);
   }
-  if (settings().point.empty() || settings().point == "resize")
-    run_aimed({.at_resize = true}, "resize", cuts);
-  if (settings().point.empty() || settings().point == "close")
-    run_aimed({.at_close = true}, "close", cuts);
-  if (settings().point.empty() || settings().point == "compaction")
-    run_aimed({.at_compaction = true}, "compaction", cuts);
+  for (const auto& [moment, name] : kAimedMoments) {
+    if (settings().point.empty() || settings().point == name)
+      run_aimed({.moment = moment}, name, cuts);
+  }
   RecordProperty("crash_points", static_cast<int>(cuts));
 }
 

@@ -37,7 +37,7 @@ Settings& settings() {
 // What others read in a raw data file is what the guest sees.
 Result<void> check_raw_data_file(const Runner& runner, const std::string& data,
                                  const workload::ScratchDirectory& scratch) {
-  if (runner.setup().data_file != workload::DataFile::kRaw) return {};
+  if (!runner.data_is_raw()) return {};
   auto compared = workload::run_program(
       {"qemu-img", "compare", "-f", "raw", "-F", "raw", data, scratch.path("expected")});
   if (compared.exit_code != 0) return fail(EIO, "compare with the data file: " + compared.output);
@@ -58,9 +58,10 @@ Result<void> check_with_qemu(const Runner& runner, workload::World& world,
     PLATTER_TRY(check_raw_data_file(runner, data, scratch));
   }
   if (runner.setup().is_qcow2()) {
-    auto checked = workload::run_program({"qemu-img", "check", "--object",
-                                          workload::FixedSecrets::qemu_object(), "--image-opts",
-                                          runner.setup().qemu_image_options(image)});
+    auto checked =
+        workload::run_program({"qemu-img", "check", "--object",
+                               workload::FixedSecrets::qemu_object(runner.setup().secret),
+                               "--image-opts", runner.setup().qemu_image_options(image)});
     if (checked.exit_code != 0) {
       return fail(EIO, fmt::format("qemu-img check: exit code {}\n{}", checked.exit_code,
                                    checked.output.substr(0, 1500)));
@@ -68,8 +69,8 @@ Result<void> check_with_qemu(const Runner& runner, workload::World& world,
   }
   PLATTER_TRY(workload::write_file(scratch.path("expected"), runner.expected()));
   auto compared = workload::run_program({"qemu-img", "compare", "--object",
-                                         workload::FixedSecrets::qemu_object(), "--image-opts",
-                                         runner.setup().qemu_image_options(image),
+                                         workload::FixedSecrets::qemu_object(runner.setup().secret),
+                                         "--image-opts", runner.setup().qemu_image_options(image),
                                          "driver=raw,file.filename=" + scratch.path("expected")});
   if (compared.exit_code != 0) return fail(EIO, "qemu-img compare: " + compared.output);
   return {};

@@ -40,6 +40,7 @@ Runner::Runner(workload::World& world, const RunPlan& plan, std::string director
   setup_ = workload::draw_setup(
       random_, plan.seed,
       {.max_size = plan.max_size, .raw = plan.format != "qcow2", .qcow2 = plan.format != "raw"});
+  header_.emplace(setup_, "backing", data_path());
 }
 
 Runner::~Runner() = default;
@@ -119,7 +120,7 @@ Runner::VoidTask Runner::open_image() {
     co_return fail(EIO,
                    fmt::format("size is {}, should be {}", backend_->size(), expected_.size()));
   }
-  co_return Result<void>{};
+  co_return setup_.is_qcow2() ? header_->settle(backend_->node().driver()) : Result<void>{};
 }
 
 Runner::VoidTask Runner::close_image() {
@@ -153,6 +154,13 @@ Runner::VoidTask Runner::worker(Random random, unsigned operations) {
 Runner::VoidTask Runner::between_phases() {
   if (setup_.bitmaps && random_.one_in(2)) PLATTER_CO_TRY(co_await bitmaps());
   if (random_.one_in(6)) PLATTER_CO_TRY(co_await vm_state());
+  block::Driver& driver = backend_->node().driver();
+  if (header_->names_files() && random_.one_in(6)) {
+    PLATTER_CO_TRY(
+        co_await header_->change(driver, registry_.find("qcow2")->amend_options, random_));
+  }
+  // Deriving keys takes long.
+  if (setup_.encryption == "luks" && random_.one_in(8)) PLATTER_CO_TRY(co_await change_slots());
   switch (random_.below(9)) {
     case 0: co_return co_await backend_->flush();
     case 1: co_return co_await resize();
@@ -170,6 +178,14 @@ Runner::VoidTask Runner::between_phases() {
     case 7: co_return co_await compact();
     default: co_return Result<void>{};
   }
+}
+
+Runner::VoidTask Runner::change_slots() {
+  auto changed = co_await slots_.change(backend_->node().driver(),
+                                        registry_.find("qcow2")->amend_options, random_);
+  setup_.secret = slots_.sure();
+  if (!changed) co_return std::unexpected(in_context(std::move(changed).error(), "slots"));
+  co_return Result<void>{};
 }
 
 Runner::VoidTask Runner::vm_state() {

@@ -4,13 +4,15 @@
 // Requests run concurrently on every reactor of the world, on ranges that are disjoint to the byte
 // but often share a cluster or a sector. Between phases the image is resized, flushed, closed and
 // opened again, read back in full and compared with its own block status; snapshots are taken,
-// applied and deleted, dirty bitmaps made, merged and removed. At the end qemu-img must
+// applied and deleted, dirty bitmaps made, merged and removed, files named otherwise, key slots
+// filled and erased. At the end qemu-img must
 // find it clean and equal.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,10 @@
 #include "io/buffer.h"
 #include "workload/bitmap_model.h"
 #include "workload/claims.h"
+#include "workload/header_model.h"
 #include "workload/image_setup.h"
 #include "workload/random.h"
+#include "workload/slot_model.h"
 #include "workload/world.h"
 
 namespace platter::property {
@@ -47,6 +51,7 @@ class Runner {
   const std::vector<uint8_t>& expected() const { return expected_; }
   std::string image_path() const { return directory_ + "/image"; }
   std::string data_path() const { return directory_ + "/data"; }
+  bool data_is_raw() const { return header_->data_is_raw(); }
 
  private:
   using VoidTask = io::Task<Result<void>>;
@@ -69,6 +74,7 @@ class Runner {
   VoidTask compact();
   VoidTask bitmaps();
   VoidTask vm_state();
+  VoidTask change_slots();
   block::BitmapStore& bitmap_store() const { return *backend_->node().driver().bitmap_store(); }
   VoidTask apply_or_delete(block::SnapshotStore& store);
   VoidTask verify_all();
@@ -102,6 +108,8 @@ class Runner {
   std::unique_ptr<block::Backend> backend_;
   workload::RangeClaims claims_;
   workload::BitmapModel bitmaps_{0};
+  std::optional<workload::HeaderModel> header_;
+  workload::SlotModel slots_;
   // What was kept, and what it must read as.
   struct Kept {
     std::string id;

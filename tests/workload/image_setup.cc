@@ -110,7 +110,7 @@ base::Options ImageSetup::create_options(const std::string& backing_path,
   }
   if (!encryption.empty()) {
     options.set("encrypt.format", encryption);
-    options.set("encrypt.key-secret", std::string("secret"));
+    options.set("encrypt.key-secret", secret);
   }
   if (encryption == "luks") options.set("encrypt.iter-time", std::string("1"));
   if (backing != BackingKind::kNone) {
@@ -122,7 +122,7 @@ base::Options ImageSetup::create_options(const std::string& backing_path,
 
 std::string ImageSetup::qemu_image_options(const std::string& path) const {
   return fmt::format("driver={},{}file.filename={}", format,
-                     encryption.empty() ? "" : "encrypt.key-secret=secret,", path);
+                     encryption.empty() ? "" : fmt::format("encrypt.key-secret={},", secret), path);
 }
 
 block::OpenRequest ImageSetup::open_request(const std::string& path) const {
@@ -134,7 +134,7 @@ block::OpenRequest ImageSetup::open_request(const std::string& path) const {
   request.discard_unmap = unmap;
   request.policy = OpenPolicy::anything();
   if (detect_zeroes != "off") request.options.set("detect-zeroes", detect_zeroes);
-  if (!encryption.empty()) request.options.set("encrypt.key-secret", std::string("secret"));
+  if (!encryption.empty()) request.options.set("encrypt.key-secret", secret);
   if (is_qcow2() && !cleans_caches) request.options.set("cache-clean-interval", std::string("0"));
   if (is_qcow2() && small_caches) {
     uint64_t entry = std::min<uint64_t>(cluster_size, 4096);

@@ -31,9 +31,10 @@ struct ImageSetup {
   bool cleans_caches = true;  // cache-clean-interval: in a simulation its time comes often
   bool unmap = false;         // discard=unmap
   std::string detect_zeroes = "off";
-  bool direct = false;          // O_DIRECT
-  bool bitmaps = false;         // the run makes dirty bitmaps in it
-  std::string encryption = {};  // of qcow2: "luks", "aes"; empty: none
+  bool direct = false;            // O_DIRECT
+  bool bitmaps = false;           // the run makes dirty bitmaps in it
+  std::string encryption = {};    // of qcow2: "luks", "aes"; empty: none
+  std::string secret = "secret";  // the id of one that opens it
 
   bool is_qcow2() const { return format == "qcow2"; }
   bool takes_compressed() const { return is_qcow2() && encryption.empty() && !has_data_file(); }
@@ -56,15 +57,23 @@ struct DrawLimits {
   bool preallocation = true;
 };
 
-// The passphrases of encrypted images, by whatever id.
+// The passphrases of encrypted images: ids are "secret", "secret1", "secret2"...
 class FixedSecrets final : public block::SecretSource {
  public:
   static constexpr std::string_view kPassphrase = "open sesame";
-  // What --object tells other programs of them.
-  static std::string qemu_object() { return "secret,id=secret,data=" + std::string(kPassphrase); }
-  Result<base::SecretBytes> secret(std::string_view) const override {
-    return base::SecretBytes::copy_of(kPassphrase);
+  // What --object tells other programs of one.
+  static std::string qemu_object(const std::string& id) {
+    return "secret,id=" + id + ",data=" + passphrase(id);
   }
+  Result<base::SecretBytes> secret(std::string_view id) const override {
+    return base::SecretBytes::copy_of(passphrase(id));
+  }
+
+ private:
+  static std::string passphrase(std::string_view id) {
+    return std::string(kPassphrase) + std::string(id.substr(kFirstId.size()));
+  }
+  static constexpr std::string_view kFirstId = "secret";
 };
 
 // The cluster size and the encryption follow from `index` (every thirteenth and every seventh run

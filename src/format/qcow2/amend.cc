@@ -9,6 +9,7 @@
 #include "block/graph.h"
 #include "format/qcow2/amend_options.h"
 #include "format/qcow2/driver.h"
+#include "format/qcow2/header_rewrite.h"
 #include "format/qcow2/table_switch.h"
 
 namespace platter::format::qcow2 {
@@ -45,27 +46,12 @@ io::Task<Result<void>> Qcow2::amend(const base::OptionSet& options, bool force,
   co_return Result<void>{};
 }
 
-// The first sector is what counts: where one of the two headers fits in it, the change happens at
-// one instant.
 io::Task<Result<void>> Qcow2::rewrite_header(Header next) {
   auto lock = co_await image_.allocation.lock();
   auto features = co_await image_.features.lock();
-  PLATTER_CO_ASSIGN(auto before, serialise_header(image_.header));
-  PLATTER_CO_ASSIGN(auto after, serialise_header(next));
-  if (before.size() <= kSectorBytes && after.size() > kSectorBytes) {
-    PLATTER_CO_TRY(
-        co_await image_.write_file(kSectorBytes, std::span(after).subspan(kSectorBytes)));
-    PLATTER_CO_TRY(co_await image_.file->flush());
-    after.resize(kSectorBytes);
-  } else if (after.size() <= kSectorBytes) {
-    before.resize(std::min<size_t>(before.size(), kSectorBytes));
-  }
-  const size_t length = std::max(before.size(), after.size());
-  before.resize(length);
-  after.resize(length);
-  PLATTER_CO_TRY(co_await image_.replace_header_fields(0, before, after));
-  image_.header = std::move(next);
-  image_.geometry = image_.header.geometry();
+  PLATTER_CO_TRY(co_await replace_header(image_, std::move(next)));
+  // Whoever works in the background looks at it.
+  if (image_.geometry.version != image_.header.version) image_.geometry = image_.header.geometry();
   co_return Result<void>{};
 }
 

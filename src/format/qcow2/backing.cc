@@ -3,6 +3,7 @@
 
 #include "base/try.h"
 #include "format/qcow2/driver.h"
+#include "format/qcow2/header_rewrite.h"
 
 namespace platter::format::qcow2 {
 
@@ -35,15 +36,7 @@ io::Task<Result<void>> Qcow2::change_backing_reference(block::BackingReference r
   next.backing_format = next.backing_file.empty() ? std::string() : std::move(reference.format);
   if (next.backing_format.size() > kMaxFormatNameBytes)
     co_return fail(EINVAL, "Backing file format name too long");
-  PLATTER_CO_ASSIGN(auto before, serialise_header(image_.header));
-  PLATTER_CO_ASSIGN(auto after, serialise_header(next));
-  // What the longer one has beyond the shorter is left over, or overwritten with nothing.
-  const size_t length = std::max(before.size(), after.size());
-  before.resize(length);
-  after.resize(length);
-  PLATTER_CO_TRY(co_await image_.replace_header_fields(0, before, after));
-  image_.header = std::move(next);
-  co_return Result<void>{};
+  co_return co_await replace_header(image_, std::move(next));
 }
 
 }  // namespace platter::format::qcow2

@@ -7,14 +7,28 @@
 #include "base/bytes.h"
 #include "base/try.h"
 #include "fmt/format.h"
-#include "format/qcow2/bitmap_header.h"
 #include "format/qcow2/bitmap_store.h"
+#include "format/qcow2/header_rewrite.h"
 
 namespace platter::format::qcow2 {
 namespace {
 
 constexpr uint64_t kMaxWriteBytes = uint64_t{1} << 20;
 constexpr uint64_t kTablePart = 65536;  // entries that are looked at together
+
+// Names another directory, or none; durable when it returns. Under the allocation mutex.
+io::Task<Result<void>> publish_bitmaps(Image& image, std::optional<BitmapsExtension> directory) {
+  auto features = co_await image.features.lock();
+  Header next = image.header;
+  next.bitmaps = directory;
+  next.bitmaps_out_of_step = false;
+  next.autoclear &= ~uint64_t{kBitmapsValid};
+  if (directory) next.autoclear |= kBitmapsValid;
+  PLATTER_CO_TRY(co_await replace_header(image, std::move(next)));
+  if (directory)
+    image.guard.claim(kBitmapDirectory, directory->directory_offset, directory->directory_size);
+  co_return Result<void>{};
+}
 
 }  // namespace
 

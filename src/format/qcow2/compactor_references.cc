@@ -214,7 +214,7 @@ io::Task<Result<std::vector<Reference>>> Compactor::collect_roots(Window window)
   PLATTER_CO_TRY(co_await read_padded(*image_.file, 0, io::BufferList(std::span(first_cluster))));
   const auto add_extension = [&](ExtensionType type, size_t in_data, uint64_t offset,
                                  uint64_t bytes) {
-    const auto record = find_extension(first_cluster, type).record;
+    const auto record = find_extension(first_cluster, type);
     if (!record) return;
     const uint64_t place = *record + kExtensionHeaderBytes + in_data;
     // A header of an odd length has fields that a power cut may leave half written.

@@ -16,11 +16,11 @@ using base::store_big;
 
 namespace {
 
-constexpr size_t kRecordAlignment = 8;
 constexpr size_t kFeatureRowBytes = 48;
 constexpr size_t kFeatureNameBytes = 46;
 constexpr uint8_t kFeatureIncompatible = 0;
 constexpr size_t kCryptoHeaderBytes = 16;
+constexpr size_t kBitmapsExtensionBytes = 24;
 // Smaller clusters have no room to spare for names.
 constexpr uint64_t kMinClusterForFeatureNames = 4096;
 
@@ -145,7 +145,7 @@ std::span<const uint8_t> bytes_of(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
-void append_feature_names(std::vector<uint8_t>& bytes) {
+std::vector<uint8_t> feature_rows() {
   std::vector<uint8_t> rows(std::size(kFeatureNames) * kFeatureRowBytes);
   auto row = rows.begin();
   for (const FeatureName& feature : kFeatureNames) {
@@ -154,7 +154,16 @@ void append_feature_names(std::vector<uint8_t>& bytes) {
     std::ranges::copy(feature.name, row + 2);
     row += kFeatureRowBytes;
   }
-  append_record(ExtensionType::kFeatureNames, rows, bytes);
+  return rows;
+}
+
+std::vector<uint8_t> bitmaps_data(const BitmapsExtension& bitmaps) {
+  std::vector<uint8_t> data(kBitmapsExtensionBytes);
+  const std::span<uint8_t> out(data);
+  store_big(out, 0, bitmaps.count);
+  store_big(out, 8, bitmaps.directory_size);
+  store_big(out, kBitmapDirectoryOffsetField, bitmaps.directory_offset);
+  return data;
 }
 
 }  // namespace
@@ -171,7 +180,11 @@ Result<void> parse_extensions(std::span<const uint8_t> bytes, Header& header) {
   }
 }
 
-void append_extensions(const Header& header, std::vector<uint8_t>& bytes) {
+bool has_feature_names(const Header& header) {
+  return header.version >= 3 && header.cluster_size() > kMinClusterForFeatureNames;
+}
+
+void append_extensions(const Header& header, std::vector<uint8_t>& bytes, FeatureNames names) {
   if (!header.backing_format.empty()) {
     append_record(ExtensionType::kBackingFormat, bytes_of(header.backing_format), bytes);
   }
@@ -180,55 +193,58 @@ void append_extensions(const Header& header, std::vector<uint8_t>& bytes) {
   }
   if (header.crypto_header) {
     std::vector<uint8_t> data(kCryptoHeaderBytes);
-    store_big(std::span<uint8_t>(data), 0, header.crypto_header->offset);
+    store_big(std::span<uint8_t>(data), kCryptoHeaderOffsetField, header.crypto_header->offset);
     store_big(std::span<uint8_t>(data), 8, header.crypto_header->length);
     append_record(ExtensionType::kCryptoHeader, data, bytes);
   }
-  if (header.version >= 3 && header.cluster_size() > kMinClusterForFeatureNames) {
-    append_feature_names(bytes);
-  }
+  if (names == FeatureNames::kIncluded && has_feature_names(header))
+    append_record(ExtensionType::kFeatureNames, feature_rows(), bytes);
   for (const UnknownExtension& extension : header.unknown_extensions) {
     append_record(extension.type, extension.data, bytes);
   }
-  // Last: there it can be added and taken away in place (bitmap_header.h).
-  if (header.bitmaps) {
-    append_record(ExtensionType::kBitmaps, serialise_bitmaps_extension(*header.bitmaps), bytes);
-  }
+  // Last: what comes and goes moves none of the others.
+  if (header.bitmaps) append_record(ExtensionType::kBitmaps, bitmaps_data(*header.bitmaps), bytes);
   append_record(ExtensionType::kEnd, {}, bytes);
 }
 
-std::vector<uint8_t> serialise_bitmaps_extension(const BitmapsExtension& bitmaps) {
-  std::vector<uint8_t> data(kBitmapsExtensionBytes);
-  const std::span<uint8_t> out(data);
-  store_big(out, 0, bitmaps.count);
-  store_big(out, 8, bitmaps.directory_size);
-  store_big(out, kBitmapDirectoryOffsetField, bitmaps.directory_offset);
-  return data;
+void append_step(const Header& header, std::vector<uint8_t>& bytes, uint64_t offset) {
+  const size_t data = bytes.size() + kExtensionHeaderBytes;
+  std::vector<uint8_t> rows;
+  if (has_feature_names(header)) rows = feature_rows();
+  if (data + rows.size() > kSectorBytes) rows.clear();
+  append_record(ExtensionType::kFeatureNames, rows, bytes);
+  store_big(std::span<uint8_t>(bytes), data - 4, static_cast<uint32_t>(offset - data));
 }
 
-ExtensionPlace find_extension(std::span<const uint8_t> first_cluster, ExtensionType type) {
-  ExtensionPlace place;
+std::vector<ExtensionPlace> extension_places(std::span<const uint8_t> first_cluster) {
+  std::vector<ExtensionPlace> places;
   const size_t begin = load_big<uint32_t>(first_cluster, field::kVersion) == 2
                            ? kHeaderBytesV2
                            : load_big<uint32_t>(first_cluster, field::kHeaderLength);
   const uint64_t name = load_big<uint64_t>(first_cluster, field::kBackingNameOffset);
   const size_t end =
       name != 0 ? std::min<uint64_t>(name, first_cluster.size()) : first_cluster.size();
-  if (begin > end) return place;
+  if (begin > end) return places;
   const auto bytes = first_cluster.subspan(begin, end - begin);
   for (size_t offset = 0;;) {
     const size_t start = offset;
     const auto record = next_record(bytes, offset);
-    if (!record) return place;
+    if (!record) return places;
     if (!*record) {
-      if (bytes.size() - start >= kExtensionHeaderBytes) place.end_marker = begin + start;
-      return place;
+      const size_t length = std::min(bytes.size() - start, kExtensionHeaderBytes);
+      places.push_back({begin + start, length, static_cast<uint32_t>(ExtensionType::kEnd)});
+      return places;
     }
-    place.is_last = (*record)->type == static_cast<uint32_t>(type);
-    if (!place.is_last) continue;
-    place.record = begin + start;
-    place.data_bytes = (*record)->data.size();
+    places.push_back({begin + start, offset - start, (*record)->type});
   }
+}
+
+std::optional<size_t> find_extension(std::span<const uint8_t> first_cluster, ExtensionType type) {
+  std::optional<size_t> found;
+  for (const ExtensionPlace& place : extension_places(first_cluster)) {
+    if (place.type == static_cast<uint32_t>(type)) found = place.offset;
+  }
+  return found;
 }
 
 Error unknown_features(uint64_t unknown_bits, std::span<const uint8_t> extensions) {

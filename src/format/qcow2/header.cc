@@ -198,7 +198,7 @@ Result<void> check_supported(const Header& header) {
   return {};
 }
 
-Result<std::vector<uint8_t>> serialise_header(const Header& header) {
+std::vector<uint8_t> serialise_fields(const Header& header) {
   const bool version3 = header.version >= 3;
   const size_t header_length =
       version3 ? kHeaderBytesV3 + header.unknown_fields.size() : kHeaderBytesV2;
@@ -224,11 +224,19 @@ Result<std::vector<uint8_t>> serialise_header(const Header& header) {
     bytes[kMinHeaderBytesV3] = static_cast<uint8_t>(header.compression_type);
     std::ranges::copy(header.unknown_fields, bytes.begin() + kHeaderBytesV3);
   }
+  return bytes;
+}
 
+void place_backing_name(const Header& header, uint64_t offset, std::span<uint8_t> fields) {
+  store_big(fields, field::kBackingNameOffset, offset);
+  store_big(fields, field::kBackingNameBytes, static_cast<uint32_t>(header.backing_file.size()));
+}
+
+Result<std::vector<uint8_t>> serialise_header(const Header& header) {
+  std::vector<uint8_t> bytes = serialise_fields(header);
   append_extensions(header, bytes);
   if (!header.backing_file.empty()) {
-    store_big(std::span<uint8_t>(bytes), 8, uint64_t{bytes.size()});
-    store_big(std::span<uint8_t>(bytes), 16, static_cast<uint32_t>(header.backing_file.size()));
+    place_backing_name(header, bytes.size(), bytes);
     bytes.insert(bytes.end(), header.backing_file.begin(), header.backing_file.end());
   }
   if (header.backing_file.size() > kMaxBackingNameBytes) {

@@ -162,6 +162,11 @@ io::Task<Result<Header>> read_header(block::Child& file, ParseOptions options);
 // (info) works without.
 Result<void> check_supported(const Header& header);
 
+// The fixed fields alone; no backing file is named in them.
+std::vector<uint8_t> serialise_fields(const Header& header);
+// Says in `fields` that the name of the backing file is at `offset`.
+void place_backing_name(const Header& header, uint64_t offset, std::span<uint8_t> fields);
+
 // The header and its extensions as they go to offset 0, at most one cluster; the feature name table
 // is written for version 3 with clusters above 4 KiB. ENOSPC if they do not fit. What a parse has
 // kept (unknown extensions, fields and feature bits) comes back unchanged.

@@ -20,6 +20,8 @@
 //   larger L1 table, larger refcount table
 //                        write it whole | flush | header fields, one write | flush | free the old
 //                        one as above
+//   another header       what it has beyond its first sector, to where the present one has nothing
+//                        | flush | the first sector, one write | flush (header_rewrite.h)
 // clang-format on
 #pragma once
 

@@ -4,6 +4,7 @@
 
 #include "base/math.h"
 #include "base/try.h"
+#include "block/unflushed.h"
 #include "format/qcow2/driver.h"
 
 namespace platter::format::qcow2 {
@@ -27,7 +28,9 @@ io::Task<Result<void>> Qcow2::write_vm_state(uint64_t offset, io::BufferList buf
     }
     PLATTER_CO_TRY(co_await grow_mapping(at + buffers.size()));
   }
-  co_return co_await write_slow(at, buffers);
+  auto written = co_await write_slow(at, buffers);
+  block::note_written(*image_.node);
+  co_return written;
 }
 
 }  // namespace platter::format::qcow2
