@@ -55,17 +55,18 @@ const block::DriverType kAimed = {
 };
 
 void Aim::pass(DebugEvent passed) {
-  if (hit && passed == event && passes-- == 0) std::exchange(hit, nullptr)();
+  if (!hit || passed != event) return;
+  if (moment != Moment::kNone ? begun : passes-- == 0) std::exchange(hit, nullptr)();
 }
 
 void Aim::pass(Moment passed) {
   if (!hit || passed != moment || begun || passes-- != 0) return;
   begun = true;
-  if (!header_writes) std::exchange(hit, nullptr)();
+  if (!header_writes && !event) std::exchange(hit, nullptr)();
 }
 
 void Aim::pass_write(uint64_t offset) {
-  if (hit && begun && offset < header_bytes && (*header_writes)-- == 0)
+  if (hit && begun && header_writes && offset < header_bytes && (*header_writes)-- == 0)
     std::exchange(hit, nullptr)();
 }
 

@@ -28,7 +28,7 @@ enum class Moment : uint8_t {
 };
 
 struct Aim {
-  std::optional<block::DebugEvent> event;
+  std::optional<block::DebugEvent> event;  // after a moment: the first of its kind then
   Moment moment = Moment::kNone;
   uint64_t passes;  // this many go by first
   // After a moment: and then as many writes to the first `header_bytes` of the file.

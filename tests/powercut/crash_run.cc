@@ -37,6 +37,7 @@ constexpr uint64_t kMaxHeaderWrites = 5;
 constexpr uint64_t kMaxStepsAfterHeaderWrite = 6;
 constexpr uint64_t kMaxCompactionsBefore = 3;
 constexpr uint64_t kMaxStepsOfCompaction = 400;
+constexpr uint64_t kMaxStepsAfterMove = 8;
 constexpr uint64_t kHeaderSpace = 8192;  // of larger clusters
 constexpr uint64_t kMaxStepsToAim = 20000;
 
@@ -141,7 +142,10 @@ Aim draw_aim(Run& run, uint64_t& steps) {
   steps = 1 + run.random.log_uniform(most);
   if (moment == Moment::kCompaction) {
     aim.passes = run.random.below(kMaxCompactionsBefore);
-    steps = 1 + run.random.below(kMaxStepsOfCompaction);
+    // Where clusters are about to be named in their new places, or anywhere.
+    const bool near = run.random.one_in(2);
+    if (near) aim.event = block::DebugEvent::kL2Update;
+    steps = 1 + run.random.below(near ? kMaxStepsAfterMove : kMaxStepsOfCompaction);
   }
   if (moment != Moment::kClose && moment != Moment::kRewrite) return aim;
   if (run.random.one_in(3)) {
