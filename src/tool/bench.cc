@@ -274,8 +274,9 @@ int run_bench(Invocation& invocation) {
   if (arguments.write) {
     arguments.image.needed = block::Permission::kConsistentRead | block::Permission::kWrite;
   }
-  return run_session(invocation,
-                     [&](Session& session) { return run_in(session, invocation, arguments); });
+  return run_session(
+      invocation, [&](Session& session) { return run_in(session, invocation, arguments); },
+      Reactors::kOneAProcessor);
 }
 
 constexpr CommandOption kOptions[] = {

@@ -11,7 +11,7 @@ constexpr CommandOption kNativeOptions[] = {
     {.name = "engine", .argument = "io_uring|threads", .help = "how files are read and written"},
     {.name = "reactors",
      .argument = "N",
-     .help = "threads to work on (default: one a core, at most 8)"},
+     .help = "threads to work on (default: as many as help, at most 8)"},
     {.name = "allow-backing",
      .argument = "DIR",
      .help = "let images name files in this directory too; 'any': anywhere"},

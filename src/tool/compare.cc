@@ -186,7 +186,8 @@ int run_compare(Invocation& invocation) {
   }
   arguments.json = *json;
   return run_session(
-      invocation, [&](Session& session) { return run_comparing(session, invocation, arguments); });
+      invocation, [&](Session& session) { return run_comparing(session, invocation, arguments); },
+      Reactors::kOneAProcessor);
 }
 
 constexpr CommandOption kOptions[] = {

@@ -391,7 +391,8 @@ int run_convert(Invocation& invocation) {
   ConvertArguments arguments;
   if (auto status = parse_convert_arguments(invocation, arguments)) return *status;
   return run_session(
-      invocation, [&](Session& session) { return run_conversion(session, invocation, arguments); });
+      invocation, [&](Session& session) { return run_conversion(session, invocation, arguments); },
+      Reactors::kOneAProcessor);
 }
 
 constexpr CommandOption kOptions[] = {

@@ -247,8 +247,9 @@ int run_rebase(Invocation& invocation) {
   const auto json = json_output(invocation);
   if (!json) return invocation.fail(json.error());
   arguments.json = *json;
-  return run_session(invocation,
-                     [&](Session& session) { return run_in(session, invocation, arguments); });
+  return run_session(
+      invocation, [&](Session& session) { return run_in(session, invocation, arguments); },
+      Reactors::kOneAProcessor);
 }
 
 constexpr CommandOption kOptions[] = {

@@ -59,10 +59,11 @@ Session::Session(const Invocation& invocation)
       policy_(make_policy(invocation)),
       registry_(block::DriverRegistry::builtin()) {}
 
-Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation) {
+Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation, Reactors reactors) {
   std::unique_ptr<Session> session(new Session(invocation));
   io::ReactorGroup::Options options;
-  options.reactors = std::min(io::usable_processors(), kMaxDefaultReactors);
+  if (reactors == Reactors::kOneAProcessor)
+    options.reactors = std::min(io::usable_processors(), kMaxDefaultReactors);
   options.log = &session->log_;
   if (auto count = invocation.value("reactors")) {
     PLATTER_ASSIGN(options.reactors, parse_reactors(*count));
@@ -85,8 +86,9 @@ std::vector<io::Reactor*> Session::all_reactors() {
   return reactors;
 }
 
-int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work) {
-  auto session = Session::start(invocation);
+int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work,
+                Reactors reactors) {
+  auto session = Session::start(invocation, reactors);
   if (!session) return invocation.fail(session.error());
   const int status = io::run_blocking((*session)->reactors().at(0), work(**session));
   const int signal = (*session)->interrupts().caught();

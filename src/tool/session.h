@@ -19,10 +19,14 @@
 
 namespace platter::tool {
 
+// How many reactors a command has, where its user does not say: one of its own, each of which
+// takes a moment to start, or one for each processor that may help.
+enum class Reactors { kOne, kOneAProcessor };
+
 class Session {
  public:
   // Reads --engine, --reactors and --allow-backing.
-  static Result<std::unique_ptr<Session>> start(const Invocation& invocation);
+  static Result<std::unique_ptr<Session>> start(const Invocation& invocation, Reactors reactors);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -48,7 +52,8 @@ class Session {
 
 // Starts a session, runs the task that `work` makes on its first reactor, and returns the task's
 // exit status. Where a signal was caught the process then ends as of that signal.
-int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work);
+int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work,
+                Reactors reactors = Reactors::kOne);
 
 // While it lives, an interrupt removes the file that is being made, says so, and ends the program:
 // for work that cannot be stopped halfway in any better way. A file that was there before, and that

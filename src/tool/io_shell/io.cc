@@ -63,7 +63,7 @@ int run_io(Invocation& invocation) {
   }
   if (auto checked = check_common_options(invocation); !checked)
     return invocation.fail(checked.error());
-  auto session = Session::start(invocation);
+  auto session = Session::start(invocation, Reactors::kOneAProcessor);
   if (!session) return invocation.fail(session.error());
   Shell shell(**session, {.misalign = invocation.has("misalign"),
                           .names_are_options = invocation.has("image-opts")});
