@@ -131,7 +131,9 @@ void TableCache::drop_overflow_locked(Slot* slot) {
 void TableCache::update_pressure_locked() {
   const bool dirty_overflow = std::any_of(overflow_.begin(), overflow_.end(),
                                           [](const auto& entry) { return entry.second->dirty; });
-  pressure_.store(dirty_overflow || dirty_.size() * 2 > slots_.size(), std::memory_order_relaxed);
+  // Where each slice has a slot of its own, none has to go for another.
+  const bool crowded = !direct_ && dirty_.size() * 2 > slots_.size();
+  pressure_.store(dirty_overflow || crowded, std::memory_order_relaxed);
 }
 
 uint64_t TableCache::hide_locked(Slot* slot) {

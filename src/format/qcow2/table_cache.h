@@ -171,7 +171,8 @@ class TableCache {
   std::vector<Staged> take_dirty(std::vector<uint8_t>& staging);
   // The slices were written, or not: then they are dirty again.
   void end_write(std::span<const Staged> staged, bool written);
-  // More than half is dirty, or slices had to go to the overflow list.
+  // Slices had to go to the overflow list, or more than half is dirty and not every slice has a
+  // slot.
   bool under_pressure() const { return pressure_.load(std::memory_order_relaxed); }
 
   // Forgets every slice (all clean, none pinned): after the tables were changed on disk by other

@@ -66,6 +66,15 @@ TEST_F(TableCacheTest, WhatIsUsedAgainOutlivesWhatIsNot) {
   EXPECT_TRUE(first_word(cache, survivor));
 }
 
+TEST_F(TableCacheTest, DirtySlicesThatAllHaveASlotPressForNothing) {
+  TableCache cache({.slice_bytes = 512, .budget_bytes = 64 * 512, .slice_count = 32});
+  for (uint64_t key = 0; key < 32; ++key) pin(cache, key).mark_dirty();
+  EXPECT_EQ(cache.dirty_count(), 32u);
+  EXPECT_FALSE(cache.under_pressure());
+  for (uint64_t key = 32; key < 128; ++key) pin(cache, key).mark_dirty();
+  EXPECT_TRUE(cache.under_pressure()) << "the table has grown";
+}
+
 TEST_F(TableCacheTest, DirtySlicesStayAndPressForAWriteBack) {
   TableCache cache({.slice_bytes = 512, .budget_bytes = 4 * 512, .slice_count = 1000});
   for (uint64_t key = 0; key < 20; ++key) {
