@@ -156,6 +156,8 @@ class Qcow2 final : public block::Driver,
 
   // write.cc
   io::Task<Result<void>> write_slow(uint64_t offset, io::BufferList buffers);
+  io::Task<Result<void>> write_durably(uint64_t offset, io::BufferList buffers,
+                                       block::WriteFlags flags);
   io::Task<Result<uint64_t>> write_allocating(uint64_t offset, io::BufferList buffers);
   io::Task<Result<bool>> plan_allocation(Plan& plan, uint64_t offset, uint64_t length);
   io::Task<Result<HostRun>> allocate_data(uint64_t guest_offset, uint64_t clusters);

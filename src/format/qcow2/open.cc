@@ -201,6 +201,7 @@ block::Limits Qcow2::limits() const {
   }
   limits.supports_unmap_zero = image_.geometry.version >= 3;
   limits.supports_fast_zero = image_.geometry.version >= 3;
+  limits.supports_fua = true;
   return limits;
 }
 

@@ -46,6 +46,7 @@ Result<void> Qcow2::check_writable() const {
 
 io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
                                     block::WriteFlags flags) {
+  if (flags.has(block::WriteFlag::kFua)) return write_durably(offset, buffers, flags);
   if (flags.has(block::WriteFlag::kCompressed)) return write_compressed(offset, buffers);
   if (write_prepared_.load(std::memory_order_acquire) &&
       !image_.corrupt.load(std::memory_order_relaxed)) [[likely]] {
@@ -57,6 +58,24 @@ io::Task<Result<void>> Qcow2::write(uint64_t offset, io::BufferList buffers,
     }
   }
   return write_slow(offset, buffers);
+}
+
+// Where the mapping is durable already, the data alone has to become so.
+io::Task<Result<void>> Qcow2::write_durably(uint64_t offset, io::BufferList buffers,
+                                            block::WriteFlags flags) {
+  if (!flags.has(block::WriteFlag::kCompressed) && encryption_ == nullptr) {
+    PLATTER_CO_TRY(co_await begin_guest_write());
+    PLATTER_CO_ASSIGN(const Run run, co_await mapping_.lookup(offset, buffers.size()));
+    // Asked after the lookup: what the lookup has seen had been announced before.
+    if (run.length == buffers.size() && in_place(run) && writeback_.is_settled()) {
+      PLATTER_CO_TRY(check_writable());
+      PLATTER_CO_TRY(co_await check_data_place(run.host_offset, run.length));
+      co_await image_.file->pass(DebugEvent::kWriteAio);
+      co_return co_await image_.data->write(run.host_offset, buffers, block::WriteFlag::kFua);
+    }
+  }
+  PLATTER_CO_TRY(co_await write(offset, buffers, flags.without(block::WriteFlag::kFua)));
+  co_return co_await flush();
 }
 
 io::Task<Result<void>> Qcow2::write_data(uint64_t host_offset, uint64_t guest_offset,
@@ -312,6 +331,8 @@ io::Task<Result<void>> Qcow2::link(Plan& plan) {
     const size_t first = mapping_.index_in_slice(guest);
     const size_t count =
         std::min<uint64_t>(mapping_.slice_entries() - first, plan.run.clusters - plan.linked);
+    // Before anybody sees it, so that nobody takes it for durable; no round begins meanwhile.
+    image_.changed(kUndurableData);
     pin.change([&](SliceWords words) {
       for (size_t i = first; i < first + count; ++i, ++plan.linked) {
         const uint64_t old = link_entry(plan, words, i);
@@ -319,7 +340,6 @@ io::Task<Result<void>> Qcow2::link(Plan& plan) {
       }
     });
     pin.mark_dirty();
-    image_.changed(kUndurableData);
   }
   co_return Result<void>{};
 }

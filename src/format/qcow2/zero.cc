@@ -8,6 +8,10 @@
 namespace platter::format::qcow2 {
 
 io::Task<Result<void>> Qcow2::zero(uint64_t offset, uint64_t length, block::WriteFlags flags) {
+  if (flags.has(block::WriteFlag::kFua)) {
+    PLATTER_CO_TRY(co_await zero(offset, length, flags.without(block::WriteFlag::kFua)));
+    co_return co_await flush();
+  }
   PLATTER_CO_TRY(co_await begin_guest_write());
   const Geometry& geometry = image_.geometry;
   if (geometry.version < 3)
