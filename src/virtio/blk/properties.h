@@ -1,0 +1,55 @@
+// Properties of a virtio-blk device as its user sets them, and the limits they are held to. The
+// names and defaults are those of QEMU's device of the same name.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "platter/error.h"
+
+namespace platter::virtio::blk {
+
+enum class OnOffAuto { kAuto, kOff, kOn };
+
+// Counted as old firmware counts; all zero: chosen by the size.
+struct DiskGeometry {
+  uint32_t cylinders = 0;
+  uint32_t heads = 0;
+  uint32_t sectors = 0;
+  bool operator==(const DiskGeometry&) const = default;
+};
+
+constexpr uint32_t kSectorBytes = 512;
+constexpr uint32_t kMaxRequestSectors = INT32_MAX >> 9;
+constexpr uint32_t kMaxBlockBytes = 2 << 20;
+constexpr uint16_t kMaxQueues = 1024;
+constexpr uint16_t kMaxQueueSize = 1024;
+constexpr size_t kMaxSerialBytes = 20;
+
+struct Properties {
+  uint32_t logical_block_bytes = kSectorBytes;
+  uint32_t physical_block_bytes = kSectorBytes;
+  uint32_t min_io_bytes = 0;
+  uint32_t opt_io_bytes = 0;
+  std::optional<uint32_t> discard_granularity;  // bytes; nothing: the logical block's
+  DiskGeometry geometry;
+  std::string serial;
+  OnOffAuto write_cache = OnOffAuto::kAuto;
+  uint16_t queues = 1;
+  uint16_t queue_size = 256;
+  uint32_t max_discard_sectors = kMaxRequestSectors;
+  uint32_t max_write_zeroes_sectors = kMaxRequestSectors;
+  bool read_only = false;
+  bool config_wce = true;
+  bool request_merging = true;
+  bool seg_max_adjust = true;
+  bool discard = true;
+  bool write_zeroes = true;
+  bool report_discard_granularity = true;
+};
+
+// EINVAL: the first property that cannot be, by its name.
+Result<void> check(const Properties& properties);
+
+}  // namespace platter::virtio::blk

@@ -1,0 +1,75 @@
+// A request of a virtio-blk driver (virtio 1.2, 5.2.6): parsed out of a chain, and carried out on a
+// backend.
+#pragma once
+
+#include <cstdint>
+
+#include "block/backend.h"
+#include "io/buffer.h"
+#include "io/task.h"
+#include "virtio/blk/properties.h"
+#include "virtio/chain.h"
+
+namespace platter::virtio::blk {
+
+enum class Status : uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
+
+// Types without the bit that tells the direction, and without the barrier of old drivers.
+enum class Kind : uint32_t {
+  kReadWrite = 0,
+  kScsiCommand = 2,
+  kFlush = 4,
+  kGetId = 8,
+  kDiscard = 10,
+  kWriteZeroes = 12,
+};
+
+struct Request {
+  Kind kind;
+  bool out;  // the driver sends, as it says
+  uint64_t sector;
+  // What is between the header and the status byte. They point into the guest's memory.
+  io::BufferList from_driver;
+  io::BufferList to_driver;
+  uint8_t* status;
+};
+
+// The chain must stay as long as the request. EINVAL: there is no room for a header or a status:
+// what the driver made of the queue means nothing.
+Result<Request> parse(const Chain& chain);
+
+// Carries requests out. Thread-safe: used by every queue of a device.
+class Executor {
+ public:
+  // The backend and the properties outlive it.
+  Executor(block::Backend& backend, const Properties& properties)
+      : backend_(backend), properties_(properties) {}
+
+  struct Outcome {
+    Status status;
+    uint32_t written;  // bytes of data that the driver may read
+  };
+  // EINVAL: as of parse(). The status byte is not written.
+  io::Task<Result<Outcome>> run(Request request);
+
+  // Whether so many bytes from `sector` on may be read or written at all.
+  bool in_range(uint64_t sector, uint64_t bytes) const;
+
+ private:
+  struct Range {
+    uint64_t sector;
+    uint32_t sectors;
+    uint32_t flags;
+  };
+
+  io::Task<Result<Outcome>> read_or_write(Request request);
+  io::Task<Result<Outcome>> flush();
+  io::Task<Result<Outcome>> get_id(Request request);
+  io::Task<Result<Outcome>> discard_or_zero(Request request);
+  io::Task<Result<void>> apply(Kind kind, Range range);
+
+  block::Backend& backend_;
+  const Properties& properties_;
+};
+
+}  // namespace platter::virtio::blk

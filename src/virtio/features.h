@@ -1,0 +1,18 @@
+// Feature bits that every virtio device shares (virtio 1.2, section 6).
+#pragma once
+
+#include <cstdint>
+
+namespace platter::virtio {
+
+constexpr uint64_t kNotifyOnEmpty = uint64_t{1} << 24;
+constexpr uint64_t kAnyLayout = uint64_t{1} << 27;
+constexpr uint64_t kIndirectDescriptors = uint64_t{1} << 28;
+constexpr uint64_t kEventIndex = uint64_t{1} << 29;
+constexpr uint64_t kVersion1 = uint64_t{1} << 32;
+constexpr uint64_t kAccessPlatform = uint64_t{1} << 33;
+constexpr uint64_t kPackedRing = uint64_t{1} << 34;
+constexpr uint64_t kInOrder = uint64_t{1} << 35;
+constexpr uint64_t kRingReset = uint64_t{1} << 40;
+
+}  // namespace platter::virtio

@@ -1,0 +1,116 @@
+#include "virtio/packed_queue.h"
+
+#include <cerrno>
+
+#include "base/try.h"
+#include "virtio/features.h"
+#include "virtio/ring_memory.h"
+
+namespace platter::virtio {
+namespace {
+
+// Places in a descriptor.
+constexpr size_t kBytes = 8;
+constexpr size_t kId = 12;
+constexpr size_t kFlags = 14;
+
+constexpr uint16_t kAvailable = 1 << 7;
+constexpr uint16_t kUsed = 1 << 15;
+
+// The event suppression structures: a position, and what it is for.
+constexpr size_t kEventPosition = 0;
+constexpr size_t kEventFlags = 2;
+constexpr uint64_t kEventBytes = 4;
+constexpr uint16_t kEventsOn = 0;
+constexpr uint16_t kEventsOff = 1;
+constexpr uint16_t kEventsAtPosition = 2;
+
+}  // namespace
+
+std::array<Queue::AreaShape, 3> PackedQueue::area_shapes() const {
+  return {{{.bytes = size_ * kDescriptorBytes, .alignment = 16},
+           {.bytes = kEventBytes, .alignment = 4},
+           {.bytes = kEventBytes, .alignment = 4}}};
+}
+
+bool PackedQueue::is_available(Position position) const {
+  const auto flags = load_acquire<uint16_t>(entry(position.index) + kFlags);
+  return ((flags & kAvailable) != 0) == position.wrap && ((flags & kUsed) != 0) != position.wrap;
+}
+
+// The driver shows the first entry of a chain last, so that the rest of it is there, too.
+Result<bool> PackedQueue::take_next(Chain& chain) {
+  if (!is_available(available_)) return false;
+  Position at = available_;
+  for (uint32_t count = 1; count <= size_; ++count) {
+    const Descriptor descriptor = packed_descriptor(entry(at.index));
+    at.advance(1, size_);
+    const bool more = (descriptor.flags & kDescriptorNext) != 0;
+    if ((descriptor.flags & kDescriptorIndirect) == 0) {
+      PLATTER_TRY(chain.add(descriptor, memory()));
+    } else if (more || count != 1) {
+      return fail(EINVAL, "An indirect descriptor is part of a longer chain");
+    } else {
+      PLATTER_TRY(add_indirect(descriptor, chain));
+    }
+    if (more) continue;
+    chain.id_ = descriptor.link;
+    chain.slots_ = static_cast<uint16_t>(count);
+    available_ = at;
+    return true;
+  }
+  return fail(EINVAL, "A chain of descriptors is longer than the ring");
+}
+
+void PackedQueue::write_used(uint16_t id, uint16_t slots, uint32_t written) {
+  uint8_t* descriptor = entry(used_.index);
+  store_relaxed<uint32_t>(descriptor + kBytes, written);
+  store_relaxed<uint16_t>(descriptor + kId, id);
+  const auto flags = static_cast<uint16_t>((used_.wrap ? kAvailable | kUsed : 0) |
+                                           (written != 0 ? kDescriptorWrite : 0));
+  if (unshown_slots_ == 0) {
+    first_flags_ = flags;
+  } else {
+    store_relaxed<uint16_t>(descriptor + kFlags, flags);
+  }
+  used_.advance(slots, size_);
+  unshown_slots_ += slots;
+}
+
+bool PackedQueue::publish() {
+  if (unshown_slots_ == 0) return false;
+  store_release<uint16_t>(entry(first_unshown_.index) + kFlags, first_flags_);
+  const uint32_t advanced = unshown_slots_;
+  unshown_slots_ = 0;
+  first_unshown_ = used_;
+  // The driver asks for interrupts and then looks at the ring; we the other way round.
+  full_fence();
+  return driver_wants_interrupt(advanced);
+}
+
+bool PackedQueue::driver_wants_interrupt(uint32_t advanced) const {
+  const auto flags = load_relaxed<uint16_t>(areas_[1] + kEventFlags);
+  if (flags != kEventsAtPosition || !has(kEventIndex)) return flags != kEventsOff;
+  const auto event = Position::of(load_relaxed<uint16_t>(areas_[1] + kEventPosition));
+  // Counted from the start of the round that the used entries are in; the one before is negative.
+  const int64_t position =
+      int64_t{event.index} - (event.wrap == used_.wrap ? 0 : static_cast<int64_t>(size_));
+  return position < used_.index && position >= int64_t{used_.index} - advanced;
+}
+
+bool PackedQueue::enable_notifications() {
+  if (has(kEventIndex)) {
+    store_relaxed<uint16_t>(areas_[2] + kEventPosition, available_.bits());
+    store_release<uint16_t>(areas_[2] + kEventFlags, kEventsAtPosition);
+  } else {
+    store_relaxed<uint16_t>(areas_[2] + kEventFlags, kEventsOn);
+  }
+  full_fence();
+  return is_available(available_);
+}
+
+void PackedQueue::disable_notifications() {
+  store_relaxed<uint16_t>(areas_[2] + kEventFlags, kEventsOff);
+}
+
+}  // namespace platter::virtio

@@ -1,0 +1,128 @@
+// Queue: the device's side of a virtqueue (virtio 1.2, sections 2.6 to 2.8), split or packed.
+//
+// The ring lies in memory that a guest may change at any moment to anything. Every entry is copied
+// once, judged, and only the copy is used; what breaks a rule of the specification is an error of
+// pop(), after which the queue is broken and answers nothing more.
+//
+// A batch: pop() until it has nothing, work, push() each chain, publish() once; interrupt the
+// driver if that says so. Before going to sleep: enable_notifications(), and once more if that says
+// so.
+//
+// Not thread-safe: a queue is used by one reactor at a time. Nothing is allocated once every Chain
+// in use has met its largest request.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "platter/error.h"
+#include "virtio/chain.h"
+#include "virtio/guest_memory.h"
+
+namespace platter::virtio {
+
+// Where the next chain comes from and where the next used entry goes. Of a packed ring bit 15 of
+// each is the wrap counter; of a split ring both count freely.
+struct QueueState {
+  uint16_t available = 0;
+  uint16_t used = 0;
+  bool operator==(const QueueState&) const = default;
+};
+
+struct QueueOptions {
+  static constexpr uint32_t kMaxSize = 1024;
+
+  uint32_t size = 0;  // entries: 1 to kMaxSize; a power of two in a split ring
+  // Guest addresses.
+  uint64_t descriptor_area = 0;  // the descriptor table, or the packed ring
+  uint64_t driver_area = 0;      // the available ring, or the driver's event suppression
+  uint64_t device_area = 0;      // the used ring, or the device's event suppression
+  uint64_t features = 0;         // negotiated; see virtio/features.h
+  QueueState state;
+
+  // The state of a packed ring that nothing has passed through.
+  static constexpr QueueState kFreshPacked = {.available = 0x8000, .used = 0x8000};
+};
+
+class Queue {
+ public:
+  // EINVAL: a size, an alignment or a state that cannot be, or a ring outside of the memory.
+  static Result<std::unique_ptr<Queue>> make(const QueueOptions& options,
+                                             std::shared_ptr<const GuestMemory> memory);
+  virtual ~Queue() = default;
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  // Fills `chain` with the next request. False: there is none. An error: the ring is broken, which
+  // every later call says again.
+  Result<bool> pop(Chain& chain);
+  // The request of `chain` has ended, with so many bytes written into it from its start. The driver
+  // sees it after publish(). Where the order was promised to be kept, it waits for its elders.
+  void push(Chain& chain, uint32_t written);
+  // Shows the driver what was pushed. True: it wants an interrupt.
+  [[nodiscard]] virtual bool publish() = 0;
+
+  // Asks the driver to notify when it makes something available. True: it already has, meanwhile.
+  [[nodiscard]] virtual bool enable_notifications() = 0;
+  virtual void disable_notifications() = 0;
+
+  // New memory for what is popped from now on. Chains that are out keep theirs. EINVAL: the ring
+  // lies outside of it; the queue is broken then.
+  Result<void> set_memory(std::shared_ptr<const GuestMemory> memory);
+
+  uint32_t size() const { return size_; }
+  uint32_t in_flight() const { return in_flight_; }
+  bool broken() const { return broken_; }
+  // With nothing in flight, a queue that is made with this state goes on where this one stopped.
+  virtual QueueState state() const = 0;
+
+ protected:
+  // The descriptor area, the driver's and the device's.
+  using Areas = std::array<uint8_t*, 3>;
+  struct AreaShape {
+    uint64_t bytes;
+    uint64_t alignment;
+  };
+
+  explicit Queue(const QueueOptions& options);
+  bool has(uint64_t feature) const { return (options_.features & feature) != 0; }
+  const GuestMemory& memory() const { return *generations_.back().memory; }
+  // Adds the table that an indirect descriptor names: as its entries stand in a packed ring, by
+  // their `next` in a split one.
+  Result<void> add_indirect(const Descriptor& descriptor, Chain& chain);
+
+  virtual std::array<AreaShape, 3> area_shapes() const = 0;
+  virtual void set_areas(const Areas& areas) = 0;
+  // Fills the pieces, the id and the slots.
+  virtual Result<bool> take_next(Chain& chain) = 0;
+  virtual void write_used(uint16_t id, uint16_t slots, uint32_t written) = 0;
+
+  const uint32_t size_;
+
+ private:
+  struct Generation {
+    std::shared_ptr<const GuestMemory> memory;
+    uint32_t in_flight = 0;
+  };
+  // A chain that came back, in the order in which they went out.
+  struct Returned {
+    bool back = false;
+    uint16_t id = 0;
+    uint16_t slots = 0;
+    uint32_t written = 0;
+  };
+
+  const QueueOptions options_;
+  std::list<Generation> generations_;  // the last one is for new chains
+  std::vector<Returned> returned_;     // by sequence; only where the order is kept
+  uint64_t next_sequence_ = 0;
+  uint64_t oldest_sequence_ = 0;
+  uint32_t in_flight_ = 0;
+  uint32_t slots_in_flight_ = 0;
+  bool broken_ = false;
+};
+
+}  // namespace platter::virtio

@@ -1,0 +1,128 @@
+#include "virtio/split_queue.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+
+#include "base/try.h"
+#include "virtio/features.h"
+#include "virtio/ring_memory.h"
+
+namespace platter::virtio {
+namespace {
+
+// The available and the used ring begin alike: flags, index, entries; after the last entry comes
+// the other side's event index.
+constexpr size_t kFlags = 0;
+constexpr size_t kIndex = 2;
+constexpr size_t kEntries = 4;
+constexpr size_t kAvailableEntryBytes = 2;
+constexpr size_t kUsedEntryBytes = 8;
+constexpr size_t kEventIndexBytes = 2;
+
+constexpr uint16_t kNoInterrupt = 1;
+constexpr uint16_t kNoNotify = 1;
+
+}  // namespace
+
+std::array<Queue::AreaShape, 3> SplitQueue::area_shapes() const {
+  // The event indices are there whether they are used or not: 2.7.6 and 2.7.8 count them only where
+  // they were negotiated.
+  const uint64_t event = has(kEventIndex) ? kEventIndexBytes : 0;
+  return {{{.bytes = size_ * kDescriptorBytes, .alignment = 16},
+           {.bytes = kEntries + size_ * kAvailableEntryBytes + event, .alignment = 2},
+           {.bytes = kEntries + size_ * kUsedEntryBytes + event, .alignment = 4}}};
+}
+
+Result<bool> SplitQueue::take_next(Chain& chain) {
+  const uint8_t* available = areas_[1];
+  if (seen_available_ == next_available_) {
+    seen_available_ = load_acquire<uint16_t>(available + kIndex);
+    const auto ahead = static_cast<uint16_t>(seen_available_ - next_available_);
+    if (ahead > size_) {
+      return fail(EINVAL, fmt::format("The driver moved the available index from {} to {} in a "
+                                      "virtqueue of {} entries",
+                                      next_available_, seen_available_, size_));
+    }
+    if (ahead == 0) return false;
+  }
+  const auto head =
+      load_relaxed<uint16_t>(available + kEntries + next_available_ % size_ * kAvailableEntryBytes);
+  if (head >= size_)
+    return fail(EINVAL, fmt::format("The driver made descriptor {} of {} available", head, size_));
+  PLATTER_TRY(add_descriptors(head, chain));
+  chain.id_ = head;
+  chain.slots_ = 1;
+  ++next_available_;
+  return true;
+}
+
+Result<void> SplitQueue::add_descriptors(uint16_t head, Chain& chain) {
+  uint16_t at = head;
+  for (uint32_t count = 0; count < size_; ++count) {
+    const Descriptor descriptor = split_descriptor(areas_[0] + at * kDescriptorBytes);
+    const bool more = (descriptor.flags & kDescriptorNext) != 0;
+    if ((descriptor.flags & kDescriptorIndirect) != 0) {
+      if (more) return fail(EINVAL, "An indirect descriptor is followed by another");
+      return add_indirect(descriptor, chain);
+    }
+    PLATTER_TRY(chain.add(descriptor, memory()));
+    if (!more) return {};
+    at = descriptor.link;
+    if (at >= size_) {
+      return fail(EINVAL, fmt::format("A descriptor is followed by number {} of a virtqueue of {} "
+                                      "entries",
+                                      at, size_));
+    }
+  }
+  return fail(EINVAL, "Descriptors form a loop");
+}
+
+void SplitQueue::write_used(uint16_t id, uint16_t /*slots*/, uint32_t written) {
+  uint8_t* entry = areas_[2] + kEntries + next_used_ % size_ * kUsedEntryBytes;
+  store_relaxed<uint32_t>(entry, id);
+  store_relaxed<uint32_t>(entry + sizeof(uint32_t), written);
+  ++next_used_;
+}
+
+bool SplitQueue::publish() {
+  const uint16_t before = shown_used_;
+  if (before == next_used_) return false;
+  store_release<uint16_t>(areas_[2] + kIndex, next_used_);
+  shown_used_ = next_used_;
+  // The driver asks for interrupts and then looks at the index; we the other way round.
+  full_fence();
+  const bool wanted = driver_wants_interrupt(before);
+  shown_once_ = true;
+  return wanted;
+}
+
+bool SplitQueue::driver_wants_interrupt(uint16_t before) const {
+  const uint8_t* available = areas_[1];
+  if (has(kNotifyOnEmpty) && in_flight() == 0 &&
+      load_relaxed<uint16_t>(available + kIndex) == next_available_)
+    return true;
+  if (!has(kEventIndex)) return (load_relaxed<uint16_t>(available + kFlags) & kNoInterrupt) == 0;
+  if (!shown_once_) return true;
+  const auto event = load_relaxed<uint16_t>(available + kEntries + size_ * kAvailableEntryBytes);
+  const auto since_event = static_cast<uint16_t>(shown_used_ - event - 1);
+  return since_event < static_cast<uint16_t>(shown_used_ - before);
+}
+
+bool SplitQueue::enable_notifications() {
+  uint8_t* used = areas_[2];
+  if (has(kEventIndex)) {
+    store_relaxed<uint16_t>(used + kEntries + size_ * kUsedEntryBytes, next_available_);
+  } else {
+    store_relaxed<uint16_t>(used + kFlags, 0);
+  }
+  full_fence();
+  return load_relaxed<uint16_t>(areas_[1] + kIndex) != next_available_;
+}
+
+// An event index that lies behind is not reached again before the index has gone once around.
+void SplitQueue::disable_notifications() {
+  if (!has(kEventIndex)) store_relaxed<uint16_t>(areas_[2] + kFlags, kNoNotify);
+}
+
+}  // namespace platter::virtio

@@ -1,0 +1,38 @@
+// SplitQueue: a split virtqueue (virtio 1.2, section 2.7). For this room alone.
+#pragma once
+
+#include "virtio/queue.h"
+
+namespace platter::virtio {
+
+class SplitQueue final : public Queue {
+ public:
+  explicit SplitQueue(const QueueOptions& options)
+      : Queue(options),
+        next_available_(options.state.available),
+        seen_available_(options.state.available),
+        next_used_(options.state.used),
+        shown_used_(options.state.used) {}
+
+  bool publish() override;
+  bool enable_notifications() override;
+  void disable_notifications() override;
+  QueueState state() const override { return {next_available_, shown_used_}; }
+
+ private:
+  std::array<AreaShape, 3> area_shapes() const override;
+  void set_areas(const Areas& areas) override { areas_ = areas; }
+  Result<bool> take_next(Chain& chain) override;
+  Result<void> add_descriptors(uint16_t head, Chain& chain);
+  void write_used(uint16_t id, uint16_t slots, uint32_t written) override;
+  bool driver_wants_interrupt(uint16_t before) const;
+
+  Areas areas_{};
+  uint16_t next_available_;
+  uint16_t seen_available_;  // of the driver's index, when it was last looked at
+  uint16_t next_used_;
+  uint16_t shown_used_;      // of ours, that the driver sees
+  bool shown_once_ = false;  // since what was there before is not known
+};
+
+}  // namespace platter::virtio
