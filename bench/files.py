@@ -1,6 +1,7 @@
 """The images that the benchmarks work on, made from real files."""
 
 import os
+import shutil
 import subprocess
 
 MIB = 1 << 20
@@ -38,22 +39,10 @@ def make_file_system(path, tree, size):
     return total
 
 
-def prepare(directory, tree, size):
-    """fs.raw and its forms, an overlay with templates for commands that change images, a large empty image."""
-    def qemu_img(*arguments):
-        subprocess.run(["qemu-img", *arguments], check=True, cwd=directory, stdout=subprocess.DEVNULL)
-
-    total = make_file_system(os.path.join(directory, "fs.raw"), tree, size)
-    qemu_img("convert", "-O", "qcow2", "fs.raw", "fs.qcow2")
-    qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "large.qcow2", "1T")
-    qemu_img("create", "-q", "-f", "qcow2", "empty.qcow2", str(total))
-    qemu_img("create", "-q", "-f", "qcow2", "-b", "empty.qcow2", "-F", "qcow2", "overlay.qcow2")
+def overlay_writes(total):
     piece = OVERLAY_BYTES // OVERLAY_PIECES
-    writes = [argument for i in range(OVERLAY_PIECES)
-              for argument in ("-c", f"write -P {i + 1} {i * (total // OVERLAY_PIECES)} {piece}")]
-    subprocess.run(["qemu-io", "-f", "qcow2", *writes, "overlay.qcow2"], check=True, cwd=directory,
-                   stdout=subprocess.DEVNULL)
-    return total
+    return [argument for i in range(OVERLAY_PIECES)
+            for argument in ("-c", f"write -P {i + 1} {i * (total // OVERLAY_PIECES)} {piece}")]
 
 
 SECRET = ["--object", "secret,id=s,data=benchmark"]
@@ -67,20 +56,53 @@ def encrypted(name):
     return f"driver=qcow2,encrypt.key-secret=s,file.filename={name}"
 
 
-def encrypt(directory, total):
-    """The encrypted forms, and empty ones to write to: by platter, as QEMU's measuring fails on a busy machine."""
-    def path(name):
-        return os.path.join(directory, name)
+def recipes(platter, total):
+    """How each image but fs.raw is made, in an order in which that is possible. By platter where qemu-img takes long,
+    or fails on a busy machine while it measures how fast it derives keys."""
+    luks, qcow2 = "key-secret=s,iter-time=10", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    compress = [platter, "convert", "-c", "-O", "qcow2", "-o"]
+    return {
+        "fs.qcow2": [["qemu-img", "convert", "-O", "qcow2", "fs.raw", "fs.qcow2"]],
+        "large.qcow2": [[*create, "-o", "preallocation=metadata", "large.qcow2", "1T"]],
+        "empty.qcow2": [[*create, "empty.qcow2", str(total)]],
+        "overlay.qcow2": [[*create, "empty.qcow2", str(total)],
+                          [*create, "-b", "empty.qcow2", "-F", "qcow2", "overlay.qcow2"],
+                          ["qemu-io", "-f", "qcow2", *overlay_writes(total), "overlay.qcow2"]],
+        "fs.zlib.qcow2": [[*compress, "compression_type=zlib", "fs.raw", "fs.zlib.qcow2"]],
+        "fs.zstd.qcow2": [[*compress, "compression_type=zstd", "fs.raw", "fs.zstd.qcow2"]],
+        "fs.luks": [[platter, "convert", *SECRET, "-O", "luks", "-o", luks, "fs.raw", "fs.luks"]],
+        "vault.luks": [[platter, "create", "-q", *SECRET, "-f", "luks", "-o", luks, "vault.luks", str(total)]],
+        "fs.crypt.qcow2": [[platter, "convert", *SECRET, "-O", "qcow2", "-o", qcow2, "fs.raw", "fs.crypt.qcow2"]],
+        "vault.qcow2": [[platter, "create", "-q", *SECRET, "-f", "qcow2", "-o", qcow2, "vault.qcow2", str(total)]],
+    }
 
-    luks_options, qcow2_options = "key-secret=s,iter-time=10", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    yield "fs.luks", ["convert", *SECRET, "-O", "luks", "-o", luks_options, "fs.raw", path("fs.luks")]
-    yield "vault.luks", ["create", "-q", *SECRET, "-f", "luks", "-o", luks_options, path("vault.luks"), str(total)]
-    yield "fs.crypt.qcow2", ["convert", *SECRET, "-O", "qcow2", "-o", qcow2_options, "fs.raw", path("fs.crypt.qcow2")]
-    yield "vault.qcow2", ["create", "-q", *SECRET, "-f", "qcow2", "-o", qcow2_options, path("vault.qcow2"), str(total)]
 
+class Images:
+    """The images in a directory. Each is made when a command first names it, and goes when no later one does: what lies
+    in memory meanwhile, or in the page cache, decides how fast everything is."""
 
-def compress(directory):
-    """The compressed forms, which take qemu-img long to make: by platter's convert, once."""
-    for kind in ("zlib", "zstd"):
-        yield f"fs.{kind}.qcow2", ["convert", "-c", "-O", "qcow2", "-o", f"compression_type={kind}", "fs.raw",
-                                   os.path.join(directory, f"fs.{kind}.qcow2")]
+    def __init__(self, directory, platter, tree, size):
+        self.directory = directory
+        self.total = make_file_system(self.path("fs.raw"), tree, size)
+        self.recipes = recipes(platter, self.total)
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def provide(self, names, kept):
+        """Makes those of the names that are images and are not there; of those in `kept` there are copies."""
+        for name in names:
+            if name not in self.recipes or os.path.exists(self.path(name)):
+                continue
+            for command in self.recipes[name]:
+                subprocess.run(command, check=True, cwd=self.directory, stdout=subprocess.DEVNULL)
+        for name in kept:
+            if not os.path.exists(self.path(name + ".kept")):
+                shutil.copyfile(self.path(name), self.path(name + ".kept"))
+
+    def drop_all_but(self, names):
+        for name in self.recipes:
+            for path in (self.path(name), self.path(name + ".kept")):
+                if name not in names and os.path.exists(path):
+                    os.unlink(path)
