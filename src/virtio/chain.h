@@ -22,10 +22,10 @@ struct Descriptor {
   uint16_t flags;
   uint16_t link;  // the index of the next one; in a packed ring the id of the buffer
 };
-constexpr uint16_t kDescriptorNext = 1;
-constexpr uint16_t kDescriptorWrite = 2;
-constexpr uint16_t kDescriptorIndirect = 4;
-constexpr size_t kDescriptorBytes = 16;
+inline constexpr uint16_t kDescriptorNext = 1;
+inline constexpr uint16_t kDescriptorWrite = 2;
+inline constexpr uint16_t kDescriptorIndirect = 4;
+inline constexpr size_t kDescriptorBytes = 16;
 
 class Chain {
  public:

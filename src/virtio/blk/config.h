@@ -10,20 +10,20 @@
 namespace platter::virtio::blk {
 
 // Feature bits of the device type.
-constexpr uint64_t kSegMax = 1U << 2;
-constexpr uint64_t kGeometry = 1U << 4;
-constexpr uint64_t kReadOnly = 1U << 5;
-constexpr uint64_t kBlockSize = 1U << 6;
-constexpr uint64_t kFlush = 1U << 9;
-constexpr uint64_t kTopology = 1U << 10;
-constexpr uint64_t kConfigWce = 1U << 11;
-constexpr uint64_t kMultiQueue = 1U << 12;
-constexpr uint64_t kDiscard = 1U << 13;
-constexpr uint64_t kWriteZeroes = 1U << 14;
+inline constexpr uint64_t kSegMax = 1U << 2;
+inline constexpr uint64_t kGeometry = 1U << 4;
+inline constexpr uint64_t kReadOnly = 1U << 5;
+inline constexpr uint64_t kBlockSize = 1U << 6;
+inline constexpr uint64_t kFlush = 1U << 9;
+inline constexpr uint64_t kTopology = 1U << 10;
+inline constexpr uint64_t kConfigWce = 1U << 11;
+inline constexpr uint64_t kMultiQueue = 1U << 12;
+inline constexpr uint64_t kDiscard = 1U << 13;
+inline constexpr uint64_t kWriteZeroes = 1U << 14;
 
 // Places in the configuration space that others than this file name.
-constexpr size_t kWceOffset = 32;
-constexpr size_t kMaxConfigBytes = 60;
+inline constexpr size_t kWceOffset = 32;
+inline constexpr size_t kMaxConfigBytes = 60;
 
 // What a device with these properties offers of its own features, with its write cache so.
 uint64_t offered_features(const Properties& properties, bool write_cache);

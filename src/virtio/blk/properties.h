@@ -20,12 +20,12 @@ struct DiskGeometry {
   bool operator==(const DiskGeometry&) const = default;
 };
 
-constexpr uint32_t kSectorBytes = 512;
-constexpr uint32_t kMaxRequestSectors = INT32_MAX >> 9;
-constexpr uint32_t kMaxBlockBytes = 2 << 20;
-constexpr uint16_t kMaxQueues = 1024;
-constexpr uint16_t kMaxQueueSize = 1024;
-constexpr size_t kMaxSerialBytes = 20;
+inline constexpr uint32_t kSectorBytes = 512;
+inline constexpr uint32_t kMaxRequestSectors = INT32_MAX >> 9;
+inline constexpr uint32_t kMaxBlockBytes = 2 << 20;
+inline constexpr uint16_t kMaxQueues = 1024;
+inline constexpr uint16_t kMaxQueueSize = 1024;
+inline constexpr size_t kMaxSerialBytes = 20;
 
 struct Properties {
   uint32_t logical_block_bytes = kSectorBytes;
