@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "block/node.h"
+#include "block/unflushed.h"
 #include "format/qcow2/header.h"
 #include "format/qcow2/layout.h"
 #include "format/qcow2/order.h"
@@ -47,9 +48,12 @@ struct Image {
   // What was written to either file is durable after it: the data first.
   io::Task<Result<void>> flush();
 
+  // Every change is for the next flush, even one that no request asked for, or of work that failed
+  // half-way.
   void changed(uint32_t undurable_bits) {
     undurable |= undurable_bits;
     changes.fetch_add(1, std::memory_order_release);
+    block::note_written(*node);
   }
 
   // The image contradicts itself: says so, remembers it in the header (once, if it may write) and
