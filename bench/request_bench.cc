@@ -268,7 +268,7 @@ int main(int count, char** arguments) {
     fmt::print(stderr, "usage: request_bench DIRECTORY [ROUNDS] [SLICE_MS]\n");
     return 2;
   }
-  int rounds = count > 2 ? atoi(arguments[2]) : 9;
-  int slice_ms = count > 3 ? atoi(arguments[3]) : 300;
+  int rounds = count > 2 ? atoi(arguments[2]) : 31;
+  int slice_ms = count > 3 ? atoi(arguments[3]) : 100;
   return platter::run(arguments[1], rounds, std::chrono::milliseconds(slice_ms));
 }

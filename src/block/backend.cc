@@ -14,11 +14,13 @@ namespace {
 // in the request's frame.
 class Request {
  public:
-  Request(Backend::State& state, Operation operation, uint64_t bytes)
-      : state_(state), operation_(operation), bytes_(bytes) {}
+  Request(Backend::State& state, Operation operation, uint64_t offset, uint64_t bytes)
+      : state_(state), operation_(operation), offset_(offset), bytes_(bytes) {}
 
   bool try_enter() {
     if (!state_.in_flight->try_enter(ticket_)) return false;
+    // Memory is about as far away as the clock: they are asked at the same time.
+    state_.node().driver().prefetch(offset_);
     start_ = now();
     return true;
   }
@@ -46,6 +48,7 @@ class Request {
   }
   Backend::State& state_;
   Operation operation_;
+  uint64_t offset_;
   uint64_t bytes_;
   InFlight::Ticket ticket_;
   io::Nanoseconds start_{};
@@ -88,7 +91,7 @@ const Limits& Backend::limits() const { return state_->node().limits(); }
 
 io::Task<Result<void>> Backend::read(uint64_t offset, io::BufferList buffers) {
   State& s = *state_;
-  Request request(s, Operation::kRead, buffers.size());
+  Request request(s, Operation::kRead, offset, buffers.size());
   if (!request.try_enter()) co_await request.enter_late();
   Node& node = s.node();
   Result<void> result = base::range_within(offset, buffers.size(), node.size())
@@ -100,7 +103,7 @@ io::Task<Result<void>> Backend::read(uint64_t offset, io::BufferList buffers) {
 
 io::Task<Result<void>> Backend::write(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
   State& s = *state_;
-  Request request(s, Operation::kWrite, buffers.size());
+  Request request(s, Operation::kWrite, offset, buffers.size());
   if (!request.try_enter()) co_await request.enter_late();
   Result<void> result = check_write(s, offset, buffers.size(), flags);
   if (result) {
@@ -113,7 +116,7 @@ io::Task<Result<void>> Backend::write(uint64_t offset, io::BufferList buffers, W
 
 io::Task<Result<void>> Backend::zero(uint64_t offset, uint64_t length, WriteFlags flags) {
   State& s = *state_;
-  Request request(s, Operation::kZero, length);
+  Request request(s, Operation::kZero, offset, length);
   if (!request.try_enter()) co_await request.enter_late();
   Result<void> result = check_write(s, offset, length, flags);
   if (result) {
@@ -126,7 +129,7 @@ io::Task<Result<void>> Backend::zero(uint64_t offset, uint64_t length, WriteFlag
 
 io::Task<Result<void>> Backend::discard(uint64_t offset, uint64_t length) {
   State& s = *state_;
-  Request request(s, Operation::kDiscard, length);
+  Request request(s, Operation::kDiscard, offset, length);
   if (!request.try_enter()) co_await request.enter_late();
   Result<void> result = check_write(s, offset, length, {});
   if (result) {
@@ -154,7 +157,7 @@ static io::Task<Result<void>> flush_written(Node& node) {
 
 io::Task<Result<void>> Backend::flush() {
   State& s = *state_;
-  Request request(s, Operation::kFlush, 0);
+  Request request(s, Operation::kFlush, 0, 0);
   if (!request.try_enter()) co_await request.enter_late();
   Result<void> result = co_await flush_written(s.node());
   request.end(result);

@@ -301,6 +301,9 @@ class Driver {
   virtual uint64_t size() const = 0;  // bytes; atomic
   virtual Limits limits() const = 0;
 
+  // A request at `offset` is to follow: has what tells its place brought to the processor, without
+  // waiting for it. Any offset; any thread.
+  virtual void prefetch(uint64_t /*offset*/) const {}
   virtual io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) = 0;
   virtual io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers, WriteFlags flags);
   // ENOTSUP: the caller may write zeroes as data instead (and does, unless kNoFallback).

@@ -68,8 +68,9 @@ struct BlockStatus {
   bool operator==(const BlockStatus&) const = default;
 };
 
-// How precise a status must be: kFast may call data what in fact reads zero.
-enum class StatusDetail { kFast, kPrecise };
+// How precise a status must be: kFast may call data what in fact reads zero. kHoles knows holes,
+// but may call all data from where it finds some: looking for its end can take long.
+enum class StatusDetail { kFast, kHoles, kPrecise };
 
 // Capabilities are data, cached per node. Zero means no limit, unless said otherwise.
 struct Limits {

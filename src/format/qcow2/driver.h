@@ -48,6 +48,7 @@ class Qcow2 final : public block::Driver,
 
   uint64_t size() const override { return size_.load(std::memory_order_acquire); }
   block::Limits limits() const override;
+  void prefetch(uint64_t offset) const override { mapping_.prefetch(offset); }
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override;
   io::Task<Result<void>> write(uint64_t offset, io::BufferList buffers,
                                block::WriteFlags flags) override;
@@ -164,6 +165,7 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> plan_surroundings(Plan& plan, Run first);
   io::Task<Result<bool>> range_reads_zero(uint64_t offset, uint64_t end, Run near);
   io::Task<Result<uint64_t>> count_allocatable(uint64_t offset, uint64_t max_clusters);
+  io::Task<bool> backing_is_hole(const Plan& plan);
   io::Task<Result<void>> write_planned(Plan& plan, io::BufferList buffers);
   io::Task<Result<void>> link(Plan& plan);
   uint64_t link_entry(const Plan& plan, SliceWords words, size_t index) const;

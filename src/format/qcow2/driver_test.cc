@@ -296,6 +296,44 @@ TEST_P(ForeignImageTest, SubclustersAreWrittenWithoutTheirNeighbours) {
   work(3, 6);
 }
 
+// Zeroes of the backing file that no hole marks are not written into clusters of the overlay; what
+// is beside them is.
+TEST_P(ForeignImageTest, ZeroesOfTheBackingFileAreNotCopied) {
+  make_raw();
+  constexpr uint64_t kCluster = 64 << 10;
+  const auto hold_zero = [&](uint64_t from, uint64_t end) {
+    std::fill(model_.begin() + static_cast<ptrdiff_t>(from),
+              model_.begin() + static_cast<ptrdiff_t>(end), 0);
+  };
+  hold_zero(0, 32 * kCluster);  // whole clusters; then heads, then tails
+  for (uint64_t at = 32 * kCluster; at < 40 * kCluster; at += kCluster) hold_zero(at, at + 8192);
+  for (uint64_t at = 41 * kCluster; at < 48 * kCluster; at += kCluster) hold_zero(at - 8192, at);
+  std::FILE* file = std::fopen(path("raw").c_str(), "wb");
+  ASSERT_EQ(std::fwrite(model_.data(), 1, model_.size(), file), model_.size());
+  std::fclose(file);
+  shell("qemu-img create -q -f qcow2 -b raw -F raw a");
+
+  auto backend = open("a", "qcow2", true);
+  ASSERT_TRUE(backend) << backend.error().message();
+  const auto occupied = [&] { return *run((*backend)->node().driver().allocated_size()); };
+  std::mt19937_64 random(7);
+  auto bytes = pattern(random, 4096);
+  const auto write = [&](uint64_t offset) {
+    ASSERT_TRUE(run((*backend)->write(offset, io::BufferList(bytes))));
+    std::ranges::copy(bytes, model_.begin() + static_cast<ptrdiff_t>(offset));
+  };
+  for (uint64_t cluster = 0; cluster < 32; ++cluster)
+    write(cluster * kCluster + cluster % 15 * 4096);
+  ASSERT_TRUE(run((*backend)->flush()));
+  EXPECT_LT(occupied(), 1u << 20);
+  for (uint64_t cluster = 32; cluster < 40; ++cluster) write(cluster * kCluster + 8192);
+  for (uint64_t cluster = 40; cluster < 48; ++cluster) write((cluster + 1) * kCluster - 12288);
+  ASSERT_TRUE(run((*backend)->flush()));
+  EXPECT_GT(occupied(), 16 * (kCluster - 8192));
+  EXPECT_TRUE(run((*backend)->close()));
+  work(3, 8);
+}
+
 TEST_P(ForeignImageTest, SnapshotsKeepTheirContent) {
   make_raw();
   shell("qemu-img convert -O qcow2 -o cluster_size=4k raw a && qemu-img snapshot -c one a");

@@ -41,6 +41,10 @@ class Mapping {
   std::optional<Run> try_lookup(uint64_t offset, uint64_t max_length) const;
   // The same; reads the slice if need be.
   io::Task<Result<Run>> lookup(uint64_t offset, uint64_t max_length);
+  // Has the entry of `offset` brought to the processor, if it is cached.
+  void prefetch(uint64_t offset) const {
+    cache_.prefetch(key_of(offset), index_in_slice(offset) * image_.geometry.l2_entry_words());
+  }
   // As long a run as there is within `max_length`, over slices and tables; tables that are not
   // cached are read whole and not kept. For status.
   io::Task<Result<Run>> lookup_long(uint64_t offset, uint64_t max_length);

@@ -18,9 +18,10 @@ struct Qcow2::Plan {
   // from then on. What else the clusters have stays what it is.
   uint64_t begin = 0;
   uint64_t end = 0;
-  bool head_zero = false;  // [begin, offset) reads zero
-  bool tail_zero = false;  // and so does what is behind the written bytes
-  uint64_t linked = 0;     // clusters
+  bool head_zero = false;     // [begin, offset) reads zero
+  bool tail_zero = false;     // and so does what is behind the written bytes
+  bool over_backing = false;  // where not, it is what the backing file has there
+  uint64_t linked = 0;        // clusters
 
   uint64_t host_of(uint64_t guest_offset) const { return run.offset + (guest_offset - start); }
 };

@@ -141,6 +141,16 @@ class TableCache {
     return false;
   }
 
+  // Has a word of the slice brought to the processor if it is cached.
+  void prefetch(uint64_t key, size_t word) const {
+    const size_t first = set_of(key) * ways_;
+    for (size_t slot = first; slot < first + ways_; ++slot) {
+      if ((tags_[slot].load(std::memory_order_relaxed) & kKeyMask) != key + 1) continue;
+      __builtin_prefetch(words_ + slot * slice_words() + word);
+      return;
+    }
+  }
+
   // Where a slice is read from: an offset, or a place in the table that an entry names when it
   // comes to reading. A reader that holds no lock gives the entry: the table may have moved while
   // it waited for its turn.

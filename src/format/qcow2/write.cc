@@ -220,12 +220,14 @@ io::Task<Result<void>> Qcow2::plan_surroundings(Plan& plan, Run first) {
   }
   plan.head_zero = true;
   plan.tail_zero = true;
+  plan.over_backing = !geometry.extended_l2 && shows_backing(first.kind);
   if (plan.begin < plan.offset) {
     PLATTER_CO_ASSIGN(plan.head_zero, co_await range_reads_zero(plan.begin, plan.offset, first));
   }
   if (data_end < plan.end && (data_end < size() || is_vm_state(plan.offset))) {
     PLATTER_CO_ASSIGN(const Run behind, co_await mapping_.lookup(data_end, plan.end - data_end));
     PLATTER_CO_ASSIGN(plan.tail_zero, co_await range_reads_zero(data_end, plan.end, behind));
+    plan.over_backing = plan.over_backing && shows_backing(behind.kind);
   }
   co_return Result<void>{};
 }
@@ -240,6 +242,17 @@ io::Task<Result<bool>> Qcow2::range_reads_zero(uint64_t offset, uint64_t end, Ru
     offset += run.length;
   }
   co_return true;
+}
+
+// Whether the backing file knows, unread, that it has nothing but zeroes around the written bytes.
+io::Task<bool> Qcow2::backing_is_hole(const Plan& plan) {
+  if (!plan.over_backing || (plan.head_zero && plan.tail_zero) || plan.length > kSmallGap)
+    co_return false;
+  const uint64_t length = plan.end - plan.begin;
+  auto status = co_await image_.node->backing()->node().status_above(
+      nullptr, plan.begin, length, block::StatusDetail::kHoles, nullptr);
+  // Where it cannot say, it is read.
+  co_return status && status->zero && status->length == length;
 }
 
 // How many of the clusters from `offset` on, at most `max_clusters`, have no host cluster that may
@@ -265,6 +278,8 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
   const uint64_t tail = plan.end - data_end;
   // Zeroes of the file are zeroes to the guest where nothing is encrypted.
   const bool plain = encryption_ == nullptr;
+  if (plain && plan.run.fresh && co_await backing_is_hole(plan))
+    plan.head_zero = plan.tail_zero = true;
   const bool keep_head = head == 0 || (plain && plan.head_zero && plan.run.fresh);
   const bool keep_tail = tail == 0 || (plain && plan.tail_zero && plan.run.fresh);
   block::Child& file = *image_.data;
@@ -275,16 +290,16 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
 
   const bool zero_head = plain && !keep_head && plan.head_zero && head > kMaxWrittenZeroes;
   const bool zero_tail = plain && !keep_tail && plan.tail_zero && tail > kMaxWrittenZeroes;
-  const bool write_head = !keep_head && !zero_head;
-  const bool write_tail = !keep_tail && !zero_tail;
+  bool write_head = !keep_head && !zero_head;
+  bool write_tail = !keep_tail && !zero_tail;
   const bool read_head = write_head && !plan.head_zero;
   const bool read_tail = write_tail && !plan.tail_zero;
   const bool read_all = read_head && read_tail && plan.length <= kSmallGap;
   const uint64_t gap = read_all ? plan.length : 0;
 
   io::AlignedBuffer old((write_head ? head : 0) + gap + (write_tail ? tail : 0));
-  const io::BufferList old_head = write_head ? old.view(0, head) : io::BufferList();
-  const io::BufferList old_tail = write_tail ? old.view(old.size() - tail, tail) : io::BufferList();
+  io::BufferList old_head = write_head ? old.view(0, head) : io::BufferList();
+  io::BufferList old_tail = write_tail ? old.view(old.size() - tail, tail) : io::BufferList();
   if (read_head || read_tail) co_await image_.file->pass(DebugEvent::kCowRead);
   if (read_all) {
     PLATTER_CO_TRY(co_await read_slow(plan.begin, old.view()));
@@ -299,6 +314,16 @@ io::Task<Result<void>> Qcow2::write_planned(Plan& plan, io::BufferList buffers) 
     else
       old_tail.fill_zero();
     for (auto& result : co_await io::when_all(std::move(reads))) PLATTER_CO_TRY(std::move(result));
+  }
+  if (plain && plan.run.fresh) {
+    // Much of what backing files hold is zeroes that no mapping shows. This file has them already.
+    const auto leave_out_zeroes = [](bool& is_written, io::BufferList& bytes) {
+      if (!is_written || !bytes.is_zero()) return;
+      is_written = false;
+      bytes = io::BufferList();
+    };
+    leave_out_zeroes(write_head, old_head);
+    leave_out_zeroes(write_tail, old_tail);
   }
 
   if (zero_head || zero_tail) co_await image_.file->pass(DebugEvent::kClusterAllocSpace);

@@ -136,8 +136,8 @@ io::Task<Result<BlockStatus>> FileDriver::status(uint64_t offset, uint64_t lengt
   BlockStatus status;
   status.length = length;
   status.data = true;
-  if (detail == StatusDetail::kPrecise) {
-    auto found = find_extent(offset, length);
+  if (detail != StatusDetail::kFast) {
+    auto found = find_extent(offset, length, detail);
     if (!found) return io::Task<Result<BlockStatus>>::ready(std::move(found));
     status = *found;
   }
@@ -147,7 +147,7 @@ io::Task<Result<BlockStatus>> FileDriver::status(uint64_t offset, uint64_t lengt
   return io::Task<Result<BlockStatus>>::ready(status);
 }
 
-Result<BlockStatus> FileDriver::find_extent(uint64_t offset, uint64_t length) {
+Result<BlockStatus> FileDriver::find_extent(uint64_t offset, uint64_t length, StatusDetail detail) {
   BlockStatus status;
   status.length = length;
   {
@@ -169,8 +169,9 @@ Result<BlockStatus> FileDriver::find_extent(uint64_t offset, uint64_t length) {
     if (*data) status.length = std::min(length, **data - offset);
     return status;
   }
-  PLATTER_ASSIGN(std::optional<uint64_t> hole, file().seek_hole(offset));
   status.data = true;
+  if (detail == StatusDetail::kHoles) return status;
+  PLATTER_ASSIGN(std::optional<uint64_t> hole, file().seek_hole(offset));
   // A file that was cut meanwhile has no hole behind its data.
   const uint64_t end = hole && *hole > offset ? *hole : offset + length;
   status.length = std::min(length, end - offset);

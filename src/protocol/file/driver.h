@@ -64,7 +64,8 @@ class FileDriver final : public block::Driver, public block::Resizable, public b
   void grown_to(uint64_t end);
   void forget_extent();
   Result<void> open_for_writing();
-  Result<block::BlockStatus> find_extent(uint64_t offset, uint64_t length);
+  Result<block::BlockStatus> find_extent(uint64_t offset, uint64_t length,
+                                         block::StatusDetail detail);
 
   std::vector<std::unique_ptr<io::File>>
       files_;  // the last one is in use, the first one holds the locks
