@@ -7,6 +7,8 @@
 
 #include <cerrno>
 
+#include "io/memory_writer.h"
+
 namespace platter::io {
 namespace {
 
@@ -30,6 +32,8 @@ int64_t call_for(IoRequest& request) {
     }
     case IoRequest::Kind::kWrite: {
       auto pieces = request_iovecs(request);
+      MemoryWriter* writer = request.file->memory_writer();
+      if (writer != nullptr && !request.durable) return writer->write(pieces, request.offset);
       int flags = request.durable ? RWF_DSYNC : 0;
       return retry([&] {
         return pwritev2(fd, pieces.data(), static_cast<int>(pieces.size()), offset, flags);

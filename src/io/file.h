@@ -42,6 +42,8 @@ enum class AllocateMode : uint8_t {
 
 enum class LockKind { kShared, kExclusive, kNone };
 
+class MemoryWriter;
+
 // One open file. Thread-safe. Closed by its destructor.
 class File {
  public:
@@ -62,6 +64,8 @@ class File {
   // The file is in memory and nowhere else (tmpfs): its data is had by copying, with no medium to
   // wait for.
   virtual bool in_memory() const { return false; }
+  // How such a file is written to; or null.
+  virtual MemoryWriter* memory_writer() { return nullptr; }
   // The descriptor, or -1 for a simulated file.
   virtual int descriptor() const = 0;
 };

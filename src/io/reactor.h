@@ -66,6 +66,7 @@ struct IoRequest {
   // The engine's own, from submit() until the waiter is made ready.
   Waiter waiter{};
   Job job{};
+  IoRequest* next = nullptr;
   std::unique_ptr<iovec[]> many{};  // for windows that the scratch cannot hold and that cut a piece
   struct Scratch {
     Scratch() {}  // left as it is: most requests are of one piece

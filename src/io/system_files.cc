@@ -13,6 +13,7 @@
 #include "base/try.h"
 #include "io/buffer.h"
 #include "io/file.h"
+#include "io/memory_writer.h"
 
 namespace platter::io {
 namespace {
@@ -77,7 +78,7 @@ bool is_in_memory(int fd) {
 
 class SystemFile final : public File {
  public:
-  explicit SystemFile(int fd) : fd_(fd), in_memory_(is_in_memory(fd)) {}
+  explicit SystemFile(int fd) : fd_(fd), in_memory_(is_in_memory(fd)), memory_writer_(fd) {}
   ~SystemFile() override { close(fd_); }
   void set_alignment(uint32_t alignment) { alignment_ = alignment; }
 
@@ -121,6 +122,7 @@ class SystemFile final : public File {
 
   uint32_t io_alignment() const override { return alignment_; }
   bool in_memory() const override { return in_memory_; }
+  MemoryWriter* memory_writer() override { return in_memory_ ? &memory_writer_ : nullptr; }
   int descriptor() const override { return fd_; }
 
  private:
@@ -151,6 +153,7 @@ class SystemFile final : public File {
 
   int fd_;
   bool in_memory_;
+  MemoryWriter memory_writer_;
   uint32_t alignment_ = 1;
 };
 

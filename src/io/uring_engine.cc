@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/try.h"
 #include "io/blocking_io.h"
@@ -16,10 +17,10 @@ namespace {
 constexpr unsigned kSubmissionEntries = 256;
 constexpr unsigned kCompletionEntries = 4096;
 
-// Up to here a copy from or to a file in memory is made by the reactor itself. The kernel's ring
-// has a thread of its own do it, which costs more than the copy of a few pages, and such threads
-// spin for the file's lock.
-constexpr size_t kMaxOwnCopy = size_t{64} << 10;
+// Copies from and to files in memory are made by the reactor itself: the kernel's ring has threads
+// of its own do them, which spin for the file's lock. A longer write waits for the loop's next
+// turn, so that whoever began it can let the next one begin, on another reactor, before.
+constexpr size_t kMaxShortWrite = size_t{64} << 10;
 
 // What is not a request among the completions.
 constexpr uint64_t kWakeTag = 1;
@@ -48,6 +49,8 @@ class UringEngine final : public Engine {
   unsigned reap();
   void complete(const io_uring_cqe& completion);
   void enter(bool wait, Nanoseconds deadline);
+  void perform_here(IoRequest& request);
+  void perform_long_write();
   bool kernel_has_work() const;
 
   WorkerPool& workers_;
@@ -56,7 +59,9 @@ class UringEngine final : public Engine {
   bool deferred_ = false;  // completions happen only when the loop asks for them
   bool wake_armed_ = false;
   int wake_fd_ = -1;
-  uint64_t wake_count_ = 0;  // what the armed read fills
+  uint64_t wake_count_ = 0;           // what the armed read fills
+  IoRequest* long_writes_ = nullptr;  // to files in memory, one a turn
+  IoRequest** long_writes_end_ = &long_writes_;
 };
 
 Result<void> UringEngine::open() {
@@ -171,13 +176,27 @@ void UringEngine::submit(IoRequest& request) {
     submit_blocking(workers_, request);
     return;
   }
-  if (request.file->in_memory() && request.kind != IoRequest::Kind::kAllocate &&
-      request.buffers.size() <= kMaxOwnCopy) {
-    perform(request);
-    request.waiter.reactor->resume_later(request.waiter.handle);
+  if (request.file->in_memory() && request.kind != IoRequest::Kind::kAllocate) {
+    if (request.kind == IoRequest::Kind::kWrite && request.buffers.size() > kMaxShortWrite) {
+      *std::exchange(long_writes_end_, &request.next) = &request;
+    } else {
+      perform_here(request);
+    }
     return;
   }
   prepare(next_entry(), request);
+}
+
+void UringEngine::perform_here(IoRequest& request) {
+  perform(request);
+  request.waiter.reactor->resume_later(request.waiter.handle);
+}
+
+void UringEngine::perform_long_write() {
+  IoRequest* request = long_writes_;
+  long_writes_ = std::exchange(request->next, nullptr);
+  if (long_writes_ == nullptr) long_writes_end_ = &long_writes_;
+  perform_here(*request);
 }
 
 void UringEngine::complete(const io_uring_cqe& completion) {
@@ -233,6 +252,10 @@ void UringEngine::enter(bool wait, Nanoseconds deadline) {
 }
 
 void UringEngine::turn(bool may_block, Nanoseconds deadline) {
+  if (long_writes_ != nullptr) {
+    perform_long_write();
+    may_block = false;
+  }
   if (may_block && io_uring_cq_ready(&ring_) == 0) {
     enter(true, deadline);
   } else if (io_uring_sq_ready(&ring_) != 0 || kernel_has_work()) {
