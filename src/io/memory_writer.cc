@@ -122,12 +122,13 @@ int64_t MemoryWriter::write(std::span<const iovec> pieces, uint64_t offset) {
   const bool alone = !busy_.exchange(true, std::memory_order_relaxed);
   if (!alone && pieces.size() == 1 && pieces[0].iov_len >= kMinFilledBytes &&
       (offset | pieces[0].iov_len) % page_bytes() == 0) {
-    if (written_plainly_.load(std::memory_order_relaxed) == 0) {
+    const unsigned plain = plain_writes_.load(std::memory_order_relaxed);
+    if (plain == 0) {
       const int64_t filled = fill_hole(pieces[0], offset);
       if (filled > 0) return filled;
-      written_plainly_.store(kPlainWrites, std::memory_order_relaxed);
+      plain_writes_.store(kPlainWrites, std::memory_order_relaxed);
     } else {
-      written_plainly_.fetch_sub(1, std::memory_order_relaxed);
+      plain_writes_.store(plain - 1, std::memory_order_relaxed);
     }
   }
   const int64_t written = pieces.size() == 1 ? write_by_parts(fd_, pieces[0], offset)

@@ -34,8 +34,8 @@ class MemoryWriter {
   int fd_;
   std::atomic<bool> busy_{false};
   std::once_flag faults_opened_;
-  int faults_ = -1;  // a userfaultfd; -1: not allowed here
-  std::atomic<unsigned> written_plainly_{0};
+  int faults_ = -1;                        // a userfaultfd; -1: not allowed here
+  std::atomic<unsigned> plain_writes_{0};  // still to be made without a look for holes
 };
 
 }  // namespace platter::io

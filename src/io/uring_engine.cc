@@ -21,6 +21,8 @@ constexpr unsigned kCompletionEntries = 4096;
 // of its own do them, which spin for the file's lock. A longer write waits for the loop's next
 // turn, so that whoever began it can let the next one begin, on another reactor, before.
 constexpr size_t kMaxShortWrite = size_t{64} << 10;
+// What takes longer still is for the ring: other requests wait for the reactor.
+constexpr size_t kMaxOwnCopy = size_t{4} << 20;
 
 // What is not a request among the completions.
 constexpr uint64_t kWakeTag = 1;
@@ -176,7 +178,8 @@ void UringEngine::submit(IoRequest& request) {
     submit_blocking(workers_, request);
     return;
   }
-  if (request.file->in_memory() && request.kind != IoRequest::Kind::kAllocate) {
+  if (request.file->in_memory() && request.kind != IoRequest::Kind::kAllocate &&
+      request.buffers.size() <= kMaxOwnCopy) {
     if (request.kind == IoRequest::Kind::kWrite && request.buffers.size() > kMaxShortWrite) {
       *std::exchange(long_writes_end_, &request.next) = &request;
     } else {
