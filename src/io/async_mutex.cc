@@ -12,13 +12,30 @@ bool AsyncMutex::enqueue(Waiter& waiter) {
   return true;
 }
 
+Waiter& AsyncMutex::take_next() {
+  const Reactor* here = Reactor::current();
+  if (overtaking_ < kMaxOvertaking) {
+    while (Waiter* next = waiters_.pop_front()) {
+      if (next->reactor == here) {
+        if (!overtaken_.empty()) ++overtaking_;
+        return *next;
+      }
+      overtaken_.push_back(*next);
+    }
+  }
+  overtaking_ = 0;
+  waiters_.put_before(std::exchange(overtaken_, {}));
+  Waiter* next = waiters_.pop_front();
+  PLATTER_ASSERT(next != nullptr);
+  return *next;
+}
+
 void AsyncMutex::hand_over() {
   Waiter* next;
   {
     std::lock_guard guard(guard_);
-    next = waiters_.pop_front();
-    PLATTER_ASSERT(next != nullptr);
-    if (waiters_.empty()) state_.store(kLocked, std::memory_order_relaxed);
+    next = &take_next();
+    if (waiters_.empty() && overtaken_.empty()) state_.store(kLocked, std::memory_order_relaxed);
   }
   // The new owner may destroy the mutex: nothing of it is touched from here.
   wake(*next);

@@ -1,6 +1,8 @@
 // AsyncMutex: one task at a time.   auto lock = co_await mutex.lock();
 //
-// Ownership is handed to the task that waits longest: no newcomer overtakes it.
+// Ownership is handed to the task that waits longest on the reactor that gives it up, and after a
+// named number of these to the one that waits longest on the others: waking another reactor takes
+// longer than most of what is done under a lock.
 #pragma once
 
 #include <atomic>
@@ -14,6 +16,9 @@ namespace platter::io {
 
 class AsyncMutex {
  public:
+  // How many tasks may overtake one that waits on another reactor.
+  static constexpr unsigned kMaxOvertaking = 32;
+
   class [[nodiscard]] Lock {
    public:
     Lock() = default;
@@ -75,10 +80,14 @@ class AsyncMutex {
   }
   bool enqueue(Waiter& waiter);  // false: it got the lock instead
   void hand_over();
+  Waiter& take_next();
 
   std::atomic<int> state_{kFree};
   std::mutex guard_;
-  WaiterList waiters_;  // not empty if and only if state_ is kContended, under guard_
+  // Under guard_; not both empty if and only if state_ is kContended.
+  WaiterList waiters_;
+  WaiterList overtaken_;  // came before all of waiters_
+  unsigned overtaking_ = 0;
 };
 
 }  // namespace platter::io

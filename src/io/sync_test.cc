@@ -83,6 +83,27 @@ TEST_P(SyncTest, MutexServesFirstComeFirst) {
   EXPECT_EQ(order, "abcdefgh");
 }
 
+Task<void> nothing() { co_return; }
+
+Task<void> queue_behind_another_reactor(AsyncMutex& mutex, Reactor& other, std::string& order) {
+  auto lock = co_await mutex.lock();
+  Gate gate;
+  gate.spawn(other, take_turn(mutex, order, 'o'));
+  co_await run_on(other, nothing());  // by then the other one waits
+  for (unsigned i = 0; i < AsyncMutex::kMaxOvertaking + 8; ++i)
+    gate.spawn(*Reactor::current(), take_turn(mutex, order, 'h'));
+  co_await Reactor::current()->yield();
+  lock.unlock();
+  co_await gate.close();
+}
+
+TEST_P(SyncTest, MutexStaysOnItsReactorForAWhile) {
+  AsyncMutex mutex;
+  std::string order;
+  run_blocking(at(1), queue_behind_another_reactor(mutex, at(0), order));
+  EXPECT_EQ(order, std::string(AsyncMutex::kMaxOvertaking, 'h') + "o" + std::string(8, 'h'));
+}
+
 Task<void> write_shared(Counter& counter, int times) {
   for (int i = 0; i < times; ++i) {
     auto lock = co_await counter.shared_mutex.lock();

@@ -16,6 +16,13 @@ class WaiterList {
     (last_ != nullptr ? last_->next : first_) = &waiter;
     last_ = &waiter;
   }
+  // All of `others`, in their order, before all that are here.
+  void put_before(WaiterList others) {
+    if (others.empty()) return;
+    others.last_->next = first_;
+    (first_ != nullptr ? first_->previous : last_) = others.last_;
+    first_ = others.first_;
+  }
   void remove(Waiter& waiter) {
     (waiter.previous != nullptr ? waiter.previous->next : first_) = waiter.next;
     (waiter.next != nullptr ? waiter.next->previous : last_) = waiter.previous;
