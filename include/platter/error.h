@@ -4,7 +4,8 @@
 // std::expected<T, Error>. An Error has an errno class, for callers that decide, and one line of
 // text, for the person: what failed, on which object, why, in that order. Context is added on the
 // way up ("Could not open 'a.qcow2': " before the reason). An optional hint is further advice that
-// a tool prints on a line of its own.
+// a tool prints on a line of its own. Control characters in messages and contexts become \xNN: they
+// often quote what an image says.
 //
 // Thread-safety: a value type; distinct objects may be used from distinct threads.
 #pragma once

@@ -1,5 +1,8 @@
 #include "platter/error.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -13,10 +16,26 @@ std::string errno_text(int code) {
   return strerror_r(code, buffer, sizeof buffer);
 }
 
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+// Names come from images, guests and peers: none of them writes to the terminal of whoever reads.
+std::string one_line(std::string text) {
+  if (std::ranges::none_of(text, is_control)) return text;
+  std::string line;
+  for (const char c : text) {
+    if (is_control(c)) {
+      line += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
+
 }  // namespace
 
 Error::Error(int code, std::string message)
-    : rep_(std::make_unique<Rep>(Rep{code, std::move(message), {}})) {
+    : rep_(std::make_unique<Rep>(Rep{code, one_line(std::move(message)), {}})) {
   PLATTER_ASSERT(code > 0);
 }
 
@@ -34,7 +53,7 @@ Error& Error::operator=(const Error& other) {
 }
 
 Error& Error::add_context(std::string_view context) & {
-  rep_->message.insert(0, ": ").insert(0, context);
+  rep_->message.insert(0, ": ").insert(0, one_line(std::string(context)));
   return *this;
 }
 

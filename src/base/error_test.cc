@@ -45,6 +45,13 @@ TEST(Error, ContextGoesInFront) {
   EXPECT_EQ(error.code(), ENOENT);
 }
 
+TEST(Error, IsOneLineWhateverItQuotes) {
+  Error error(EINVAL, "Cipher 'aes\n\x1b[2J' is not known");
+  error.add_context("Could not open 'a\tb\x7f'");
+  EXPECT_EQ(error.message(),
+            "Could not open 'a\\x09b\\x7f': Cipher 'aes\\x0a\\x1b[2J' is not known");
+}
+
 TEST(Error, CopiesAreIndependent) {
   Error first(EINVAL, "first");
   Error second = first;
