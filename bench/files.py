@@ -65,6 +65,7 @@ def recipes(platter, total):
     return {
         "fs.qcow2": [["qemu-img", "convert", "-O", "qcow2", "fs.raw", "fs.qcow2"]],
         "large.qcow2": [[*create, "-o", "preallocation=metadata", "large.qcow2", "1T"]],
+        "empty.raw": [["qemu-img", "create", "-q", "-f", "raw", "empty.raw", str(total)]],
         "empty.qcow2": [[*create, "empty.qcow2", str(total)]],
         "overlay.qcow2": [[*create, "empty.qcow2", str(total)],
                           [*create, "-b", "empty.qcow2", "-F", "qcow2", "overlay.qcow2"],
