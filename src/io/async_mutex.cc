@@ -30,15 +30,11 @@ Waiter& AsyncMutex::take_next() {
   return *next;
 }
 
-void AsyncMutex::hand_over() {
-  Waiter* next;
-  {
-    std::lock_guard guard(guard_);
-    next = &take_next();
-    if (waiters_.empty() && overtaken_.empty()) state_.store(kLocked, std::memory_order_relaxed);
-  }
-  // The new owner may destroy the mutex: nothing of it is touched from here.
-  wake(*next);
+Waiter& AsyncMutex::hand_over() {
+  std::lock_guard guard(guard_);
+  Waiter& next = take_next();
+  if (waiters_.empty() && overtaken_.empty()) state_.store(kLocked, std::memory_order_relaxed);
+  return next;
 }
 
 }  // namespace platter::io

@@ -1,4 +1,4 @@
-// AsyncMutex: one task at a time.   auto lock = co_await mutex.lock();
+// AsyncMutex: one task at a time.   auto lock = co_await mutex.lock();   co_await lock.pass();
 //
 // Ownership is handed to the task that waits longest on the reactor that gives it up, and after a
 // named number of these to the one that waits longest on the others: waking another reactor takes
@@ -35,6 +35,10 @@ class AsyncMutex {
     void unlock() {
       if (AsyncMutex* mutex = std::exchange(mutex_, nullptr)) mutex->unlock();
     }
+    // co_await lock.pass(): unlocks, and whoever waits on this reactor has its turn under the mutex
+    // before the caller goes on. For those who have long work to do next: a waiter that owns the
+    // mutex and cannot run yet keeps it from everybody. The lock must be held.
+    auto pass() { return PassAwaiter{std::exchange(mutex_, nullptr)}; }
 
    private:
     friend class AsyncMutex;
@@ -66,20 +70,39 @@ class AsyncMutex {
     Lock await_resume() const noexcept { return Lock(&mutex); }
   };
 
+  struct PassAwaiter {
+    AsyncMutex* mutex;
+    bool await_ready() const noexcept { return mutex->release(); }
+    std::coroutine_handle<> await_suspend(std::coroutine_handle<> handle) {
+      Waiter& next = mutex->hand_over();
+      Reactor* here = Reactor::current();
+      if (next.reactor != here) {
+        wake(next);
+        return handle;
+      }
+      here->resume_later(handle);
+      return next.handle;
+    }
+    void await_resume() const noexcept {}
+  };
+
   bool take() {
     int expected = kFree;
     return state_.compare_exchange_strong(expected, kLocked, std::memory_order_acquire,
                                           std::memory_order_relaxed);
   }
-  void unlock() {
+  // False: somebody waits for it.
+  bool release() {
     int expected = kLocked;
-    if (state_.compare_exchange_strong(expected, kFree, std::memory_order_release,
-                                       std::memory_order_relaxed))
-      return;
-    hand_over();
+    return state_.compare_exchange_strong(expected, kFree, std::memory_order_release,
+                                          std::memory_order_relaxed);
+  }
+  void unlock() {
+    if (!release()) wake(hand_over());
   }
   bool enqueue(Waiter& waiter);  // false: it got the lock instead
-  void hand_over();
+  // The new owner. It may destroy the mutex once it runs: nothing of it is touched afterwards.
+  Waiter& hand_over();
   Waiter& take_next();
 
   std::atomic<int> state_{kFree};

@@ -104,6 +104,53 @@ TEST_P(SyncTest, MutexStaysOnItsReactorForAWhile) {
   EXPECT_EQ(order, std::string(AsyncMutex::kMaxOvertaking, 'h') + "o" + std::string(8, 'h'));
 }
 
+Task<void> take_turn_and_pass(AsyncMutex& mutex, std::string& order, char mark) {
+  auto lock = co_await mutex.lock();
+  order += mark;
+  co_await lock.pass();
+  EXPECT_FALSE(lock);
+  order += static_cast<char>(mark - 'a' + 'A');
+}
+
+Task<void> pass_to_all(AsyncMutex& mutex, std::string& order) {
+  auto lock = co_await mutex.lock();
+  Gate gate;
+  for (const char mark : {'a', 'b', 'c'})
+    gate.spawn(*Reactor::current(), take_turn_and_pass(mutex, order, mark));
+  co_await Reactor::current()->yield();
+  co_await lock.pass();
+  order += 'x';
+  co_await gate.close();
+}
+
+TEST_P(SyncTest, MutexPassesAllItsWaitersBeforeWhoPassedItGoesOn) {
+  AsyncMutex mutex;
+  std::string order;
+  run_blocking(at(0), pass_to_all(mutex, order));
+  EXPECT_EQ(order, "abcCxAB");
+  EXPECT_FALSE(mutex.is_locked());
+}
+
+Task<void> pass_in_turns(Counter& counter, int times) {
+  for (int i = 0; i < times; ++i) {
+    auto lock = co_await counter.mutex.lock();
+    EXPECT_FALSE(std::exchange(counter.inside, true));
+    if (i % 3 == 0) co_await Reactor::current()->yield();
+    ++counter.value;
+    counter.inside = false;
+    co_await lock.pass();
+  }
+}
+
+TEST_P(SyncTest, MutexPassedAroundAdmitsOneTaskOfAllReactors) {
+  Counter counter;
+  std::vector<Task<void>> tasks;
+  for (int i = 0; i < 12; ++i) tasks.push_back(pass_in_turns(counter, 500));
+  run_everywhere(std::move(tasks));
+  EXPECT_EQ(counter.value, 12u * 500);
+  EXPECT_FALSE(counter.mutex.is_locked());
+}
+
 Task<void> write_shared(Counter& counter, int times) {
   for (int i = 0; i < times; ++i) {
     auto lock = co_await counter.shared_mutex.lock();

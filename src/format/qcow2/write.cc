@@ -141,6 +141,7 @@ io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferLi
         PLATTER_CO_ASSIGN(const bool planned, co_await plan_allocation(plan, offset, length));
         if (!planned) co_return 0;
         in_flight_.add(plan.allocation);
+        co_await lock.pass();  // the others plan before this one copies
         break;
       }
       InFlightAllocations::wait_for(*other, waiting);
@@ -154,6 +155,7 @@ io::Task<Result<uint64_t>> Qcow2::write_allocating(uint64_t offset, io::BufferLi
   if (result) result = co_await link(plan);
   if (!result) co_await abandon(plan, plan.linked);
   in_flight_.remove(plan.allocation);
+  co_await lock.pass();
   if (!result) co_return std::unexpected(std::move(result).error());
   co_return plan.length;
 }
