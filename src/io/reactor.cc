@@ -23,6 +23,7 @@ std::coroutine_handle<> defer_transfer(std::coroutine_handle<> next) noexcept {
 namespace {
 
 constexpr size_t kFirstReadySlots = 256;
+constexpr Nanoseconds kShortestLook = std::chrono::microseconds(4);
 
 struct TimerDeadline {
   static bool before(const Timer& a, const Timer& b) {
@@ -55,7 +56,7 @@ Reactor::Reactor(unsigned index, std::unique_ptr<Engine> engine, Services servic
 }
 
 Reactor::~Reactor() {
-  PLATTER_ASSERT(ready_.empty() && timers_.empty());
+  PLATTER_ASSERT(ready_.empty() && timers_.empty() && pollers_.empty());
   PLATTER_ASSERT(posted_.load(std::memory_order_relaxed) == nullptr);
 }
 
@@ -180,6 +181,54 @@ Task<void> Reactor::sleep_for(Nanoseconds duration) {
   return sleep_until(duration > kNever - start ? kNever : start + duration);
 }
 
+// ---- Looking instead of sleeping
+
+void Reactor::remove_poller(Poller& poller) { std::erase(pollers_, &poller); }
+
+void Reactor::set_polling(Nanoseconds longest) {
+  longest_look_ = longest;
+  look_ = std::min(look_, longest);
+}
+
+bool Reactor::look_at_pollers() {
+  bool found = false;
+  for (Poller* poller : pollers_) found |= poller->look();
+  return found;
+}
+
+void Reactor::settle_pollers() {
+  for (Poller* poller : pollers_) poller->settle();
+}
+
+// True: there is something to do.
+bool Reactor::look_for_a_while() {
+  if (look_ == Nanoseconds::zero() || pollers_.empty()) return false;
+  const Nanoseconds start = now();
+  const Nanoseconds end = std::min(start + look_, next_deadline());
+  do {
+    if (look_at_pollers()) return true;
+    engine_->turn(false, {});
+    if (collect_ready() != 0 || stopping_.load(std::memory_order_relaxed)) return true;
+  } while (now() < end);
+  return false;
+}
+
+// True: all of them rest.
+bool Reactor::rest_pollers() {
+  std::erase_if(pollers_, [](Poller* poller) { return poller->rest(); });
+  return pollers_.empty();
+}
+
+// What comes shortly after falling asleep would have been seen by looking a little longer; what
+// comes long after was not worth the look.
+void Reactor::learn_from_sleep(Nanoseconds slept) {
+  if (slept >= longest_look_) {
+    look_ = {};
+  } else if (slept > look_) {
+    look_ = std::min(std::max(look_ * 2, kShortestLook), longest_look_);
+  }
+}
+
 // ---- The loop
 
 void Reactor::wait_for_work(bool may_block) {
@@ -187,11 +236,21 @@ void Reactor::wait_for_work(bool may_block) {
     engine_->turn(false, {});
     return;
   }
+  if (!pollers_.empty()) {
+    if (look_for_a_while()) return;
+    if (!rest_pollers()) {
+      engine_->turn(false, {});
+      return;
+    }
+  }
+  const bool learns = longest_look_ != Nanoseconds::zero();
+  const Nanoseconds start = learns ? now() : Nanoseconds();
   sleeping_.store(true, std::memory_order_seq_cst);
   bool blocks = posted_.load(std::memory_order_seq_cst) == nullptr &&
                 !stopping_.load(std::memory_order_seq_cst);
   engine_->turn(blocks, next_deadline());
   sleeping_.store(false, std::memory_order_relaxed);
+  if (learns && blocks) learn_from_sleep(now() - start);
 }
 
 void Reactor::run() {
@@ -201,7 +260,9 @@ void Reactor::run() {
   for (;;) {
     collect_ready();
     expire_timers();
+    look_at_pollers();
     run_ready();
+    settle_pollers();
     bool idle = ready_.empty();
     if (idle && stopping_.load(std::memory_order_relaxed) && collect_ready() == 0) break;
     wait_for_work(idle);

@@ -74,6 +74,34 @@ struct IoRequest {
   } scratch{};
 };
 
+// A wait for a descriptor that is no file (io/descriptor.h). Lives in the awaiting frame.
+struct ReadinessRequest {
+  int descriptor = -1;
+  bool for_writing = false;
+  int result = 0;  // 0: ready, or has an error to be read; ECANCELED; another errno
+
+  Waiter waiter{};
+  // The engine's own.
+  int duplicate = -1;
+  bool pending = false;
+};
+
+// Something that can be found out by looking, sooner than by being told: a ring in memory that
+// another process fills. While a reactor has pollers it looks at them in each turn, and goes on
+// looking for a while before it sleeps (Reactor::set_polling). Called on the reactor's thread,
+// between tasks; none of these calls adds or removes a poller.
+class Poller {
+ public:
+  virtual ~Poller() = default;
+  // Takes what is there. True: there was something.
+  virtual bool look() = 0;
+  // The turn's tasks have run: shows the other side what they have done.
+  virtual void settle() = 0;
+  // The reactor goes to sleep: asks the other side to tell. True: it will, and the poller is
+  // removed. False: something has come meanwhile.
+  virtual bool rest() = 0;
+};
+
 // A point in time that a coroutine waits for. Lives in the awaiting frame.
 struct Timer {
   Nanoseconds deadline{};
@@ -92,6 +120,9 @@ class Engine {
   virtual void detach() {}
   // Starts `request`; when it has ended sets result and makes request.waiter ready on the reactor.
   virtual void submit(IoRequest& request) = 0;
+  // Makes request.waiter ready when the descriptor is, or when it was cancelled.
+  virtual void submit(ReadinessRequest& request) = 0;
+  virtual void cancel(ReadinessRequest& request) = 0;
   // Submits what is queued and reaps what has completed. Blocks while nothing is ready, until
   // `deadline` at the latest, if `may_block`.
   virtual void turn(bool may_block, Nanoseconds deadline) = 0;
@@ -175,6 +206,13 @@ class Reactor {
   template <typename Fn>
   auto call(Fn fn);
 
+  // ---- Looking instead of sleeping
+  // A poller is added once at a time, and stays until it rests or is removed.
+  void add_poller(Poller& poller) { pollers_.push_back(&poller); }
+  void remove_poller(Poller& poller);
+  // How long to look before a sleep, at most: as long as it was lately worth. Zero: not at all.
+  void set_polling(Nanoseconds longest);
+
   // ---- The loop
   void run();   // until stop(); makes this thread the reactor's
   void stop();  // any thread; run() returns once no ready task is left
@@ -190,6 +228,11 @@ class Reactor {
   void run_ready();
   void resume(std::coroutine_handle<> handle);
   void wait_for_work(bool may_block);
+  bool look_at_pollers();
+  void settle_pollers();
+  bool look_for_a_while();
+  bool rest_pollers();
+  void learn_from_sleep(Nanoseconds slept);
   void place_timer(size_t position, Timer* timer);
   void sift_timer(size_t position);
 
@@ -202,6 +245,9 @@ class Reactor {
   std::vector<Timer*> timers_;  // a binary heap
   uint64_t timer_sequence_ = 0;
   Random random_;
+  std::vector<Poller*> pollers_;
+  Nanoseconds longest_look_{};
+  Nanoseconds look_{};  // how long the next one is
 
   // Written by other threads: on lines of their own.
   alignas(64) std::atomic<Waiter*> posted_{nullptr};  // last in, first out

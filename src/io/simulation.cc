@@ -13,6 +13,12 @@ class Simulation::Engine final : public platter::io::Engine {
  public:
   explicit Engine(Simulation& simulation) : simulation_(simulation) {}
   void submit(IoRequest& request) override { simulation_.submit(request); }
+  // There is no peer in this world.
+  void submit(ReadinessRequest& request) override {
+    request.result = ENOTSUP;
+    request.waiter.reactor->resume_later(request.waiter.handle);
+  }
+  void cancel(ReadinessRequest&) override {}
   // The simulation is the loop of all its reactors.
   void turn(bool, Nanoseconds) override {}
   void wake() override {}

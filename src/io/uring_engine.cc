@@ -1,4 +1,5 @@
 #include <liburing.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,6 +28,8 @@ constexpr size_t kMaxOwnCopy = size_t{4} << 20;
 // What is not a request among the completions.
 constexpr uint64_t kWakeTag = 1;
 constexpr uint64_t kCancelTag = 2;
+// Set in the address of what waits for readiness.
+constexpr uint64_t kReadinessBit = 4;
 
 class UringEngine final : public Engine {
  public:
@@ -40,6 +43,8 @@ class UringEngine final : public Engine {
   void attach() override;
   void detach() override;
   void submit(IoRequest& request) override;
+  void submit(ReadinessRequest& request) override;
+  void cancel(ReadinessRequest& request) override;
   void turn(bool may_block, Nanoseconds deadline) override;
   void wake() override;
   const char* name() const override { return "io_uring"; }
@@ -190,6 +195,18 @@ void UringEngine::submit(IoRequest& request) {
   prepare(next_entry(), request);
 }
 
+void UringEngine::submit(ReadinessRequest& request) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_poll_add(entry, request.descriptor, request.for_writing ? POLLOUT : POLLIN);
+  entry->user_data = reinterpret_cast<uint64_t>(&request) | kReadinessBit;
+}
+
+void UringEngine::cancel(ReadinessRequest& request) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_cancel64(entry, reinterpret_cast<uint64_t>(&request) | kReadinessBit, 0);
+  entry->user_data = kCancelTag;
+}
+
 void UringEngine::perform_here(IoRequest& request) {
   perform(request);
   request.waiter.reactor->resume_later(request.waiter.handle);
@@ -207,6 +224,12 @@ void UringEngine::complete(const io_uring_cqe& completion) {
   if (completion.user_data == kWakeTag) {
     wake_armed_ = false;
     if (completion.res != -ECANCELED) arm_wake();
+    return;
+  }
+  if ((completion.user_data & kReadinessBit) != 0) {
+    auto& wait = *reinterpret_cast<ReadinessRequest*>(completion.user_data & ~kReadinessBit);
+    wait.result = completion.res < 0 ? -completion.res : 0;
+    wait.waiter.reactor->resume_later(wait.waiter.handle);
     return;
   }
   auto& request = *reinterpret_cast<IoRequest*>(completion.user_data);
