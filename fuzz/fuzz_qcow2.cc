@@ -331,7 +331,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
     default: {  // an entry of a table that the header or the L1 table names
       const size_t places[] = {40, 48, 64};
       uint64_t table = load_big<uint64_t>(bytes, places[(random >> 4) % 3]);
-      if (random & 4 && table + 8 <= size) {
+      if (random & 4 && table <= size - 8) {
         table = load_big<uint64_t>(bytes, table) & 0x00fffffffffffe00;
       }
       const uint64_t entry = table + (random >> 12) % 16 * 8;
