@@ -1,0 +1,106 @@
+"""The programs that serve a disk to a guest, told apart by name alone: every test runs against each."""
+
+import argparse
+import os
+import signal
+import subprocess
+import time
+
+READY_LIMIT_S = 60
+STOP_LIMIT_S = 60
+
+
+class Backend:
+    """One of them at work on an image; a context. It can be killed and started anew on the same socket."""
+
+    name = None
+    lacks = {}  # what it cannot do, and why that is so
+    first_cache_type = "write back"  # that a guest finds
+
+    def __init__(self, programs, image, path, queues=1, writable=True, format="qcow2"):
+        self.programs = programs
+        self.image = image
+        self.path = str(path)
+        self.queues = queues
+        self.writable = writable
+        self.format = format
+        self._process = None
+
+    def command(self):
+        raise NotImplementedError
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def start(self):
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        self._process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + READY_LIMIT_S
+        while not self._listens():
+            if self._process.poll() is not None:
+                raise AssertionError(f"{self.name} ended with {self._process.returncode} before it listened")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} does not listen on {self.path}")
+            time.sleep(0.005)
+
+    def _listens(self):
+        """Sees it in the kernel's table: a connection would be the one that it waits for."""
+        with open("/proc/net/unix") as table:
+            return any(line.rstrip("\n").endswith(" " + self.path) for line in table)
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self):
+        """As a person does; it writes back what it has."""
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(STOP_LIMIT_S)
+        if status != 0:
+            raise AssertionError(f"{self.name} ended with {status} when it was told to stop")
+
+    def device(self, ring, reconnect=False):
+        """QEMU's options for the disk."""
+        again = ",reconnect=1" if reconnect else ""
+        packed = "on" if ring == "packed" else "off"
+        return ["-chardev", f"socket,id=back-end,path={self.path}{again}",
+                "-device", f"vhost-user-blk-pci,chardev=back-end,num-queues={self.queues},packed={packed}"]
+
+
+class StorageDaemon(Backend):
+    name = "qemu-storage-daemon"
+    lacks = {"packed": "its export has split rings only"}
+    # Its configuration space begins with a "wce" of 0, whatever the cache.
+    first_cache_type = "write through"
+
+    def command(self):
+        writable, read_only = ("on", "off") if self.writable else ("off", "on")
+        # Discards are passed on, as platter does.
+        options = f"read-only={read_only},discard=unmap"
+        return ["qemu-storage-daemon", "--object", "iothread,id=thread",
+                "--blockdev", f"driver=file,node-name=file,filename={self.image},{options}",
+                "--blockdev", f"driver={self.format},node-name=disk,file=file,{options}",
+                "--export", f"type=vhost-user-blk,id=export,node-name=disk,iothread=thread,addr.type=unix,"
+                            f"addr.path={self.path},writable={writable},num-queues={self.queues}"]
+
+
+BACKENDS = {backend.name: backend for backend in (StorageDaemon,)}
+
+
+def arguments(description):
+    """What every test here takes."""
+    parser = argparse.ArgumentParser(usage=description.split("\n\n")[1])
+    parser.add_argument("--programs", required=True)
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--load", required=True)
+    parser.add_argument("--backend", choices=BACKENDS, required=True)
+    parser.add_argument("--queues", type=int, default=1)
+    parser.add_argument("--ring", choices=("split", "packed"), default="split")
+    return parser
