@@ -75,6 +75,10 @@ class NullEngine final : public Engine {
     request.result = static_cast<int64_t>(request.buffers.size());
     request.waiter.reactor->resume_later(request.waiter.handle);
   }
+  void submit(ReadinessRequest& request) override {
+    request.waiter.reactor->resume_later(request.waiter.handle);
+  }
+  void cancel(ReadinessRequest&) override {}
   void turn(bool may_block, Nanoseconds) override {
     while (may_block && !woken_.exchange(false)) std::this_thread::yield();
   }
