@@ -21,6 +21,7 @@ extern const Command kMapCommand;
 extern const Command kMeasureCommand;
 extern const Command kRebaseCommand;
 extern const Command kResizeCommand;
+extern const Command kServeCommand;
 extern const Command kSnapshotCommand;
 
 namespace {
@@ -46,6 +47,7 @@ constexpr const Command* kCommands[] = {
     &kMeasureCommand,
     &kRebaseCommand,
     &kResizeCommand,
+    &kServeCommand,
     &kSnapshotCommand,
 };
 // clang-format on

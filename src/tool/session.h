@@ -37,6 +37,7 @@ class Session {
   std::vector<io::Reactor*> all_reactors();
   Interrupts& interrupts() { return interrupts_; }
   const OpenPolicy& policy() const { return policy_; }
+  const base::Log& log() const { return log_; }
 
  private:
   explicit Session(const Invocation& invocation);

@@ -1,0 +1,304 @@
+#include "export/vhost_user/session.h"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "base/try.h"
+#include "virtio/guest_memory.h"
+
+namespace platter::vhost_user {
+namespace {
+
+constexpr uint64_t kOfferedProtocolFeatures = kMultiQueue | kReplyAck | kBackendChannel | kConfig |
+                                              kResetDeviceFeature | kMemorySlots | kStatus;
+
+Result<io::Descriptor> only_descriptor(Message& message) {
+  if (message.descriptors.size() != 1) {
+    return fail(EINVAL,
+                fmt::format("{} descriptors where one is expected", message.descriptors.size()));
+  }
+  return std::move(message.descriptors.front());
+}
+
+// Of SET_VRING_KICK, _CALL and _ERR: none, where the message says so.
+Result<io::Descriptor> event_descriptor(const VringDescriptor& vring, Message& message) {
+  if (vring.has_descriptor) return only_descriptor(message);
+  return io::Descriptor();
+}
+
+std::string describe(const Message& message) {
+  const char* name = name_of(message.request());
+  return name != nullptr ? name : fmt::format("message {}", message.header.request);
+}
+
+}  // namespace
+
+Session::Session(io::Descriptor socket, virtio::blk::Device& device,
+                 const std::vector<io::Reactor*>& reactors, const base::Log& log)
+    : channel_(std::move(socket)), device_(device), log_(log) {
+  for (uint32_t i = 0; i < device.properties().queues; ++i) {
+    vrings_.push_back(std::make_unique<Vring>(i, *reactors[i % reactors.size()], device, log));
+  }
+}
+
+io::Task<void> Session::run() {
+  auto ended = co_await serve();
+  if (!ended && ended.error().code() != ECANCELED)
+    log_.warning("vhost-user: The front-end is dropped: " + ended.error().message());
+  (void)co_await reset();
+}
+
+io::Task<Result<void>> Session::serve() {
+  for (;;) {
+    PLATTER_CO_ASSIGN(auto message, co_await channel_.receive());
+    if (!message) co_return Result<void>();
+    auto reply = co_await carry_out(*message);
+    PLATTER_CO_TRY(co_await answer(*message, std::move(reply)));
+  }
+}
+
+io::Task<Result<void>> Session::answer(const Message& message, Result<Reply> reply) {
+  const bool acknowledges = (protocol_features_ & kReplyAck) != 0 && message.header.wants_reply();
+  if (!reply) {
+    Error error = std::move(reply).error().with_context(describe(message));
+    if (!acknowledges) co_return std::unexpected(std::move(error));
+    log_.warning("vhost-user: " + error.message());
+  }
+  std::vector<uint8_t> payload;
+  if (reply && *reply) {
+    payload = std::move(**reply);
+  } else if (acknowledges) {
+    payload = encode_number(reply ? 0 : 1);
+  } else {
+    co_return Result<void>();
+  }
+  const auto bytes = encode_reply(message.header.request, payload);
+  co_return co_await channel_.send(bytes);
+}
+
+uint64_t Session::offered_features() const {
+  return device_.offered_features() | kProtocolFeatures;
+}
+
+Result<Vring*> Session::vring(uint32_t index) {
+  if (index < vrings_.size()) return vrings_[index].get();
+  return fail(EINVAL, fmt::format("queue {} of {}", index, vrings_.size()));
+}
+
+io::Task<Result<Session::Reply>> Session::carry_out(Message& message) {
+  switch (message.request()) {
+    case Request::kGetFeatures:
+    case Request::kGetProtocolFeatures:
+    case Request::kGetQueueCount:
+    case Request::kGetMaxMemorySlots:
+    case Request::kGetStatus:
+    case Request::kGetConfig: co_return tell(message);
+    case Request::kSetFeatures:
+    case Request::kSetProtocolFeatures:
+    case Request::kSetOwner:
+    case Request::kSetVringSize:
+    case Request::kSetVringAddress:
+    case Request::kSetVringBase:
+    case Request::kSetVringError:
+    case Request::kSetBackendChannel:
+    case Request::kSetConfig: {
+      PLATTER_CO_TRY(set_up(message));
+      co_return Reply();
+    }
+    default: co_return co_await change(message);
+  }
+}
+
+// ---- What is only told
+
+Result<Session::Reply> Session::tell(const Message& message) {
+  switch (message.request()) {
+    case Request::kGetFeatures: return Reply(encode_number(offered_features()));
+    case Request::kGetProtocolFeatures: return Reply(encode_number(kOfferedProtocolFeatures));
+    case Request::kGetQueueCount: return Reply(encode_number(vrings_.size()));
+    case Request::kGetMaxMemorySlots: return Reply(encode_number(virtio::GuestMemory::kMaxRegions));
+    case Request::kGetStatus: return Reply(encode_number(device_.status()));
+    default: return get_config(message);
+  }
+}
+
+// An access that cannot be is answered, with nothing.
+Result<Session::Reply> Session::get_config(const Message& message) const {
+  auto access = parse_config(message.payload());
+  if (!access) {
+    log_.warning("vhost-user: GET_CONFIG: " + access.error().message());
+    return Reply(std::vector<uint8_t>());
+  }
+  device_.read_config(access->offset, access->bytes);
+  return Reply(encode_config(*access));
+}
+
+// ---- What is set without anything running for it
+
+Result<void> Session::set_up(Message& message) {
+  const auto payload = message.payload();
+  switch (message.request()) {
+    case Request::kSetFeatures: {
+      PLATTER_ASSIGN(const uint64_t features, parse_number(payload));
+      PLATTER_TRY(device_.set_features(features & ~kProtocolFeatures));
+      enables_vrings_ = (features & kProtocolFeatures) != 0;
+      if (!enables_vrings_) {
+        for (auto& each : vrings_) each->set_enabled(true);
+      }
+      return {};
+    }
+    case Request::kSetProtocolFeatures: {
+      PLATTER_ASSIGN(const uint64_t features, parse_number(payload));
+      if ((features & ~kOfferedProtocolFeatures) != 0) {
+        return fail(EINVAL, fmt::format("features {:#x}, which are not offered",
+                                        features & ~kOfferedProtocolFeatures));
+      }
+      protocol_features_ = features;
+      return {};
+    }
+    case Request::kSetVringSize: {
+      PLATTER_ASSIGN(const VringState state, parse_vring_state(payload));
+      PLATTER_ASSIGN(Vring * ring, vring(state.index));
+      return ring->set_size(state.number);
+    }
+    case Request::kSetVringAddress: {
+      PLATTER_ASSIGN(const VringAddress address, parse_vring_address(payload));
+      PLATTER_ASSIGN(Vring * ring, vring(address.index));
+      return ring->set_address(address);
+    }
+    case Request::kSetVringBase: {
+      PLATTER_ASSIGN(const VringState state, parse_vring_state(payload));
+      PLATTER_ASSIGN(Vring * ring, vring(state.index));
+      return ring->set_base(state.number);
+    }
+    case Request::kSetVringError: {
+      PLATTER_ASSIGN(const VringDescriptor state, parse_vring_descriptor(payload));
+      PLATTER_ASSIGN(Vring * ring, vring(state.index));
+      PLATTER_ASSIGN(auto descriptor, event_descriptor(state, message));
+      ring->set_error(std::move(descriptor));
+      return {};
+    }
+    case Request::kSetBackendChannel: {
+      PLATTER_ASSIGN(backend_channel_, only_descriptor(message));
+      return {};
+    }
+    case Request::kSetConfig: {
+      PLATTER_ASSIGN(const ConfigAccess access, parse_config(payload));
+      return device_.write_config(access.offset, access.bytes);
+    }
+    default: return {};
+  }
+}
+
+// ---- What changes something that may run
+
+io::Task<Result<Session::Reply>> Session::change(Message& message) {
+  const auto payload = message.payload();
+  switch (message.request()) {
+    case Request::kSetMemoryTable:
+    case Request::kAddMemoryRegion:
+    case Request::kRemoveMemoryRegion: {
+      PLATTER_CO_TRY(co_await change_memory(message));
+      co_return Reply();
+    }
+    case Request::kSetVringKick: {
+      PLATTER_CO_ASSIGN(const VringDescriptor state, parse_vring_descriptor(payload));
+      PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
+      PLATTER_CO_ASSIGN(auto descriptor, event_descriptor(state, message));
+      PLATTER_CO_TRY(co_await ring->set_kick(std::move(descriptor)));
+      device_.start();
+      PLATTER_CO_TRY(co_await ring->start_if_ready(memory_));
+      co_return Reply();
+    }
+    case Request::kSetVringCall: {
+      PLATTER_CO_ASSIGN(const VringDescriptor state, parse_vring_descriptor(payload));
+      PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
+      PLATTER_CO_ASSIGN(auto descriptor, event_descriptor(state, message));
+      co_await ring->set_call(std::move(descriptor));
+      co_return Reply();
+    }
+    case Request::kSetVringEnable: {
+      PLATTER_CO_ASSIGN(const VringState state, parse_vring_state(payload));
+      PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
+      ring->set_enabled(state.number != 0);
+      if (state.number == 0) (void)co_await ring->stop();
+      PLATTER_CO_TRY(co_await ring->start_if_ready(memory_));
+      co_return Reply();
+    }
+    case Request::kGetVringBase: {
+      PLATTER_CO_ASSIGN(const VringState state, parse_vring_state(payload));
+      PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
+      const uint32_t base = co_await ring->stop();
+      ring->forget_events();
+      co_return Reply(encode_vring_state({.index = state.index, .number = base}));
+    }
+    case Request::kResetOwner: {
+      for (auto& each : vrings_) {
+        each->set_enabled(false);
+        (void)co_await each->stop();
+      }
+      co_return Reply();
+    }
+    case Request::kResetDevice: {
+      PLATTER_CO_TRY(co_await reset());
+      co_return Reply();
+    }
+    case Request::kSetStatus: {
+      PLATTER_CO_ASSIGN(const uint64_t status, parse_number(payload));
+      PLATTER_CO_TRY(co_await set_status(status));
+      co_return Reply();
+    }
+    default: co_return fail(ENOTSUP, "is not known");
+  }
+}
+
+io::Task<Result<void>> Session::change_memory(Message& message) {
+  const auto payload = message.payload();
+  if (message.request() == Request::kSetMemoryTable) {
+    PLATTER_CO_ASSIGN(const auto regions, parse_memory_table(payload));
+    PLATTER_CO_TRY(memory_.replace(regions, message.descriptors));
+  } else {
+    PLATTER_CO_ASSIGN(const auto region, parse_memory_region(payload));
+    if (message.request() == Request::kAddMemoryRegion) {
+      PLATTER_CO_ASSIGN(const auto descriptor, only_descriptor(message));
+      PLATTER_CO_TRY(memory_.add(region, descriptor));
+    } else {
+      PLATTER_CO_TRY(memory_.remove(region));
+    }
+  }
+  for (auto& each : vrings_) PLATTER_CO_TRY(co_await each->set_memory(memory_.memory()));
+  co_return Result<void>();
+}
+
+io::Task<Result<void>> Session::set_status(uint64_t status) {
+  if (status > UINT8_MAX) co_return fail(EINVAL, fmt::format("status {:#x}", status));
+  if (status == 0) co_await stop_vrings();
+  co_return device_.set_status(static_cast<uint8_t>(status));
+}
+
+io::Task<void> Session::stop_vrings() {
+  for (auto& each : vrings_) {
+    (void)co_await each->stop();
+    each->forget();
+  }
+}
+
+io::Task<Result<void>> Session::reset() {
+  co_await stop_vrings();
+  device_.reset();
+  co_return Result<void>();
+}
+
+void Session::config_changed() {
+  if (!backend_channel_) return;
+  // A front-end that does not listen misses it, and holds nobody up.
+  const auto bytes = encode_request(BackendRequest::kConfigChanged);
+  if (send(backend_channel_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+    log_.warning("vhost-user: The front-end does not hear that the disk has changed: " +
+                 Error::from_errno(errno).message());
+  }
+}
+
+}  // namespace platter::vhost_user

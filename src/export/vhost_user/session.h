@@ -1,0 +1,66 @@
+// Session: one front-end, from its connection to its end: what it asks for (the vhost-user
+// protocol, "Front-end message types"), carried out on the device.
+//
+// A message that cannot be carried out is answered with a failure where the front-end asked for an
+// answer; else, and where what came is no message at all, the session ends with a line in the log.
+// Whatever a front-end does, or however it goes, its queues are stopped, with what they had under
+// way, before run() returns.
+//
+// For one reactor; the queues run on theirs.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/log.h"
+#include "export/vhost_user/channel.h"
+#include "export/vhost_user/memory_table.h"
+#include "export/vhost_user/message.h"
+#include "export/vhost_user/vring.h"
+#include "virtio/blk/device.h"
+
+namespace platter::vhost_user {
+
+class Session {
+ public:
+  // Queue i runs on reactors[i % size]. All outlive it.
+  Session(io::Descriptor socket, virtio::blk::Device& device,
+          const std::vector<io::Reactor*>& reactors, const base::Log& log);
+
+  io::Task<void> run();
+  // Ends it soon.
+  void cancel() { channel_.cancel(); }
+  // The device's configuration is another one: tells the front-end, where it wants to know.
+  void config_changed();
+
+ private:
+  // What goes back: nothing, but where an acknowledgement was asked for; or a payload.
+  using Reply = std::optional<std::vector<uint8_t>>;
+
+  io::Task<Result<void>> serve();
+  io::Task<Result<void>> answer(const Message& message, Result<Reply> reply);
+  io::Task<Result<Reply>> carry_out(Message& message);
+  Result<Reply> tell(const Message& message);
+  Result<void> set_up(Message& message);
+  io::Task<Result<Reply>> change(Message& message);
+
+  Result<Reply> get_config(const Message& message) const;
+  io::Task<Result<void>> change_memory(Message& message);
+  io::Task<Result<void>> set_status(uint64_t status);
+  io::Task<Result<void>> reset();
+  io::Task<void> stop_vrings();
+  Result<Vring*> vring(uint32_t index);
+  uint64_t offered_features() const;
+
+  Channel channel_;
+  virtio::blk::Device& device_;
+  const base::Log& log_;
+  MemoryTable memory_;
+  std::vector<std::unique_ptr<Vring>> vrings_;
+  io::Descriptor backend_channel_;  // where the front-end hears our own requests
+  uint64_t protocol_features_ = 0;
+  bool enables_vrings_ = false;  // the front-end does so itself
+};
+
+}  // namespace platter::vhost_user

@@ -1,0 +1,214 @@
+#include "export/vhost_user/vring.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/bytes.h"
+#include "base/try.h"
+#include "virtio/features.h"
+
+namespace platter::vhost_user {
+namespace {
+
+constexpr size_t kUsedIndexOffset = 2;
+constexpr uint16_t kPackedWrap = 0x8000;
+
+// The other side may have made it so that a read, or a write, waits: a reactor must not.
+void make_nonblocking(const io::Descriptor& descriptor) {
+  const int flags = fcntl(descriptor.get(), F_GETFL);
+  if (flags >= 0) fcntl(descriptor.get(), F_SETFL, flags | O_NONBLOCK);
+}
+
+void signal_event(const std::shared_ptr<io::Descriptor>& event) {
+  if (event == nullptr || !*event) return;
+  // A counter that is full wakes whoever waits for it as well as one more would.
+  const uint64_t one = 1;
+  while (write(event->get(), &one, sizeof one) < 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace
+
+// A ring in service; everything here happens on its reactor.
+class Vring::Running final : public virtio::blk::QueueEvents {
+ public:
+  Running(Vring& vring, std::unique_ptr<virtio::Queue> queue)
+      : vring_(vring),
+        kick_(vring.kick_),
+        call_(vring.call_),
+        error_(vring.error_),
+        wait_(kick_->get()),
+        server_(vring.reactor_, vring.device_, std::move(queue), *this) {}
+
+  io::Task<void> start() {
+    if (*kick_) watching_.spawn(vring_.reactor_, watch());
+    server_.start();
+    co_return;
+  }
+  io::Task<virtio::QueueState> stop() {
+    wait_.cancel();
+    co_await watching_.close();
+    co_return co_await server_.stop();
+  }
+  io::Task<void> set_call(std::shared_ptr<io::Descriptor> call) {
+    call_ = std::move(call);
+    // The driver may be waiting for what the old one was told.
+    interrupt();
+    co_return;
+  }
+  io::Task<Result<void>> set_memory(std::shared_ptr<const virtio::GuestMemory> memory) {
+    co_return server_.set_memory(std::move(memory));
+  }
+
+  void interrupt() override { signal_event(call_); }
+  bool can_be_notified() const override { return static_cast<bool>(*kick_); }
+  void broken(const Error& error) override {
+    vring_.log_.warning(fmt::format("vhost-user: queue {}: {}", vring_.index_, error.message()));
+    signal_event(error_);
+  }
+
+ private:
+  io::Task<void> watch() {
+    while (co_await wait_.readable()) {
+      uint64_t count;
+      const ssize_t got = read(kick_->get(), &count, sizeof count);
+      // What is no counter, or is at its end, would be readable for ever.
+      if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) break;
+      server_.kick();
+    }
+  }
+
+  Vring& vring_;
+  const std::shared_ptr<io::Descriptor> kick_;
+  std::shared_ptr<io::Descriptor> call_;
+  const std::shared_ptr<io::Descriptor> error_;
+  io::DescriptorWait wait_;
+  io::Gate watching_;
+  virtio::blk::QueueServer server_;
+};
+
+Vring::Vring(uint32_t index, io::Reactor& reactor, virtio::blk::Device& device,
+             const base::Log& log)
+    : index_(index), reactor_(reactor), device_(device), log_(log) {}
+
+Vring::~Vring() { PLATTER_ASSERT(running_ == nullptr); }
+
+bool Vring::is_packed() const { return (device_.features() & virtio::kPackedRing) != 0; }
+
+Result<void> Vring::set_size(uint32_t size) {
+  if (size == size_) return {};
+  if (running_) return fail(EBUSY, "the size of a ring that runs");
+  if (size == 0 || size > virtio::QueueOptions::kMaxSize)
+    return fail(EINVAL, fmt::format("a ring of {} entries", size));
+  size_ = size;
+  return {};
+}
+
+Result<void> Vring::set_address(const VringAddress& address) {
+  const bool same = address_ && address_->descriptor_area == address.descriptor_area &&
+                    address_->driver_area == address.driver_area &&
+                    address_->device_area == address.device_area;
+  if (running_ && !same) return fail(EBUSY, "the addresses of a ring that runs");
+  address_ = address;
+  return {};
+}
+
+Result<void> Vring::set_base(uint32_t base) {
+  if (running_) return fail(EBUSY, "the base of a ring that runs");
+  base_ = base;
+  has_base_ = true;
+  return {};
+}
+
+io::Task<Result<void>> Vring::set_kick(io::Descriptor kick) {
+  if (running_) (void)co_await stop();
+  if (kick) make_nonblocking(kick);
+  kick_ = std::make_shared<io::Descriptor>(std::move(kick));
+  co_return Result<void>();
+}
+
+io::Task<void> Vring::set_call(io::Descriptor call) {
+  if (call) make_nonblocking(call);
+  call_ = std::make_shared<io::Descriptor>(std::move(call));
+  if (running_) co_await io::run_on(reactor_, running_->set_call(call_));
+}
+
+void Vring::set_error(io::Descriptor error) {
+  if (error) make_nonblocking(error);
+  error_ = std::make_shared<io::Descriptor>(std::move(error));
+}
+
+io::Task<Result<void>> Vring::set_memory(std::shared_ptr<const virtio::GuestMemory> memory) {
+  if (!running_) co_return Result<void>();
+  co_return co_await io::run_on(reactor_, running_->set_memory(std::move(memory)));
+}
+
+Result<std::unique_ptr<virtio::Queue>> Vring::make_queue(const MemoryTable& memory) const {
+  const uint64_t user[] = {address_->descriptor_area, address_->driver_area, address_->device_area};
+  uint64_t guest[3];
+  for (size_t i = 0; i < std::size(user); ++i) {
+    const auto found = memory.guest_address(user[i]);
+    if (!found)
+      return fail(EINVAL, fmt::format("a ring at {:#x}, which is not shared memory", user[i]));
+    guest[i] = *found;
+  }
+  virtio::QueueOptions options = {.size = size_,
+                                  .descriptor_area = guest[0],
+                                  .driver_area = guest[1],
+                                  .device_area = guest[2],
+                                  .features = device_.features(),
+                                  .state = {}};
+  const auto available = static_cast<uint16_t>(base_);
+  if (is_packed()) {
+    options.state = has_base_ ? virtio::QueueState{available, static_cast<uint16_t>(base_ >> 16)}
+                              : virtio::QueueOptions::kFreshPacked;
+  } else {
+    const uint8_t* used = memory.memory()->contiguous(guest[2], sizeof(uint32_t));
+    if (used == nullptr) return fail(EINVAL, "a used ring that is not shared memory");
+    const auto index = base::load_little<uint16_t>({used, sizeof(uint32_t)}, kUsedIndexOffset);
+    options.state = {.available = available, .used = index};
+  }
+  return virtio::Queue::make(options, memory.memory());
+}
+
+io::Task<Result<void>> Vring::start_if_ready(const MemoryTable& memory) {
+  if (running_ || size_ == 0 || !address_ || !kick_ || !enabled_) co_return Result<void>();
+  PLATTER_CO_ASSIGN(auto queue, make_queue(memory));
+  running_ = std::make_unique<Running>(*this, std::move(queue));
+  co_await io::run_on(reactor_, running_->start());
+  co_return Result<void>();
+}
+
+io::Task<uint32_t> Vring::stop() {
+  if (running_) {
+    const virtio::QueueState state = co_await io::run_on(reactor_, running_->stop());
+    running_.reset();
+    base_ = is_packed() ? uint32_t{state.used} << 16 | state.available : state.available;
+    has_base_ = true;
+  } else if (!has_base_ && is_packed()) {
+    co_return uint32_t{kPackedWrap} << 16 | kPackedWrap;
+  }
+  co_return base_;
+}
+
+void Vring::forget_events() {
+  PLATTER_ASSERT(running_ == nullptr);
+  kick_.reset();
+  call_.reset();
+  error_.reset();
+}
+
+void Vring::forget() {
+  forget_events();
+  size_ = 0;
+  address_.reset();
+  base_ = 0;
+  has_base_ = false;
+  enabled_ = false;
+}
+
+}  // namespace platter::vhost_user

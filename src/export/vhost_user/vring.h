@@ -1,0 +1,71 @@
+// Vring: one virtqueue as a front-end sets it up, and its service once it is complete.
+//
+// A vring runs from when it has everything (size, addresses, a way to be notified, and is enabled)
+// until it is stopped. Setting it up happens on the session's reactor, its service on its own.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "base/log.h"
+#include "export/vhost_user/memory_table.h"
+#include "export/vhost_user/message.h"
+#include "io/descriptor.h"
+#include "io/gate.h"
+#include "virtio/blk/queue_server.h"
+
+namespace platter::vhost_user {
+
+class Vring {
+ public:
+  // All outlive it.
+  Vring(uint32_t index, io::Reactor& reactor, virtio::blk::Device& device, const base::Log& log);
+  ~Vring();  // stopped
+  Vring(const Vring&) = delete;
+  Vring& operator=(const Vring&) = delete;
+
+  // EBUSY: it runs, and would need something else.
+  Result<void> set_size(uint32_t size);
+  Result<void> set_address(const VringAddress& address);
+  Result<void> set_base(uint32_t base);
+  // Without a descriptor: the ring is looked at for ever.
+  io::Task<Result<void>> set_kick(io::Descriptor kick);
+  io::Task<void> set_call(io::Descriptor call);
+  void set_error(io::Descriptor error);
+  void set_enabled(bool enabled) { enabled_ = enabled; }
+  // The memory has changed.
+  io::Task<Result<void>> set_memory(std::shared_ptr<const virtio::GuestMemory> memory);
+
+  bool is_running() const { return running_ != nullptr; }
+  // Begins, if nothing is missing. EINVAL: the ring cannot be.
+  io::Task<Result<void>> start_if_ready(const MemoryTable& memory);
+  // Ends it, with what is under way; where to go on (SET_VRING_BASE).
+  io::Task<uint32_t> stop();
+  // The descriptors are given back; it runs again when there is a new one for the kick.
+  void forget_events();
+  // As it was made.
+  void forget();
+
+ private:
+  class Running;
+
+  Result<std::unique_ptr<virtio::Queue>> make_queue(const MemoryTable& memory) const;
+  bool is_packed() const;
+
+  const uint32_t index_;
+  io::Reactor& reactor_;
+  virtio::blk::Device& device_;
+  const base::Log& log_;
+
+  uint32_t size_ = 0;
+  std::optional<VringAddress> address_;
+  uint32_t base_ = 0;
+  bool has_base_ = false;
+  std::shared_ptr<io::Descriptor> kick_;  // null: not given; it may hold none
+  std::shared_ptr<io::Descriptor> call_;
+  std::shared_ptr<io::Descriptor> error_;
+  bool enabled_ = false;
+  std::unique_ptr<Running> running_;
+};
+
+}  // namespace platter::vhost_user

@@ -1,0 +1,227 @@
+// platter serve: an image as a disk of a virtual machine, until it is interrupted.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+
+#include "base/size.h"
+#include "base/try.h"
+#include "block/backend.h"
+#include "export/vhost_user/export.h"
+#include "io/cancel.h"
+#include "tool/arguments.h"
+#include "tool/command.h"
+#include "tool/image_open.h"
+#include "tool/io_shell/open_image.h"
+#include "tool/serve_status.h"
+#include "tool/session.h"
+
+namespace platter::tool {
+namespace {
+
+using io_shell::OpenImage;
+using io_shell::OpenSettings;
+
+// More than a machine has processors: a front-end may ask for fewer, never for more.
+constexpr uint16_t kDefaultQueues = 64;
+constexpr uint64_t kMaxPollMicroseconds = 1'000'000;
+constexpr auto kStatusPeriod = std::chrono::seconds(1);
+constexpr auto kNothingToDraw = std::chrono::hours(1);
+
+struct ServeArguments {
+  OpenSettings image;
+  std::string socket;
+  unsigned socket_mode = 0600;
+  virtio::blk::Properties properties = vhost_user::default_properties();
+  io::Nanoseconds polling{};
+  bool quiet = false;
+};
+
+template <typename T>
+Result<T> parse_number(std::string_view name, std::string_view text, T least, T most,
+                       int radix = 10) {
+  T number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, radix);
+  if (error != std::errc() || end != text.data() + text.size() || number < least || number > most) {
+    return fail(EINVAL, radix == 8 ? fmt::format("--{} is an octal number up to {:o}, not '{}'",
+                                                 name, most, text)
+                                   : fmt::format("--{} is a number from {} to {}, not '{}'", name,
+                                                 least, most, text));
+  }
+  return number;
+}
+
+Result<ServeArguments> read_arguments(const Invocation& invocation) {
+  ServeArguments arguments;
+  OpenSettings& image = arguments.image;
+  image.name = invocation.operands[0];
+  image.named = true;
+  image.name_is_options = invocation.has("image-opts");
+  image.cache = {};
+  if (const auto format = invocation.value("f")) image.options.set("driver", *format);
+  if (const auto cache = invocation.value("t")) {
+    PLATTER_ASSIGN(image.cache, block::CacheMode::parse(*cache));
+  }
+  if (const auto aio = invocation.value("i")) PLATTER_TRY(image.apply('i', *aio));
+  image.writable = !invocation.has("read-only");
+  image.snapshot = invocation.has("snapshot");
+  if (image.snapshot && !image.writable)
+    return fail(EINVAL, "--snapshot is for what is written: it does not go with --read-only");
+  arguments.socket = *invocation.value("vhost-user");
+  arguments.quiet = invocation.has("q");
+
+  virtio::blk::Properties& properties = arguments.properties;
+  properties.read_only = !image.writable;
+  properties.queues = kDefaultQueues;
+  properties.serial = invocation.value_or("serial", properties.serial);
+  if (properties.serial.size() > virtio::blk::kMaxSerialBytes) {
+    return fail(EINVAL, fmt::format("--serial has at most {} bytes, not {}",
+                                    virtio::blk::kMaxSerialBytes, properties.serial.size()));
+  }
+  if (const auto queues = invocation.value("queues")) {
+    PLATTER_ASSIGN(properties.queues,
+                   parse_number<uint16_t>("queues", *queues, 1, vhost_user::Options::kMaxQueues));
+  }
+  if (const auto mode = invocation.value("socket-mode")) {
+    PLATTER_ASSIGN(arguments.socket_mode, parse_number<unsigned>("socket-mode", *mode, 0, 0777, 8));
+  }
+  if (const auto poll = invocation.value("poll")) {
+    PLATTER_ASSIGN(const uint64_t longest,
+                   parse_number<uint64_t>("poll", *poll, 0, kMaxPollMicroseconds));
+    arguments.polling = std::chrono::microseconds(longest);
+  }
+  return arguments;
+}
+
+void say_how_to_use(Console& console, const ServeArguments& arguments,
+                    const block::Backend& backend, unsigned reactors) {
+  const std::string& socket = arguments.socket;
+  console.print(fmt::format(
+      "{}: {}, {}{}; served at {}, up to {} queues on {} {}\n\n"
+      "QEMU:\n"
+      "  -object memory-backend-memfd,id=ram,size=1G,share=on -m 1G -machine "
+      "q35,memory-backend=ram\n"
+      "  -chardev socket,id=disk,path={} -device vhost-user-blk-pci,chardev=disk\n\n"
+      "Cloud Hypervisor:\n"
+      "  --memory size=1G,shared=on --disk vhost_user=on,socket={}\n\n"
+      "Interrupt (^C) to stop.\n",
+      arguments.image.name, backend.node().type().name, base::format_size(backend.size()),
+      arguments.properties.read_only ? ", read-only"
+      : arguments.image.snapshot     ? ", what is written is thrown away"
+                                     : "",
+      socket, arguments.properties.queues, reactors, reactors == 1 ? "reactor" : "reactors", socket,
+      socket));
+  console.flush();
+}
+
+io::Task<void> set_polling(io::Nanoseconds longest) {
+  io::Reactor::current()->set_polling(longest);
+  co_return;
+}
+
+// Until it is interrupted.
+io::Task<void> wait_and_show(Session& session, const ServeArguments& arguments,
+                             vhost_user::Export& served, block::Backend& backend,
+                             io::CancelToken interrupted) {
+  ServeStatus status(session.console());
+  const bool draws = !arguments.quiet && isatty(STDERR_FILENO) == 1;
+  const io::Nanoseconds period = draws ? io::Nanoseconds(kStatusPeriod) : kNothingToDraw;
+  while (co_await io::sleep_for(period, interrupted)) {
+    if (draws) status.draw(served.is_connected(), backend.statistics(), period);
+  }
+}
+
+io::Task<Result<void>> serve_image(Session& session, const ServeArguments& arguments,
+                                   OpenImage& image, io::CancelToken interrupted) {
+  const auto reactors = session.all_reactors();
+  for (io::Reactor* reactor : reactors)
+    co_await io::run_on(*reactor, set_polling(arguments.polling));
+  vhost_user::Options options;
+  options.path = arguments.socket;
+  options.socket_mode = arguments.socket_mode;
+  options.properties = arguments.properties;
+  options.reactors = reactors;
+  PLATTER_CO_ASSIGN(auto served,
+                    vhost_user::Export::start(image.backend(), std::move(options), session.log()));
+  if (!arguments.quiet) {
+    say_how_to_use(session.console(), arguments, image.backend(),
+                   static_cast<unsigned>(reactors.size()));
+  }
+  co_await wait_and_show(session, arguments, *served, image.backend(), interrupted);
+  co_await served->stop();
+  co_return Result<void>();
+}
+
+io::Task<int> run_in(Session& session, const Invocation& invocation,
+                     const ServeArguments& arguments, io::CancelToken interrupted) {
+  auto image = co_await OpenImage::open(session, arguments.image);
+  if (!image) {
+    co_return invocation.fail(std::move(image).error().with_context(
+        fmt::format("Could not open '{}'", arguments.image.name)));
+  }
+  auto served = co_await serve_image(session, arguments, **image, interrupted);
+  int status = 0;
+  if (!served) status = invocation.fail(served.error());
+  co_return co_await close_image(invocation, (*image)->backend(), status);
+}
+
+// An interrupt is how it ends: that is no failure.
+int run_serve(Invocation& invocation) {
+  if (invocation.operands.size() != 1)
+    return invocation.usage_error("Expecting one image file name");
+  if (!invocation.has("vhost-user"))
+    return invocation.usage_error("Expecting --vhost-user SOCKET: where to serve the image");
+  auto arguments = read_arguments(invocation);
+  if (!arguments) return invocation.fail(arguments.error());
+  auto session = Session::start(invocation, Reactors::kOneAProcessor);
+  if (!session) return invocation.fail(session.error());
+  io::CancelSource interrupted;
+  (*session)->interrupts().set_handler([&] { interrupted.cancel(); });
+  const int status = io::run_blocking(
+      (*session)->reactors().at(0), run_in(**session, invocation, *arguments, interrupted.token()));
+  (*session)->interrupts().set_handler({});
+  return status;
+}
+
+constexpr CommandOption kOptions[] = {
+    {.name = "object", .argument = "OBJECT", .help = "define a secret or credentials"},
+    {.name = "image-opts", .help = "FILE is a list of options, not a file name"},
+    {.letter = 'f', .argument = "FMT", .help = "format of the image (default: found out)"},
+    {.letter = 't', .argument = "CACHE", .help = "cache mode of the image's file"},
+    {.letter = 'i',
+     .argument = "AIO",
+     .help = "how its file is read and written: io_uring or threads"},
+    {.letter = 'q', .help = "say nothing but errors"},
+    {.name = "vhost-user",
+     .argument = "SOCKET",
+     .help = "serve it as a vhost-user-blk device at this UNIX socket",
+     .required = true},
+    {.name = "socket-mode", .argument = "MODE", .help = "permissions of the socket (default: 600)"},
+    {.name = "queues", .argument = "N", .help = "queues that a machine may use (default: 64)"},
+    {.name = "serial", .argument = "TEXT", .help = "the disk's serial number, up to 20 bytes"},
+    {.letter = 'r', .name = "read-only", .help = "the machine may not write"},
+    {.name = "snapshot", .help = "what the machine writes is thrown away in the end"},
+    {.name = "poll",
+     .argument = "MICROSECONDS",
+     .help = "look at the queues for up to so long before sleeping (default: 0)"},
+};
+
+constexpr ExitMeaning kExitStatuses[] = {
+    {0, "It was served until an interrupt, and closed."},
+    {1, "It could not be served, or not be closed."},
+};
+
+}  // namespace
+
+extern const Command kServeCommand;
+const Command kServeCommand = {
+    .name = "serve",
+    .summary = "Give an image to a virtual machine as its disk.",
+    .operands = "FILE",
+    .options = kOptions,
+    .run = run_serve,
+    .native = true,
+    .exit_statuses = kExitStatuses,
+};
+
+}  // namespace platter::tool

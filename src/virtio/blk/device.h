@@ -1,0 +1,80 @@
+// Device: what the queues of one virtio-blk device share: what it offers and was asked for, its
+// configuration space, its status, and the disk behind it (virtio 1.2, 2.1 to 2.5 and 5.2). It
+// knows no transport: that one passes on what a driver writes to it, runs its queues
+// (virtio/blk/queue_server.h), and stops them all before reset().
+//
+// Threads: requests, read_config() and break_down() from any; everything else from one at a time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "block/backend.h"
+#include "platter/error.h"
+#include "virtio/blk/properties.h"
+#include "virtio/blk/request.h"
+
+namespace platter::virtio::blk {
+
+// Bits of the device's status (virtio 1.2, 2.1).
+inline constexpr uint8_t kAcknowledge = 1;
+inline constexpr uint8_t kDriver = 2;
+inline constexpr uint8_t kDriverOk = 4;
+inline constexpr uint8_t kFeaturesOk = 8;
+inline constexpr uint8_t kNeedsReset = 64;
+inline constexpr uint8_t kFailed = 128;
+
+class Device {
+ public:
+  // EINVAL: properties that cannot be (check()). The backend outlives the device. A disk that may
+  // only be read has properties.read_only.
+  static Result<std::unique_ptr<Device>> make(block::Backend& backend, Properties properties);
+
+  const Properties& properties() const { return properties_; }
+  Executor& executor() { return executor_; }
+
+  // Of the device type, and those that every device has: any layout, indirect descriptors, event
+  // index, version 1, packed rings, order kept, notification when empty.
+  uint64_t offered_features() const { return offered_; }
+  uint64_t features() const { return features_; }
+  // EINVAL: something that is not offered.
+  Result<void> set_features(uint64_t features);
+
+  // As the driver sees it; zeroes past its end.
+  void read_config(size_t offset, std::span<uint8_t> bytes) const;
+  // EINVAL: a field that a driver may not write, or a value that it cannot have.
+  Result<void> write_config(size_t offset, std::span<const uint8_t> bytes);
+  size_t config_bytes() const;
+  // Changes whenever the space does but by the driver's own writes.
+  uint32_t config_generation() const;
+
+  uint8_t status() const { return status_.load(std::memory_order_acquire); }
+  // 0 is reset(). EINVAL: bits that were set go away otherwise, or features are called fine that
+  // are not.
+  Result<void> set_status(uint8_t status);
+  // The driver is about to use its queues: without CONFIG_WCE the cache follows FLUSH.
+  void start();
+  // As after make(). No queue runs.
+  void reset();
+
+  // A driver broke the rules so that what it says means nothing: it must reset the device.
+  void break_down() { status_.fetch_or(kNeedsReset, std::memory_order_acq_rel); }
+  bool is_broken() const { return (status() & kNeedsReset) != 0; }
+
+ private:
+  Device(block::Backend& backend, Properties properties);
+  bool write_cache() const { return write_cache_.load(std::memory_order_relaxed); }
+  void set_write_cache(bool on);
+
+  block::Backend& backend_;
+  const Properties properties_;
+  const bool initial_write_cache_;
+  const uint64_t offered_;
+  Executor executor_;
+  uint64_t features_ = 0;
+  std::atomic<bool> write_cache_;
+  std::atomic<uint8_t> status_ = 0;
+};
+
+}  // namespace platter::virtio::blk

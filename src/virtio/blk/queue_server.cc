@@ -1,0 +1,202 @@
+#include "virtio/blk/queue_server.h"
+
+#include <algorithm>
+
+#include "base/assert.h"
+
+namespace platter::virtio::blk {
+namespace {
+
+size_t data_bytes(const Request& request) {
+  return request.out ? request.from_driver.size() : request.to_driver.size();
+}
+io::BufferList data_of(const Request& request) {
+  return request.out ? request.from_driver : request.to_driver;
+}
+
+}  // namespace
+
+QueueServer::QueueServer(io::Reactor& reactor, Device& device, std::unique_ptr<Queue> queue,
+                         QueueEvents& events)
+    : reactor_(reactor), device_(device), queue_(std::move(queue)), events_(events) {
+  slots_.reserve(queue_->size() + 1);
+  free_.reserve(queue_->size() + 1);
+}
+
+QueueServer::~QueueServer() { PLATTER_ASSERT(!polled_ && free_.size() == slots_.size()); }
+
+void QueueServer::wake() {
+  if (polled_ || !is_served()) return;
+  queue_->disable_notifications();
+  reactor_.add_poller(*this);
+  polled_ = true;
+}
+
+io::Task<QueueState> QueueServer::stop() {
+  stopped_ = true;
+  co_await under_way_.close();
+  settle();
+  if (std::exchange(polled_, false)) reactor_.remove_poller(*this);
+  co_return queue_->state();
+}
+
+Result<void> QueueServer::set_memory(std::shared_ptr<const GuestMemory> memory) {
+  auto set = queue_->set_memory(std::move(memory));
+  if (!set) fail_for_good(set.error());
+  return set;
+}
+
+bool QueueServer::look() { return is_served() && take_batch(); }
+
+void QueueServer::settle() {
+  if (!std::exchange(dirty_, false) || device_.is_broken()) return;
+  if (queue_->publish()) events_.interrupt();
+}
+
+bool QueueServer::rest() {
+  settle();
+  if (is_served()) {
+    if (!events_.can_be_notified()) return false;
+    if (queue_->enable_notifications()) {
+      queue_->disable_notifications();
+      return false;
+    }
+  }
+  polled_ = false;
+  return true;
+}
+
+QueueServer::Slot* QueueServer::take_slot() {
+  if (free_.empty()) {
+    slots_.push_back(std::make_unique<Slot>());
+    return slots_.back().get();
+  }
+  Slot* slot = free_.back();
+  free_.pop_back();
+  return slot;
+}
+
+// True: there was something.
+bool QueueServer::take_batch() {
+  size_t taken = 0;
+  while (taken < kMaxBatch && is_served()) {
+    Slot* slot = take_slot();
+    auto popped = queue_->pop(slot->chain);
+    if (!popped || !*popped) {
+      free_.push_back(slot);
+      if (!popped) fail_for_good(popped.error());
+      break;
+    }
+    ++taken;
+    auto request = parse(slot->chain);
+    if (!request) {
+      queue_->push(slot->chain, 0);
+      free_.push_back(slot);
+      fail_for_good(request.error());
+      break;
+    }
+    slot->request = *request;
+    slot->merged = nullptr;
+    if (request->kind == Kind::kReadWrite) {
+      plan(slot);
+    } else {
+      carry_out_plan();
+      begin(slot);
+    }
+  }
+  carry_out_plan();
+  return taken != 0;
+}
+
+// ---- Merging
+
+void QueueServer::plan(Slot* slot) {
+  const bool turns = plan_.count != 0 && plan_.slots[0]->request.out != slot->request.out;
+  if (turns || plan_.count == kMaxMerged) carry_out_plan();
+  plan_.slots[plan_.count++] = slot;
+  if (!device_.properties().request_merging) carry_out_plan();
+}
+
+bool QueueServer::may_follow(const Slot& first, uint64_t bytes, size_t pieces,
+                             const Slot& next) const {
+  const uint64_t end = first.request.sector + bytes / kSectorBytes;
+  const uint64_t more = data_bytes(next.request);
+  return end == next.request.sector && bytes % kSectorBytes == 0 &&
+         bytes + more <= uint64_t{kMaxRequestSectors} * kSectorBytes &&
+         pieces + data_of(next.request).piece_count() <= Chain::kMaxPieces &&
+         device_.executor().in_range(next.request.sector, more);
+}
+
+void QueueServer::carry_out_plan() {
+  const std::span<Slot*> slots(plan_.slots.data(), plan_.count);
+  plan_.count = 0;
+  if (slots.size() > 1) {
+    std::ranges::sort(slots, {}, [](const Slot* slot) { return slot->request.sector; });
+  }
+  for (size_t i = 0; i < slots.size();) {
+    Slot* first = slots[i];
+    Slot* last = first;
+    uint64_t bytes = data_bytes(first->request);
+    size_t pieces = data_of(first->request).piece_count();
+    size_t next = i + 1;
+    if (next < slots.size() && device_.executor().in_range(first->request.sector, bytes)) {
+      for (; next < slots.size() && may_follow(*first, bytes, pieces, *slots[next]); ++next) {
+        bytes += data_bytes(slots[next]->request);
+        pieces += data_of(slots[next]->request).piece_count();
+        last->merged = slots[next];
+        last = slots[next];
+      }
+    }
+    i = next;
+    begin(first);
+  }
+}
+
+// ---- Carrying out
+
+void QueueServer::begin(Slot* slot) { under_way_.spawn(reactor_, serve(slot)); }
+
+io::Task<void> QueueServer::serve(Slot* slot) {
+  Request request = slot->request;
+  if (slot->merged != nullptr) {
+    slot->pieces.clear();
+    for (const Slot* each = slot; each != nullptr; each = each->merged) {
+      data_of(each->request).for_each([&](std::span<uint8_t> piece) {
+        slot->pieces.push_back({.iov_base = piece.data(), .iov_len = piece.size()});
+      });
+    }
+    (request.out ? request.from_driver : request.to_driver) = io::BufferList(slot->pieces);
+  }
+  auto outcome = co_await device_.executor().run(request);
+  if (!outcome) {
+    queue_->push(slot->chain, 0);
+    free_.push_back(slot);
+    fail_for_good(outcome.error());
+    co_return;
+  }
+  const bool merged_reads = slot->merged != nullptr && !request.out;
+  for (Slot* each = slot; each != nullptr;) {
+    Slot* next = each->merged;
+    if (merged_reads) outcome->written = static_cast<uint32_t>(each->request.to_driver.size());
+    finish(each, *outcome);
+    each = next;
+  }
+  // What is finished after the reactor last slept has to be shown by it.
+  wake();
+  if (!polled_) settle();
+}
+
+void QueueServer::finish(Slot* slot, Executor::Outcome outcome) {
+  *slot->request.status = static_cast<uint8_t>(outcome.status);
+  queue_->push(slot->chain, outcome.written + 1);
+  dirty_ = true;
+  free_.push_back(slot);
+}
+
+void QueueServer::fail_for_good(const Error& error) {
+  if (device_.is_broken()) return;
+  device_.break_down();
+  events_.broken(error);
+}
+
+}  // namespace platter::virtio::blk

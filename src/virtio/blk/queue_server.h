@@ -1,0 +1,103 @@
+// QueueServer: serves one virtqueue of a virtio-blk device, on one reactor: takes what the driver
+// made available, a batch a turn, carries it out, and gives it back, with one interrupt a turn.
+//
+// While there is work the reactor looks at the ring and the driver is asked not to notify; before
+// the reactor sleeps the driver is asked to (io::Poller). Neighbouring reads, or writes, of one
+// batch become one (Properties::request_merging).
+//
+// A ring that breaks the rules, or a request that is none, breaks the device: no queue of it takes
+// or shows anything any more, and the transport is told.
+//
+// Threads: everything on the reactor's. Nothing is allocated once every slot has met its largest
+// request.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "io/gate.h"
+#include "io/reactor.h"
+#include "virtio/blk/device.h"
+#include "virtio/blk/request.h"
+#include "virtio/queue.h"
+
+namespace platter::virtio::blk {
+
+// What the transport does for a queue. Called on the queue's reactor.
+class QueueEvents {
+ public:
+  virtual ~QueueEvents() = default;
+  virtual void interrupt() = 0;
+  // Whether the driver's notifications reach kick(); if not, the ring is looked at for ever.
+  virtual bool can_be_notified() const = 0;
+  // The device is broken, for this reason.
+  virtual void broken(const Error& error) = 0;
+};
+
+class QueueServer final : private io::Poller {
+ public:
+  // Requests that one driver's batch may be merged into, at most.
+  static constexpr size_t kMaxMerged = 32;
+  // Taken in one turn, so that a full ring does not keep the reactor from its other work.
+  static constexpr size_t kMaxBatch = 256;
+
+  // All outlive it.
+  QueueServer(io::Reactor& reactor, Device& device, std::unique_ptr<Queue> queue,
+              QueueEvents& events);
+  ~QueueServer() override;  // stopped
+
+  // Begins, with what is available already.
+  void start() { wake(); }
+  // The driver has notified.
+  void kick() { wake(); }
+  // Takes nothing more, waits for what is under way and shows it: where to go on.
+  io::Task<QueueState> stop();
+
+  // The memory for what comes from now on. EINVAL: the ring is not in it; the queue is broken.
+  Result<void> set_memory(std::shared_ptr<const GuestMemory> memory);
+
+ private:
+  struct Slot {
+    Chain chain;
+    Request request{};
+    // Of a request that others were merged into: they, and all their pieces.
+    Slot* merged = nullptr;
+    std::vector<iovec> pieces;
+  };
+  // Reads, or writes, that wait for the batch to be complete.
+  struct Plan {
+    std::array<Slot*, kMaxMerged> slots;
+    size_t count = 0;
+  };
+
+  bool look() override;
+  void settle() override;
+  bool rest() override;
+
+  bool is_served() const { return !stopped_ && !device_.is_broken(); }
+  void wake();
+  bool take_batch();
+  Slot* take_slot();
+  void plan(Slot* slot);
+  void carry_out_plan();
+  bool may_follow(const Slot& first, uint64_t bytes, size_t pieces, const Slot& next) const;
+  void begin(Slot* slot);
+  io::Task<void> serve(Slot* slot);
+  void finish(Slot* slot, Executor::Outcome outcome);
+  void fail_for_good(const Error& error);
+
+  io::Reactor& reactor_;
+  Device& device_;
+  std::unique_ptr<Queue> queue_;
+  QueueEvents& events_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<Slot*> free_;
+  Plan plan_;
+  io::Gate under_way_;
+  bool polled_ = false;   // the reactor looks
+  bool dirty_ = false;    // something was pushed and not shown
+  bool stopped_ = false;  // takes nothing more
+};
+
+}  // namespace platter::virtio::blk
