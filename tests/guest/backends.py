@@ -91,7 +91,16 @@ class StorageDaemon(Backend):
                             f"addr.path={self.path},writable={writable},num-queues={self.queues}"]
 
 
-BACKENDS = {backend.name: backend for backend in (StorageDaemon,)}
+class Platter(Backend):
+    name = "platter"
+
+    def command(self):
+        command = [f"{self.programs}/platter", "serve", self.image, "-f", self.format, "--vhost-user", self.path,
+                   "--queues", str(self.queues), "-q"]
+        return command if self.writable else [*command, "--read-only"]
+
+
+BACKENDS = {backend.name: backend for backend in (Platter, StorageDaemon)}
 
 
 def arguments(description):

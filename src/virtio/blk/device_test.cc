@@ -1,0 +1,115 @@
+#include "virtio/blk/device.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "base/bytes.h"
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/reactor_group.h"
+#include "virtio/blk/config.h"
+#include "virtio/features.h"
+
+namespace platter::virtio::blk {
+namespace {
+
+using block::Permission;
+
+class BlkDeviceTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    reactors_ = *io::ReactorGroup::start({});
+    block::OpenRequest request;
+    request.options = *base::Options::from_key_values("driver=memory,size=1M");
+    request.flags.read_only = false;
+    request.policy = OpenPolicy::anything();
+    backend_ =
+        *run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
+                         block::kAllPermissions));
+  }
+  void TearDown() override { EXPECT_TRUE(run(backend_->close())); }
+  template <typename T>
+  T run(io::Task<T> task) {
+    return io::run_blocking(reactors_->at(0), std::move(task));
+  }
+  std::unique_ptr<Device> make(Properties properties = {}) {
+    return *Device::make(*backend_, std::move(properties));
+  }
+  static uint8_t wce(const Device& device) {
+    std::array<uint8_t, 1> byte;
+    device.read_config(kWceOffset, byte);
+    return byte[0];
+  }
+
+  std::unique_ptr<io::ReactorGroup> reactors_;
+  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
+  base::Log log_;
+  block::Graph graph_{{registry_, io::system_files(), log_}};
+  std::unique_ptr<block::Backend> backend_;
+};
+
+TEST_F(BlkDeviceTest, TakesOnlyFeaturesThatItOffers) {
+  auto device = make();
+  EXPECT_TRUE(device->set_features(kVersion1 | kFlush | kPackedRing));
+  auto refused = device->set_features(kVersion1 | kAccessPlatform);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EINVAL);
+  EXPECT_EQ(device->features(), kVersion1 | kFlush | kPackedRing);
+}
+
+TEST_F(BlkDeviceTest, ConfigurationReadsZeroPastItsEnd) {
+  auto device = make();
+  std::array<uint8_t, 128> bytes;
+  bytes.fill(0xff);
+  device->read_config(0, bytes);
+  EXPECT_EQ(base::load_little<uint64_t>(bytes, 0), (1U << 20) / kSectorBytes);
+  for (size_t i = device->config_bytes(); i < bytes.size(); ++i) EXPECT_EQ(bytes[i], 0) << i;
+  device->read_config(SIZE_MAX - 3, bytes);
+  EXPECT_EQ(bytes[0], 0);
+}
+
+TEST_F(BlkDeviceTest, OnlyTheWriteCacheCanBeWritten) {
+  auto device = make();
+  const uint8_t off[] = {0};
+  const uint8_t wrong[] = {2};
+  EXPECT_TRUE(device->write_config(kWceOffset, off));
+  EXPECT_EQ(wce(*device), 0);
+  EXPECT_FALSE(device->write_config(kWceOffset, wrong));
+  EXPECT_FALSE(device->write_config(0, off));
+  Properties properties;
+  properties.config_wce = false;
+  EXPECT_FALSE(make(properties)->write_config(kWceOffset, off));
+}
+
+TEST_F(BlkDeviceTest, WithoutConfigWceTheCacheFollowsFlush) {
+  auto device = make();
+  ASSERT_TRUE(device->set_features(kVersion1));
+  device->start();
+  EXPECT_EQ(wce(*device), 0);
+  device->reset();
+  EXPECT_EQ(wce(*device), 1);
+  ASSERT_TRUE(device->set_features(kVersion1 | kFlush));
+  device->start();
+  EXPECT_EQ(wce(*device), 1);
+  // Who can choose is not chosen for.
+  device->reset();
+  ASSERT_TRUE(device->set_features(kVersion1 | kConfigWce));
+  device->start();
+  EXPECT_EQ(wce(*device), 1);
+}
+
+TEST_F(BlkDeviceTest, StatusOnlyGrowsUntilAReset) {
+  auto device = make();
+  EXPECT_TRUE(device->set_status(kAcknowledge));
+  EXPECT_TRUE(device->set_status(kAcknowledge | kDriver | kFeaturesOk | kDriverOk));
+  EXPECT_FALSE(device->set_status(kAcknowledge));
+  device->break_down();
+  EXPECT_TRUE(device->is_broken());
+  EXPECT_TRUE(device->set_status(0));
+  EXPECT_EQ(device->status(), 0);
+  EXPECT_FALSE(device->is_broken());
+}
+
+}  // namespace
+}  // namespace platter::virtio::blk

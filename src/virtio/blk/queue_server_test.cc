@@ -1,0 +1,230 @@
+#include "virtio/blk/queue_server.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "block/graph.h"
+#include "block/registry.h"
+#include "io/reactor_group.h"
+#include "virtio/test_driver.h"
+
+namespace platter::virtio::blk {
+namespace {
+
+using block::Permission;
+using test::Buffer;
+using test::Guest;
+
+constexpr uint32_t kQueueSize = 64;
+constexpr uint32_t kBlock = 4096;
+constexpr uint8_t kUntouched = 0xee;
+constexpr uint64_t kPlainRing = 0;
+
+// Counts what the queue has to say. The driver never sleeps.
+class Events final : public QueueEvents {
+ public:
+  void interrupt() override { ++interrupts; }
+  bool can_be_notified() const override { return true; }
+  void broken(const Error& error) override { why = error.message(); }
+
+  std::atomic<unsigned> interrupts = 0;
+  std::string why;
+};
+
+class QueueServerTest : public testing::TestWithParam<uint64_t> {
+ protected:
+  void SetUp() override {
+    auto group = io::ReactorGroup::start({});
+    ASSERT_TRUE(group) << group.error().message();
+    reactors_ = std::move(*group);
+    block::OpenRequest request;
+    request.options = *base::Options::from_key_values("driver=memory,size=1M");
+    request.flags.read_only = false;
+    request.policy = OpenPolicy::anything();
+    auto opened =
+        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
+                        block::kAllPermissions));
+    ASSERT_TRUE(opened) << opened.error().message();
+    backend_ = std::move(*opened);
+  }
+  void TearDown() override {
+    if (server_) run(stop());
+    if (backend_) EXPECT_TRUE(run(backend_->close()));
+  }
+  template <typename T>
+  T run(io::Task<T> task) {
+    return io::run_blocking(reactors_->at(0), std::move(task));
+  }
+
+  void serve(Properties properties = {}) {
+    device_ = *Device::make(*backend_, properties);
+    ASSERT_TRUE(device_->set_features(options_.features));
+    run(start());
+  }
+  io::Task<void> start() {
+    server_ = std::make_unique<QueueServer>(reactors_->at(0), *device_,
+                                            *Queue::make(options_, guest_.memory()), events_);
+    server_->start();
+    co_return;
+  }
+  io::Task<QueueState> stop() {
+    const QueueState state = co_await server_->stop();
+    server_.reset();
+    co_return state;
+  }
+  io::Task<void> kick() {
+    server_->kick();
+    co_return;
+  }
+
+  // Where the request in `slot` has its parts.
+  static uint64_t header(unsigned slot) { return Guest::kData + slot * uint64_t{32}; }
+  static uint64_t status(unsigned slot) { return header(slot) + 16; }
+  static uint64_t payload(unsigned slot) {
+    return Guest::kData + 0x10000 + slot * uint64_t{kBlock};
+  }
+  void add(unsigned slot, uint32_t type, uint64_t sector, bool indirect = false) {
+    const std::span<uint8_t> bytes(guest_.at(header(slot)), 16);
+    base::store_little<uint32_t>(bytes, 0, type);
+    base::store_little<uint32_t>(bytes, 4, 0);
+    base::store_little<uint64_t>(bytes, 8, sector);
+    *guest_.at(status(slot)) = kUntouched;
+    driver_->add(
+        {{header(slot), 16, false}, {payload(slot), kBlock, type == 0}, {status(slot), 1, true}},
+        indirect);
+  }
+  // Notifies, if the device wants it, and waits until so many have come back.
+  void wait_for(unsigned count) {
+    if (driver_->must_notify()) run(kick());
+    for (unsigned seen = 0; seen < count;) {
+      // A look on the reactor's thread, which is in between its turns then.
+      const auto used = run(collect());
+      seen += used.has_value();
+      if (used) used_.push_back(*used);
+    }
+  }
+  io::Task<std::optional<test::Used>> collect() { co_return driver_->collect(); }
+
+  Guest guest_;
+  QueueOptions options_ =
+      test::options_of(kQueueSize, GetParam() | kVersion1 | kIndirectDescriptors);
+  std::unique_ptr<test::Driver> driver_ = test::make_driver(guest_, options_);
+  std::unique_ptr<io::ReactorGroup> reactors_;
+  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
+  base::Log log_;
+  block::Graph graph_{{registry_, io::system_files(), log_}};
+  std::unique_ptr<block::Backend> backend_;
+  std::unique_ptr<Device> device_;
+  Events events_;
+  std::unique_ptr<QueueServer> server_;
+  std::vector<test::Used> used_;
+};
+
+TEST_P(QueueServerTest, WritesAndReadsBack) {
+  serve();
+  std::memset(guest_.at(payload(0)), 0x5a, kBlock);
+  add(0, 1, 8);
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(0)), 0);
+  add(1, 0, 8, true);
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(1)), 0);
+  EXPECT_EQ(std::memcmp(guest_.at(payload(0)), guest_.at(payload(1)), kBlock), 0);
+  EXPECT_EQ(used_.at(1).written, kBlock + 1);
+}
+
+// What is available before the service begins is one batch.
+TEST_P(QueueServerTest, NeighboursOfABatchAreOneRequest) {
+  constexpr unsigned kCount = 8;
+  const unsigned order[kCount] = {3, 0, 7, 1, 2, 6, 5, 4};
+  for (unsigned slot = 0; slot < kCount; ++slot) {
+    std::memset(guest_.at(payload(slot)), static_cast<int>(slot + 1), kBlock);
+    add(slot, 1, order[slot] * kBlock / kSectorBytes, true);
+  }
+  serve();
+  wait_for(kCount);
+  EXPECT_EQ(backend_->statistics().write.operations, 1U);
+  EXPECT_EQ(backend_->statistics().write.bytes, kCount * kBlock);
+  for (unsigned slot = 0; slot < kCount; ++slot) {
+    EXPECT_EQ(*guest_.at(status(slot)), 0);
+    add(slot, 0, slot * kBlock / kSectorBytes, true);
+  }
+  wait_for(kCount);
+  for (unsigned slot = 0; slot < kCount; ++slot)
+    EXPECT_EQ(*guest_.at(payload(order[slot])), slot + 1) << slot;
+}
+
+TEST_P(QueueServerTest, MergingCanBeSwitchedOff) {
+  for (unsigned slot = 0; slot < 4; ++slot) add(slot, 1, slot * kBlock / kSectorBytes, true);
+  Properties properties;
+  properties.request_merging = false;
+  serve(properties);
+  wait_for(4);
+  EXPECT_EQ(backend_->statistics().write.operations, 4U);
+}
+
+// One that leaves the disk fails alone; its neighbours are carried out.
+TEST_P(QueueServerTest, ARequestPastTheEndFailsAlone) {
+  const uint64_t last = (1 << 20) / kSectorBytes - kBlock / kSectorBytes;
+  add(0, 1, last, true);
+  add(1, 1, last + kBlock / kSectorBytes, true);
+  serve();
+  wait_for(2);
+  EXPECT_EQ(*guest_.at(status(0)), 0);
+  EXPECT_EQ(*guest_.at(status(1)), 1);
+}
+
+TEST_P(QueueServerTest, StopsWhereItCanGoOn) {
+  serve();
+  for (unsigned slot = 0; slot < 3; ++slot) add(slot, 1, slot * 8);
+  wait_for(3);
+  options_.state = run(stop());
+  run(start());
+  add(5, 0, 8);
+  if (driver_->must_notify()) run(kick());
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(5)), 0);
+}
+
+TEST_P(QueueServerTest, ARequestWithoutRoomForAStatusBreaksTheDevice) {
+  serve();
+  driver_->add({{header(0), 16, false}}, false);
+  if (driver_->must_notify()) run(kick());
+  run(stop());
+  EXPECT_TRUE(device_->is_broken());
+  EXPECT_NE(events_.why.find("status"), std::string::npos) << events_.why;
+  EXPECT_FALSE(driver_->collect());
+}
+
+TEST_P(QueueServerTest, ManyRequestsThroughASmallRingAllComeBack) {
+  serve();
+  unsigned left = 5000;
+  unsigned out = 0;
+  for (unsigned slot = 0; left != 0 || out != 0;) {
+    while (left != 0 && out < kQueueSize / 4) {
+      const uint32_t type = left % 3 == 0 ? 0 : 1;
+      add(slot % kQueueSize, type, (left * 37 % 256) * 8, left % 2 == 0);
+      ++slot;
+      --left;
+      ++out;
+    }
+    wait_for(1);
+    --out;
+  }
+  EXPECT_GT(events_.interrupts.load(), 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Rings, QueueServerTest,
+                         testing::Values(kPlainRing, kEventIndex, kPackedRing,
+                                         kPackedRing | kEventIndex, kInOrder | kEventIndex),
+                         [](const auto& parameter) {
+                           std::string name =
+                               (parameter.param & kPackedRing) != 0 ? "Packed" : "Split";
+                           if ((parameter.param & kInOrder) != 0) name += "InOrder";
+                           return name + ((parameter.param & kEventIndex) != 0 ? "EventIndex" : "");
+                         });
+
+}  // namespace
+}  // namespace platter::virtio::blk
