@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
+#include <cmath>
 #include <optional>
 
 #include "base/assert.h"
@@ -91,7 +92,11 @@ class Writer {
   void write_value(bool value) { out_ += value ? "true" : "false"; }
   void write_value(int64_t value) { fmt::format_to(std::back_inserter(out_), "{}", value); }
   void write_value(uint64_t value) { fmt::format_to(std::back_inserter(out_), "{}", value); }
-  void write_value(double value) { fmt::format_to(std::back_inserter(out_), "{:.17g}", value); }
+  // "-0" would be read as the integer, which has no sign.
+  void write_value(double value) {
+    const bool negative_zero = value == 0 && std::signbit(value);
+    fmt::format_to(std::back_inserter(out_), "{:.17g}{}", value, negative_zero ? ".0" : "");
+  }
   void write_value(const std::string& value) { write_string(out_, value); }
 
   void write_value(const Json::Array& array) {

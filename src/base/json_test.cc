@@ -67,6 +67,10 @@ TEST(Json, ParsingKeepsOrderAndNumbersApart) {
   EXPECT_NE(items[2].get_if<double>(), nullptr);
 }
 
+TEST(Json, ANegativeZeroStaysOne) {
+  EXPECT_EQ(round_trip("[-0.0, 0.0, -0]"), "[-0.0, 0, 0]");
+}
+
 TEST(Json, FindAndAbsence) {
   Json json = Json::parse(R"({"a": {"b": "c"}})").value();
   ASSERT_NE(json.find("a"), nullptr);
