@@ -1,0 +1,109 @@
+#include "vhost_user/back_end.h"
+
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <thread>
+#include <utility>
+
+#include "base/try.h"
+
+namespace platter::front_end {
+namespace {
+
+constexpr std::chrono::seconds kStartLimit{60};
+constexpr std::chrono::seconds kStopLimit{30};
+constexpr std::chrono::milliseconds kLookEvery{2};
+
+Result<bool> listens(const std::string& socket) {
+  struct stat status = {};
+  if (::stat(socket.c_str(), &status) == 0) return S_ISSOCK(status.st_mode);
+  if (errno != ENOENT) return fail_errno(errno);
+  return false;
+}
+
+int status_of(int waited) { return WIFEXITED(waited) ? WEXITSTATUS(waited) : -WTERMSIG(waited); }
+
+}  // namespace
+
+Result<std::vector<std::string>> back_end_command(const std::string& name,
+                                                  const BackEndOptions& options) {
+  if (name == "qemu-storage-daemon") {
+    // Without an iothread: with one it hangs, now and then, when it is told to stop just after a
+    // front-end has left.
+    return std::vector<std::string>{
+        name,
+        "--object",
+        "iothread,id=thread",
+        "--blockdev",
+        fmt::format("driver=file,node-name=file,filename={},discard=unmap", options.image),
+        "--blockdev",
+        fmt::format("driver={},node-name=disk,file=file,discard=unmap", options.format),
+        "--export",
+        fmt::format("type=vhost-user-blk,id=export,node-name=disk,writable=on,"
+                    "addr.type=unix,addr.path={},num-queues={}",
+                    options.socket, options.queues)};
+  }
+  return fail(EINVAL, fmt::format("There is no back-end '{}'", name));
+}
+
+Result<BackEnd> BackEnd::start(const std::string& name, const BackEndOptions& options) {
+  PLATTER_ASSIGN(const std::vector<std::string> command, back_end_command(name, options));
+  std::vector<char*> words;
+  for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
+  words.push_back(nullptr);
+  const pid_t process = ::fork();
+  if (process < 0) return fail_errno(errno);
+  if (process == 0) {
+    // A test that is killed leaves nothing behind.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::execvp(words[0], words.data());
+    ::_exit(127);
+  }
+  BackEnd back_end(process);
+  const auto limit = std::chrono::steady_clock::now() + kStartLimit;
+  while (true) {
+    PLATTER_ASSIGN(const bool ready, listens(options.socket));
+    if (ready) return back_end;
+    if (!back_end.running()) return fail(EIO, fmt::format("{} ended before it listened", name));
+    if (std::chrono::steady_clock::now() > limit)
+      return fail(ETIMEDOUT, fmt::format("{} does not listen on '{}'", name, options.socket));
+    std::this_thread::sleep_for(kLookEvery);
+  }
+}
+
+BackEnd::BackEnd(BackEnd&& other) noexcept : process_(std::exchange(other.process_, -1)) {}
+
+BackEnd::~BackEnd() {
+  if (process_ < 0) return;
+  ::kill(process_, SIGKILL);
+  ::waitpid(process_, nullptr, 0);
+}
+
+int BackEnd::stop() {
+  if (process_ < 0) return -ESRCH;
+  ::kill(process_, SIGTERM);
+  const auto limit = std::chrono::steady_clock::now() + kStopLimit;
+  int waited = 0;
+  while (::waitpid(process_, &waited, WNOHANG) == 0) {
+    std::this_thread::sleep_for(kLookEvery);
+    if (std::chrono::steady_clock::now() > limit) ::kill(process_, SIGKILL);
+  }
+  process_ = -1;
+  return status_of(waited);
+}
+
+bool BackEnd::running() {
+  if (process_ < 0) return false;
+  if (::waitpid(process_, nullptr, WNOHANG) != process_) return true;
+  process_ = -1;
+  return false;
+}
+
+}  // namespace platter::front_end

@@ -1,0 +1,45 @@
+// A back-end in a process of its own: ours or a peer, by name.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "platter/error.h"
+
+namespace platter::front_end {
+
+struct BackEndOptions {
+  std::string image;
+  std::string format = "qcow2";
+  std::string socket;
+  unsigned queues = 1;
+};
+
+// The command that serves an image. EINVAL: nobody is called so.
+Result<std::vector<std::string>> back_end_command(const std::string& name,
+                                                  const BackEndOptions& options);
+
+class BackEnd {
+ public:
+  // Returns when it listens.
+  static Result<BackEnd> start(const std::string& name, const BackEndOptions& options);
+
+  BackEnd(BackEnd&& other) noexcept;
+  BackEnd& operator=(BackEnd&&) = delete;
+  // It ends without being asked.
+  ~BackEnd();
+
+  // As a person does it; its exit status, or minus the signal that it died of. It is killed where
+  // it does not end.
+  int stop();
+  bool running();
+
+ private:
+  explicit BackEnd(pid_t process) : process_(process) {}
+
+  pid_t process_;
+};
+
+}  // namespace platter::front_end
