@@ -10,6 +10,7 @@ namespace platter::virtio {
 
 void Chain::begin() {
   pieces_.clear();
+  writable_ranges_.clear();
   readable_pieces_ = 0;
   readable_bytes_ = 0;
   writable_bytes_ = 0;
@@ -29,7 +30,11 @@ Result<void> Chain::add(const Descriptor& descriptor, const GuestMemory& memory)
   }
   // At most 1024 descriptors of 32 bits each come here: no sum overflows.
   (write ? writable_bytes_ : readable_bytes_) += descriptor.bytes;
-  if (!write) readable_pieces_ = pieces_.size();
+  if (write) {
+    writable_ranges_.push_back({.address = descriptor.address, .bytes = descriptor.bytes});
+  } else {
+    readable_pieces_ = pieces_.size();
+  }
   return {};
 }
 

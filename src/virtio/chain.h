@@ -37,6 +37,12 @@ class Chain {
   std::span<const iovec> writable() const {
     return std::span<const iovec>(pieces_).subspan(readable_pieces_);
   }
+  // What the driver wants filled, in the guest's own addresses.
+  struct GuestRange {
+    uint64_t address;
+    uint32_t bytes;
+  };
+  std::span<const GuestRange> writable_ranges() const { return writable_ranges_; }
   uint64_t readable_bytes() const { return readable_bytes_; }
   uint64_t writable_bytes() const { return writable_bytes_; }
 
@@ -50,6 +56,7 @@ class Chain {
   Result<void> add(const Descriptor& descriptor, const GuestMemory& memory);
 
   std::vector<iovec> pieces_;
+  std::vector<GuestRange> writable_ranges_;
   size_t readable_pieces_ = 0;
   uint64_t readable_bytes_ = 0;
   uint64_t writable_bytes_ = 0;

@@ -77,6 +77,8 @@ Result<void> Queue::set_memory(std::shared_ptr<const GuestMemory> memory) {
   return {};
 }
 
+uint64_t Queue::answer_bytes() const { return area_shapes()[has(kPackedRing) ? 0 : 2].bytes; }
+
 Result<bool> Queue::pop(Chain& chain) {
   if (broken_) return fail(EINVAL, "The virtqueue is broken");
   PLATTER_ASSERT(chain.users_ == nullptr);

@@ -74,6 +74,8 @@ class Queue {
   Result<void> set_memory(std::shared_ptr<const GuestMemory> memory);
 
   uint32_t size() const { return size_; }
+  // Of the area that the device writes its answers to: the used ring, or the packed ring.
+  uint64_t answer_bytes() const;
   uint32_t in_flight() const { return in_flight_; }
   bool broken() const { return broken_; }
   // With nothing in flight, a queue that is made with this state goes on where this one stopped.

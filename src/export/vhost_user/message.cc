@@ -66,6 +66,8 @@ const char* name_of(Request request) {
     case Request::kSetOwner: return "SET_OWNER";
     case Request::kResetOwner: return "RESET_OWNER";
     case Request::kSetMemoryTable: return "SET_MEM_TABLE";
+    case Request::kSetLogBase: return "SET_LOG_BASE";
+    case Request::kSetLogEvent: return "SET_LOG_FD";
     case Request::kSetVringSize: return "SET_VRING_NUM";
     case Request::kSetVringAddress: return "SET_VRING_ADDR";
     case Request::kSetVringBase: return "SET_VRING_BASE";
@@ -173,6 +175,11 @@ Result<std::vector<RegionDescription>> parse_memory_table(std::span<const uint8_
 Result<RegionDescription> parse_memory_region(std::span<const uint8_t> payload) {
   PLATTER_TRY(check_bytes(payload, 8 + kRegionBytes));
   return load_region(payload, 8);
+}
+
+Result<LogArea> parse_log(std::span<const uint8_t> payload) {
+  PLATTER_TRY(check_bytes(payload, 16));
+  return LogArea{.bytes = load<uint64_t>(payload, 0), .file_offset = load<uint64_t>(payload, 8)};
 }
 
 Result<ConfigAccess> parse_config(std::span<const uint8_t> payload) {

@@ -19,6 +19,8 @@ enum class Request : uint32_t {
   kSetOwner = 3,
   kResetOwner = 4,
   kSetMemoryTable = 5,
+  kSetLogBase = 6,
+  kSetLogEvent = 7,
   kSetVringSize = 8,
   kSetVringAddress = 9,
   kSetVringBase = 10,
@@ -48,9 +50,11 @@ enum class BackendRequest : uint32_t { kConfigChanged = 2 };
 
 // Of the device's features; the front-end's own.
 inline constexpr uint64_t kProtocolFeatures = uint64_t{1} << 30;
+inline constexpr uint64_t kLogAll = uint64_t{1} << 26;
 
 // Protocol features.
 inline constexpr uint64_t kMultiQueue = uint64_t{1} << 0;
+inline constexpr uint64_t kLogSharedMemory = uint64_t{1} << 1;
 inline constexpr uint64_t kReplyAck = uint64_t{1} << 3;
 inline constexpr uint64_t kBackendChannel = uint64_t{1} << 5;
 inline constexpr uint64_t kConfig = uint64_t{1} << 9;
@@ -99,8 +103,10 @@ struct VringState {
 Result<VringState> parse_vring_state(std::span<const uint8_t> payload);
 std::vector<uint8_t> encode_vring_state(VringState state);
 
-// Addresses are the front-end's own.
+// Addresses are the front-end's own, but for the log's: there writes to the ring are noted.
 struct VringAddress {
+  static constexpr uint32_t kLogs = 1;  // of the flags
+
   uint32_t index;
   uint32_t flags;
   uint64_t descriptor_area;
@@ -125,6 +131,12 @@ struct RegionDescription {
 };
 Result<std::vector<RegionDescription>> parse_memory_table(std::span<const uint8_t> payload);
 Result<RegionDescription> parse_memory_region(std::span<const uint8_t> payload);
+
+struct LogArea {
+  uint64_t bytes;
+  uint64_t file_offset;
+};
+Result<LogArea> parse_log(std::span<const uint8_t> payload);
 
 struct ConfigAccess {
   uint32_t offset;

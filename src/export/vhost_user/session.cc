@@ -6,13 +6,15 @@
 #include <cerrno>
 
 #include "base/try.h"
+#include "io/shared_mapping.h"
 #include "virtio/guest_memory.h"
 
 namespace platter::vhost_user {
 namespace {
 
-constexpr uint64_t kOfferedProtocolFeatures = kMultiQueue | kReplyAck | kBackendChannel | kConfig |
-                                              kResetDeviceFeature | kMemorySlots | kStatus;
+constexpr uint64_t kOfferedProtocolFeatures = kMultiQueue | kLogSharedMemory | kReplyAck |
+                                              kBackendChannel | kConfig | kResetDeviceFeature |
+                                              kMemorySlots | kStatus;
 
 Result<io::Descriptor> only_descriptor(Message& message) {
   if (message.descriptors.size() != 1) {
@@ -79,7 +81,7 @@ io::Task<Result<void>> Session::answer(const Message& message, Result<Reply> rep
 }
 
 uint64_t Session::offered_features() const {
-  return device_.offered_features() | kProtocolFeatures;
+  return device_.offered_features() | kProtocolFeatures | kLogAll;
 }
 
 Result<Vring*> Session::vring(uint32_t index) {
@@ -95,11 +97,10 @@ io::Task<Result<Session::Reply>> Session::carry_out(Message& message) {
     case Request::kGetMaxMemorySlots:
     case Request::kGetStatus:
     case Request::kGetConfig: co_return tell(message);
-    case Request::kSetFeatures:
     case Request::kSetProtocolFeatures:
     case Request::kSetOwner:
+    case Request::kSetLogEvent:
     case Request::kSetVringSize:
-    case Request::kSetVringAddress:
     case Request::kSetVringBase:
     case Request::kSetVringError:
     case Request::kSetBackendChannel:
@@ -140,15 +141,6 @@ Result<Session::Reply> Session::get_config(const Message& message) const {
 Result<void> Session::set_up(Message& message) {
   const auto payload = message.payload();
   switch (message.request()) {
-    case Request::kSetFeatures: {
-      PLATTER_ASSIGN(const uint64_t features, parse_number(payload));
-      PLATTER_TRY(device_.set_features(features & ~kProtocolFeatures));
-      enables_vrings_ = (features & kProtocolFeatures) != 0;
-      if (!enables_vrings_) {
-        for (auto& each : vrings_) each->set_enabled(true);
-      }
-      return {};
-    }
     case Request::kSetProtocolFeatures: {
       PLATTER_ASSIGN(const uint64_t features, parse_number(payload));
       if ((features & ~kOfferedProtocolFeatures) != 0) {
@@ -162,11 +154,6 @@ Result<void> Session::set_up(Message& message) {
       PLATTER_ASSIGN(const VringState state, parse_vring_state(payload));
       PLATTER_ASSIGN(Vring * ring, vring(state.index));
       return ring->set_size(state.number);
-    }
-    case Request::kSetVringAddress: {
-      PLATTER_ASSIGN(const VringAddress address, parse_vring_address(payload));
-      PLATTER_ASSIGN(Vring * ring, vring(address.index));
-      return ring->set_address(address);
     }
     case Request::kSetVringBase: {
       PLATTER_ASSIGN(const VringState state, parse_vring_state(payload));
@@ -201,6 +188,34 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
     case Request::kAddMemoryRegion:
     case Request::kRemoveMemoryRegion: {
       PLATTER_CO_TRY(co_await change_memory(message));
+      co_return Reply();
+    }
+    case Request::kSetFeatures: {
+      PLATTER_CO_ASSIGN(const uint64_t features, parse_number(payload));
+      PLATTER_CO_TRY(device_.set_features(features & ~(kProtocolFeatures | kLogAll)));
+      // A front-end that does not know the protocol's features has its rings enabled.
+      if ((features & kProtocolFeatures) == 0) {
+        for (auto& each : vrings_) each->set_enabled(true);
+      }
+      logs_ = (features & kLogAll) != 0;
+      co_await use_log();
+      co_return Reply();
+    }
+    case Request::kSetLogBase: {
+      PLATTER_CO_ASSIGN(const LogArea area, parse_log(payload));
+      PLATTER_CO_ASSIGN(const auto descriptor, only_descriptor(message));
+      PLATTER_CO_ASSIGN(auto mapping,
+                        io::SharedMapping::map(descriptor.get(), area.file_offset, area.bytes));
+      const std::span<uint8_t> bits(mapping->data(), mapping->size());
+      log_pages_ = std::make_shared<virtio::DirtyLog>(bits, std::move(mapping));
+      co_await use_log();
+      co_return Reply(encode_number(0));
+    }
+    case Request::kSetVringAddress: {
+      PLATTER_CO_ASSIGN(const VringAddress address, parse_vring_address(payload));
+      PLATTER_CO_ASSIGN(Vring * ring, vring(address.index));
+      PLATTER_CO_TRY(ring->set_address(address));
+      co_await use_log();
       co_return Reply();
     }
     case Request::kSetVringKick: {
@@ -272,6 +287,10 @@ io::Task<Result<void>> Session::change_memory(Message& message) {
   co_return Result<void>();
 }
 
+io::Task<void> Session::use_log() {
+  for (auto& each : vrings_) co_await each->set_log(logs_ ? log_pages_ : nullptr);
+}
+
 io::Task<Result<void>> Session::set_status(uint64_t status) {
   if (status > UINT8_MAX) co_return fail(EINVAL, fmt::format("status {:#x}", status));
   if (status == 0) co_await stop_vrings();
@@ -287,6 +306,8 @@ io::Task<void> Session::stop_vrings() {
 
 io::Task<Result<void>> Session::reset() {
   co_await stop_vrings();
+  logs_ = false;
+  log_pages_.reset();
   device_.reset();
   co_return Result<void>();
 }

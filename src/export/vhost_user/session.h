@@ -47,6 +47,7 @@ class Session {
 
   Result<Reply> get_config(const Message& message) const;
   io::Task<Result<void>> change_memory(Message& message);
+  io::Task<void> use_log();
   io::Task<Result<void>> set_status(uint64_t status);
   io::Task<Result<void>> reset();
   io::Task<void> stop_vrings();
@@ -60,7 +61,8 @@ class Session {
   std::vector<std::unique_ptr<Vring>> vrings_;
   io::Descriptor backend_channel_;  // where the front-end hears our own requests
   uint64_t protocol_features_ = 0;
-  bool enables_vrings_ = false;  // the front-end does so itself
+  std::shared_ptr<virtio::DirtyLog> log_pages_;  // that a migration looks at
+  bool logs_ = false;                            // the front-end wants it kept
 };
 
 }  // namespace platter::vhost_user

@@ -45,6 +45,7 @@ class Vring::Running final : public virtio::blk::QueueEvents {
         server_(vring.reactor_, vring.device_, std::move(queue), *this) {}
 
   io::Task<void> start() {
+    server_.set_log(vring_.log_pages_, vring_.logged_ring());
     if (*kick_) watching_.spawn(vring_.reactor_, watch());
     server_.start();
     co_return;
@@ -58,6 +59,10 @@ class Vring::Running final : public virtio::blk::QueueEvents {
     call_ = std::move(call);
     // The driver may be waiting for what the old one was told.
     interrupt();
+    co_return;
+  }
+  io::Task<void> set_log(std::shared_ptr<virtio::DirtyLog> log, std::optional<uint64_t> ring) {
+    server_.set_log(std::move(log), ring);
     co_return;
   }
   io::Task<Result<void>> set_memory(std::shared_ptr<const virtio::GuestMemory> memory) {
@@ -142,6 +147,16 @@ void Vring::set_error(io::Descriptor error) {
   error_ = std::make_shared<io::Descriptor>(std::move(error));
 }
 
+std::optional<uint64_t> Vring::logged_ring() const {
+  if (!address_ || (address_->flags & VringAddress::kLogs) == 0) return std::nullopt;
+  return address_->log;
+}
+
+io::Task<void> Vring::set_log(std::shared_ptr<virtio::DirtyLog> log) {
+  log_pages_ = std::move(log);
+  if (running_) co_await io::run_on(reactor_, running_->set_log(log_pages_, logged_ring()));
+}
+
 io::Task<Result<void>> Vring::set_memory(std::shared_ptr<const virtio::GuestMemory> memory) {
   if (!running_) co_return Result<void>();
   co_return co_await io::run_on(reactor_, running_->set_memory(std::move(memory)));
@@ -206,6 +221,7 @@ void Vring::forget() {
   forget_events();
   size_ = 0;
   address_.reset();
+  log_pages_.reset();
   base_ = 0;
   has_base_ = false;
   enabled_ = false;

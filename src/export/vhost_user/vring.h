@@ -36,6 +36,9 @@ class Vring {
   // The memory has changed.
   io::Task<Result<void>> set_memory(std::shared_ptr<const virtio::GuestMemory> memory);
 
+  // Null: no writes are noted.
+  io::Task<void> set_log(std::shared_ptr<virtio::DirtyLog> log);
+
   bool is_running() const { return running_ != nullptr; }
   // Begins, if nothing is missing. EINVAL: the ring cannot be.
   io::Task<Result<void>> start_if_ready(const MemoryTable& memory);
@@ -51,6 +54,7 @@ class Vring {
 
   Result<std::unique_ptr<virtio::Queue>> make_queue(const MemoryTable& memory) const;
   bool is_packed() const;
+  std::optional<uint64_t> logged_ring() const;
 
   const uint32_t index_;
   io::Reactor& reactor_;
@@ -64,6 +68,7 @@ class Vring {
   std::shared_ptr<io::Descriptor> kick_;  // null: not given; it may hold none
   std::shared_ptr<io::Descriptor> call_;
   std::shared_ptr<io::Descriptor> error_;
+  std::shared_ptr<virtio::DirtyLog> log_pages_;
   bool enabled_ = false;
   std::unique_ptr<Running> running_;
 };

@@ -46,11 +46,18 @@ Result<void> QueueServer::set_memory(std::shared_ptr<const GuestMemory> memory) 
   return set;
 }
 
+void QueueServer::set_log(std::shared_ptr<DirtyLog> log, std::optional<uint64_t> ring) {
+  log_ = std::move(log);
+  logged_ring_ = ring;
+}
+
 bool QueueServer::look() { return is_served() && take_batch(); }
 
 void QueueServer::settle() {
   if (!std::exchange(dirty_, false) || device_.is_broken()) return;
-  if (queue_->publish()) events_.interrupt();
+  const bool wanted = queue_->publish();
+  if (log_ && logged_ring_) log_->mark(*logged_ring_, queue_->answer_bytes());
+  if (wanted) events_.interrupt();
 }
 
 bool QueueServer::rest() {
@@ -188,6 +195,9 @@ io::Task<void> QueueServer::serve(Slot* slot) {
 
 void QueueServer::finish(Slot* slot, Executor::Outcome outcome) {
   *slot->request.status = static_cast<uint8_t>(outcome.status);
+  if (log_) [[unlikely]] {
+    for (const auto& range : slot->chain.writable_ranges()) log_->mark(range.address, range.bytes);
+  }
   queue_->push(slot->chain, outcome.written + 1);
   dirty_ = true;
   free_.push_back(slot);

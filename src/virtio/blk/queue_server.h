@@ -14,12 +14,14 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "io/gate.h"
 #include "io/reactor.h"
 #include "virtio/blk/device.h"
 #include "virtio/blk/request.h"
+#include "virtio/dirty_log.h"
 #include "virtio/queue.h"
 
 namespace platter::virtio::blk {
@@ -56,6 +58,10 @@ class QueueServer final : private io::Poller {
 
   // The memory for what comes from now on. EINVAL: the ring is not in it; the queue is broken.
   Result<void> set_memory(std::shared_ptr<const GuestMemory> memory);
+
+  // From now on what is written for the driver is noted in `log`; null: nowhere. What is written to
+  // the ring is noted as if it lay at `ring`, or not at all.
+  void set_log(std::shared_ptr<DirtyLog> log, std::optional<uint64_t> ring);
 
  private:
   struct Slot {
@@ -95,6 +101,8 @@ class QueueServer final : private io::Poller {
   std::vector<Slot*> free_;
   Plan plan_;
   io::Gate under_way_;
+  std::shared_ptr<DirtyLog> log_;
+  std::optional<uint64_t> logged_ring_;
   bool polled_ = false;   // the reactor looks
   bool dirty_ = false;    // something was pushed and not shown
   bool stopped_ = false;  // takes nothing more

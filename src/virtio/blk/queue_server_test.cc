@@ -74,6 +74,10 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
     server_.reset();
     co_return state;
   }
+  io::Task<void> log_to(std::shared_ptr<DirtyLog> log) {
+    server_->set_log(std::move(log), Guest::kDeviceArea);
+    co_return;
+  }
   io::Task<void> kick() {
     server_->kick();
     co_return;
@@ -174,6 +178,27 @@ TEST_P(QueueServerTest, ARequestPastTheEndFailsAlone) {
   wait_for(2);
   EXPECT_EQ(*guest_.at(status(0)), 0);
   EXPECT_EQ(*guest_.at(status(1)), 1);
+}
+
+TEST_P(QueueServerTest, WhatItWritesIsLoggedWhereThatIsWanted) {
+  serve();
+  std::vector<uint8_t> bits((Guest::kEnd / DirtyLog::kPageBytes + 7) / 8);
+  const auto is_marked = [&](uint64_t address) {
+    const uint64_t page = address / DirtyLog::kPageBytes;
+    return (bits[page / 8] >> page % 8 & 1) != 0;
+  };
+  add(0, 0, 8);
+  wait_for(1);
+  EXPECT_FALSE(is_marked(payload(0)));
+  run(log_to(std::make_shared<DirtyLog>(bits, nullptr)));
+  add(1, 1, 8);
+  add(2, 0, 8, true);
+  wait_for(2);
+  EXPECT_TRUE(is_marked(payload(2)));
+  EXPECT_TRUE(is_marked(status(2)));
+  EXPECT_TRUE(is_marked(Guest::kDeviceArea));
+  EXPECT_FALSE(is_marked(payload(1)));
+  EXPECT_FALSE(is_marked(payload(4)));
 }
 
 TEST_P(QueueServerTest, StopsWhereItCanGoOn) {
