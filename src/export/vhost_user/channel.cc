@@ -80,6 +80,8 @@ io::Task<Result<std::optional<Message>>> Channel::receive() {
   co_return std::optional<Message>(std::move(message));
 }
 
+void Channel::hang_up() { shutdown(socket_.get(), SHUT_RDWR); }
+
 io::Task<Result<void>> Channel::send(std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
     const ssize_t sent =

@@ -21,6 +21,8 @@ class Channel {
   io::Task<Result<std::optional<Message>>> receive();
   io::Task<Result<void>> send(std::span<const uint8_t> bytes);
 
+  // The peer sees the end.
+  void hang_up();
   // Ends what is under way, and all that would begin.
   void cancel() {
     readable_.cancel();

@@ -50,6 +50,7 @@ io::Task<void> Session::run() {
   if (!ended && ended.error().code() != ECANCELED)
     log_.warning("vhost-user: The front-end is dropped: " + ended.error().message());
   (void)co_await reset();
+  channel_.hang_up();
 }
 
 io::Task<Result<void>> Session::serve() {
