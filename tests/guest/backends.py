@@ -8,6 +8,7 @@ import time
 
 READY_LIMIT_S = 60
 STOP_LIMIT_S = 60
+_LISTENING = "00010000"
 
 
 class Backend:
@@ -53,7 +54,7 @@ class Backend:
     def _listens(self):
         """Sees it in the kernel's table: a connection would be the one that it waits for."""
         with open("/proc/net/unix") as table:
-            return any(line.rstrip("\n").endswith(" " + self.path) for line in table)
+            return any(f" {_LISTENING} " in line and line.rstrip("\n").endswith(" " + self.path) for line in table)
 
     def kill(self):
         self._process.kill()

@@ -26,7 +26,7 @@ JOURNAL_BLOCKS = 65536  # disk_load's journal_place() wants a power of two
 # What is acknowledged between two kills: enough for tables to be dirty, and for writes to be in flight.
 RECORDS_LEAST, RECORDS_MOST = 20, 60
 FILES_LEAST, FILES_MOST = 1, 4
-LIMIT_S = 600
+LIMIT_S, LIMIT_PER_KILL_S = 60, 15
 
 # Two writers: one through a file system, a file a time, and one that writes records to the disk itself. Both say what is
 # durable once they know it.
@@ -66,7 +66,8 @@ def let_work(running, records, files):
 def torment(backend, ring, guests, directory, kills, seed):
     """The lines that a guest said, whose back-end was killed so often."""
     draw = random.Random(seed)
-    with guests.boot(directory, SCRIPT, backend.device(ring, reconnect=True), backend.queues, LIMIT_S) as running:
+    with guests.boot(directory, SCRIPT, backend.device(ring, reconnect=True), backend.queues,
+                     LIMIT_S + kills * LIMIT_PER_KILL_S) as running:
         running.wait_for(lambda lines: "started" in lines)
         for _ in range(kills):
             let_work(running, draw.randint(RECORDS_LEAST, RECORDS_MOST), draw.randint(FILES_LEAST, FILES_MOST))

@@ -2,13 +2,14 @@
 
 #include <fmt/format.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <fstream>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -21,10 +22,18 @@ constexpr std::chrono::seconds kStartLimit{60};
 constexpr std::chrono::seconds kStopLimit{30};
 constexpr std::chrono::milliseconds kLookEvery{2};
 
-Result<bool> listens(const std::string& socket) {
-  struct stat status = {};
-  if (::stat(socket.c_str(), &status) == 0) return S_ISSOCK(status.st_mode);
-  if (errno != ENOENT) return fail_errno(errno);
+// As the kernel's table has it: connecting to find out would be the one connection it waits for.
+bool listens(const std::string& socket) {
+  constexpr std::string_view kListening = "00010000";
+  std::ifstream table("/proc/net/unix");
+  std::string number;
+  std::string users;
+  std::string protocol;
+  std::string flags;
+  std::string rest;
+  while (table >> number >> users >> protocol >> flags && std::getline(table, rest)) {
+    if (flags == kListening && rest.ends_with(" " + socket)) return true;
+  }
   return false;
 }
 
@@ -50,6 +59,18 @@ Result<std::vector<std::string>> back_end_command(const std::string& name,
                     "addr.type=unix,addr.path={},num-queues={}",
                     options.socket, options.queues)};
   }
+  if (name == "platter") {
+    return std::vector<std::string>{PLATTER_PROGRAM,
+                                    "serve",
+                                    options.image,
+                                    "-f",
+                                    options.format,
+                                    "--vhost-user",
+                                    options.socket,
+                                    "--queues",
+                                    std::to_string(options.queues),
+                                    "-q"};
+  }
   return fail(EINVAL, fmt::format("There is no back-end '{}'", name));
 }
 
@@ -69,8 +90,7 @@ Result<BackEnd> BackEnd::start(const std::string& name, const BackEndOptions& op
   BackEnd back_end(process);
   const auto limit = std::chrono::steady_clock::now() + kStartLimit;
   while (true) {
-    PLATTER_ASSIGN(const bool ready, listens(options.socket));
-    if (ready) return back_end;
+    if (listens(options.socket)) return back_end;
     if (!back_end.running()) return fail(EIO, fmt::format("{} ended before it listened", name));
     if (std::chrono::steady_clock::now() > limit)
       return fail(ETIMEDOUT, fmt::format("{} does not listen on '{}'", name, options.socket));

@@ -39,7 +39,7 @@ std::string name_of(const testing::TestParamInfo<Case>& info) {
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
-  for (const char* back_end : {"qemu-storage-daemon"}) {
+  for (const char* back_end : {"platter", "qemu-storage-daemon"}) {
     for (unsigned bits = 0; bits < 16; ++bits) {
       const Case each = {.back_end = back_end,
                          .ring = {.size = 64,
