@@ -53,7 +53,7 @@ static Result<std::unique_ptr<Backend>> make_backend(Graph& graph, Node& node, P
   return std::make_unique<Backend>(std::move(state));
 }
 
-static NodeRequest node_request(OpenRequest& request) {
+NodeRequest node_request(OpenRequest& request) {
   NodeRequest node;
   node.filename = std::move(request.filename);
   node.driver = std::move(request.format);
@@ -153,7 +153,7 @@ io::Task<Result<void>> Graph::replace_child(Child& child, Node& replacement) {
 
 io::Task<Result<void>> close_if_unused(Graph::State& graph, Node& node) {
   Node::State& s = node.state();
-  if (!s.parents.empty()) co_return Result<void>();
+  if (s.kept || !s.parents.empty()) co_return Result<void>();
   Result<void> result;
   if (s.driver != nullptr) result = co_await s.driver->close();
   s.backing = s.primary = nullptr;

@@ -68,9 +68,12 @@ struct ChainLink {
   unsigned depth;
 };
 
+// Of the image itself. Takes what it needs out of `request`, which outlives it.
+NodeRequest node_request(OpenRequest& request);
+
 // On failure nothing stays open. The node has no parent yet: attach one or close it.
 io::Task<Result<Node*>> open_node(Graph::State& graph, NodeRequest request);
-// Closes `node` if nothing uses it, and what only it used.
+// Closes `node` if nothing uses it and it is not kept, and what only it used.
 io::Task<Result<void>> close_if_unused(Graph::State& graph, Node& node);
 
 }  // namespace platter::block

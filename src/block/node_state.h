@@ -43,6 +43,7 @@ struct Node::State {
   bool force_share = false;
   bool no_flush = false;  // cache.no-flush
   bool backing_overridden = false;
+  bool kept = false;  // open by its name, used or not (block/named_nodes.h)
   DetectZeroes detect_zeroes = DetectZeroes::kOff;
 
   std::vector<std::unique_ptr<Child>> children;
