@@ -72,10 +72,11 @@ int show_help(const Invocation& invocation) {
 
 // Objects are made in the order given, before what comes after them is looked at.
 std::optional<int> define_object(Invocation& invocation, const std::string& definition) {
-  if (const std::string help = object_help(definition); !help.empty()) {
+  if (const std::string help = monitor::object_help(definition); !help.empty()) {
     invocation.console.print(help);
     return invocation.console.finish() ? 0 : 1;
   }
+  if (invocation.command.defines_objects) return std::nullopt;
   auto added = invocation.objects.add(definition);
   if (added) return std::nullopt;
   invocation.console.error(added.error());
@@ -139,7 +140,7 @@ namespace {
 
 // A word that getopt_long() stopped at, as it says so itself in the dialect that has its messages.
 int fail_word(const Invocation& invocation, bool value_missing, const std::string& word) {
-  if (invocation.dialect != Dialect::kQemuIo) {
+  if (invocation.dialect == Dialect::kPlatter || invocation.dialect == Dialect::kQemuImg) {
     return invocation.usage_error(
         (value_missing ? "missing argument for option '" : "unrecognized option '") + word + "'");
   }
@@ -152,7 +153,7 @@ int fail_word(const Invocation& invocation, bool value_missing, const std::strin
         (value_missing ? "option requires an argument -- '" : "invalid option -- '") + letter +
         "'");
   }
-  show_help(invocation);
+  if (invocation.dialect == Dialect::kQemuIo) show_help(invocation);
   return 1;
 }
 

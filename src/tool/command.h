@@ -11,16 +11,16 @@
 #include <string_view>
 #include <vector>
 
+#include "monitor/objects.h"
 #include "tool/console.h"
-#include "tool/objects.h"
 
 namespace platter::tool {
 
 // The tongue that the program speaks, by the name it was called with. It decides the prefix of
 // errors, the version text, which files an image may name when nothing is said (platter: those in
 // its own directory; the others: any), and the form of --help. As qemu-io it is the one command
-// `io`.
-enum class Dialect { kPlatter, kQemuImg, kQemuIo };
+// `io`, as qemu-storage-daemon `daemon`.
+enum class Dialect { kPlatter, kQemuImg, kQemuIo, kStorageDaemon };
 
 struct CommandOption {
   char letter = 0;                 // 0: long form only
@@ -52,6 +52,8 @@ struct Command {
   int object_error_status = 1;
   // Only where the program speaks as itself: no compat name has it.
   bool native = false;
+  // It makes what --object says itself, in the order of its options.
+  bool defines_objects = false;
   // Besides those that every command has (0: done, 1: not done).
   std::span<const ExitMeaning> exit_statuses = {};
 };
@@ -78,7 +80,7 @@ class Invocation {
   Console& console;
   std::vector<GivenOption> options;  // in the order given
   std::vector<std::string> operands;
-  Objects objects;  // what --object defined
+  monitor::Objects objects;  // what --object defined
 
   // `name` is the long form, or the letter of an option that has none.
   bool has(std::string_view name) const { return find(name) != nullptr; }

@@ -1,4 +1,4 @@
-#include "tool/objects.h"
+#include "monitor/objects.h"
 
 #include <fmt/format.h>
 
@@ -13,9 +13,9 @@
 #include "base/options.h"
 #include "base/try.h"
 #include "crypto/block_cipher.h"
-#include "tool/base64.h"
+#include "monitor/base64.h"
 
-namespace platter::tool {
+namespace platter::monitor {
 namespace {
 
 // Above it a rate is taken for a mistake.
@@ -39,6 +39,10 @@ class Properties {
     PLATTER_TRY(properties.parse_words(text));
     return properties;
   }
+  Properties() = default;
+  explicit Properties(base::Options values) : values_(std::move(values)) {}
+
+  base::Options take_values() { return std::move(values_); }
 
   std::optional<std::string> take(std::string_view name) {
     auto value = values_.find_string(name);
@@ -288,26 +292,72 @@ Result<ThrottleGroup> take_throttle_group(Properties& properties) {
 
 // ---- iothread
 
+struct IoThreadProperty {
+  std::string_view name;
+  uint64_t IoThread::* member;
+};
+constexpr IoThreadProperty kIoThreadProperties[] = {
+    {"poll-max-ns", &IoThread::poll_max_ns},
+    {"poll-grow", &IoThread::poll_grow},
+    {"poll-shrink", &IoThread::poll_shrink},
+    {"aio-max-batch", &IoThread::max_batch},
+    {"thread-pool-min", &IoThread::thread_pool_min},
+    {"thread-pool-max", &IoThread::thread_pool_max},
+};
+
 Result<IoThread> take_io_thread(Properties& properties) {
   IoThread thread;
-  constexpr std::string_view kNames[] = {"poll-max-ns",   "poll-grow",       "poll-shrink",
-                                         "aio-max-batch", "thread-pool-min", "thread-pool-max"};
-  for (const auto name : kNames) {
+  for (const auto& [name, member] : kIoThreadProperties) {
     PLATTER_ASSIGN(auto value, properties.take_integer(name));
     if (!value) continue;
     if (*value < 0) {
       return fail(EINVAL, fmt::format("{} value must be in range [0, {}]", name, INT64_MAX));
     }
-    if (name == "poll-max-ns") thread.poll_max_ns = static_cast<uint64_t>(*value);
-    if (name == "aio-max-batch") thread.max_batch = static_cast<uint64_t>(*value);
+    thread.*member = static_cast<uint64_t>(*value);
   }
   return thread;
+}
+
+// ---- What is to be seen of them
+
+std::vector<ObjectProperty> describe(const SecretProperties& secret) {
+  return {{"loaded", "bool", true},
+          {"format", "QCryptoSecretFormat", secret.base64 ? "base64" : "raw"},
+          {"keyid", "string", secret.key_id.value_or("")},
+          {"iv", "string", secret.iv.value_or("")},
+          {"file", "string", secret.file.value_or("")}};
+}
+
+std::vector<ObjectProperty> describe(const IoThread& thread) {
+  std::vector<ObjectProperty> properties;
+  for (const auto& [name, member] : kIoThreadProperties)
+    properties.push_back({std::string(name), "int", thread.*member});
+  return properties;
+}
+
+std::vector<ObjectProperty> describe(const ThrottleGroup& group) {
+  base::Json limits = base::Json::object();
+  std::vector<ObjectProperty> properties;
+  auto add = [&](const std::string& name, uint64_t value) {
+    limits.add(name, value);
+    properties.push_back({"x-" + name, "int", value});
+  };
+  for (const auto& property : throttle_properties())
+    add(property.name, group.buckets[property.bucket].*property.member);
+  add("iops-size", group.operation_bytes);
+  properties.push_back({"limits", "ThrottleLimits", std::move(limits)});
+  return properties;
 }
 
 }  // namespace
 
 Result<void> Objects::add(std::string_view definition) {
   PLATTER_ASSIGN(auto properties, Properties::parse(definition));
+  return add(properties.take_values());
+}
+
+Result<void> Objects::add(base::Options definition) {
+  Properties properties(std::move(definition));
   const auto type = properties.take("qom-type");
   if (!type) return fail(EINVAL, "Parameter 'qom-type' is missing");
   if (*type != "secret" && *type != "throttle-group" && *type != "iothread") {
@@ -326,37 +376,78 @@ Result<void> Objects::add(std::string_view definition) {
   }
   PLATTER_TRY(properties.check_empty());
   PLATTER_TRY(check_id(*id));
-  if (objects_.contains(*id)) {
+  auto taken = [&] {
     return fail(EEXIST, fmt::format("attempt to add duplicate property '{}' to object (type "
                                     "'container')",
                                     *id));
-  }
+  };
+  if (this->properties(*id)) return taken();
   if (*type == "secret") {
-    PLATTER_ASSIGN(object, make_secret(*this, secret));
+    PLATTER_ASSIGN(auto bytes, make_secret(*this, secret));
+    object = Secret{std::move(bytes), describe(secret)};
   } else if (const auto* group = std::get_if<ThrottleGroup>(&object)) {
     PLATTER_TRY(check_buckets(*group));
   }
-  objects_.emplace(*id, std::move(object));
+  std::lock_guard guard(mutex_);
+  if (!objects_.emplace(*id, std::move(object)).second) return taken();
   return {};
 }
 
+Result<void> Objects::remove(std::string_view id) {
+  std::lock_guard guard(mutex_);
+  const auto found = objects_.find(id);
+  if (found == objects_.end()) return fail(ENOENT, fmt::format("object '{}' not found", id));
+  objects_.erase(found);
+  return {};
+}
+
+std::string_view Objects::type_of(const Object& object) {
+  constexpr std::string_view kTypes[] = {"secret", "throttle-group", "iothread"};
+  return kTypes[object.index()];
+}
+
+std::vector<ObjectName> Objects::list() const {
+  std::lock_guard guard(mutex_);
+  std::vector<ObjectName> all;
+  for (const auto& [id, object] : objects_) all.push_back({id, type_of(object)});
+  return all;
+}
+
+std::optional<std::vector<ObjectProperty>> Objects::properties(std::string_view id) const {
+  std::lock_guard guard(mutex_);
+  const auto found = objects_.find(id);
+  if (found == objects_.end()) return std::nullopt;
+  const Object& object = found->second;
+  if (const auto* secret = std::get_if<Secret>(&object)) return secret->properties;
+  if (const auto* group = std::get_if<ThrottleGroup>(&object)) return describe(*group);
+  return describe(std::get<IoThread>(object));
+}
+
 Result<base::SecretBytes> Objects::secret(std::string_view id) const {
+  std::lock_guard guard(mutex_);
   const auto found = objects_.find(id);
   if (found == objects_.end()) return std::unexpected(block::no_such_secret(id));
-  const auto* secret = std::get_if<base::SecretBytes>(&found->second);
+  const auto* secret = std::get_if<Secret>(&found->second);
   if (secret == nullptr)
     return fail(EINVAL, fmt::format("Object with id '{}' is not a secret", id));
-  return base::SecretBytes::copy_of(secret->span());
+  return base::SecretBytes::copy_of(secret->bytes.span());
 }
 
-const ThrottleGroup* Objects::throttle_group(std::string_view id) const {
+template <typename T>
+std::optional<T> Objects::copy_of(std::string_view id) const {
+  std::lock_guard guard(mutex_);
   const auto found = objects_.find(id);
-  return found == objects_.end() ? nullptr : std::get_if<ThrottleGroup>(&found->second);
+  if (found == objects_.end()) return std::nullopt;
+  const T* object = std::get_if<T>(&found->second);
+  return object == nullptr ? std::nullopt : std::optional<T>(*object);
 }
 
-const IoThread* Objects::io_thread(std::string_view id) const {
-  const auto found = objects_.find(id);
-  return found == objects_.end() ? nullptr : std::get_if<IoThread>(&found->second);
+std::optional<ThrottleGroup> Objects::throttle_group(std::string_view id) const {
+  return copy_of<ThrottleGroup>(id);
+}
+
+std::optional<IoThread> Objects::io_thread(std::string_view id) const {
+  return copy_of<IoThread>(id);
 }
 
 std::string object_help(std::string_view definition) {
@@ -385,4 +476,4 @@ std::string object_help(std::string_view definition) {
   return {};
 }
 
-}  // namespace platter::tool
+}  // namespace platter::monitor

@@ -1,22 +1,26 @@
 // Objects: what --object defines for the rest of the command line to name: secrets, throttle
 // groups, I/O threads. Each is parsed and validated when it is given, and kept until the command
-// ends.
+// ends, or until it is removed. Any thread.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
+#include "base/json.h"
+#include "base/options.h"
 #include "base/secret_bytes.h"
 #include "block/secret_source.h"
 #include "platter/error.h"
 
-namespace platter::tool {
+namespace platter::monitor {
 
 // One limit of a throttle group; 0: none.
 struct ThrottleBucket {
@@ -35,25 +39,57 @@ inline constexpr std::array<std::string_view, 6> kThrottleBuckets = {
 
 struct IoThread {
   uint64_t poll_max_ns = 32768;
-  uint64_t max_batch = 0;  // 0: chosen
+  uint64_t poll_grow = 0;  // 0: chosen, as all below
+  uint64_t poll_shrink = 0;
+  uint64_t max_batch = 0;
+  uint64_t thread_pool_min = 0;
+  uint64_t thread_pool_max = 64;
+};
+
+// What is to be seen of an object. A secret's bytes are not among it.
+struct ObjectProperty {
+  std::string name;
+  std::string_view type;  // as clients know it: "int"
+  base::Json value;
+};
+struct ObjectName {
+  std::string id;
+  std::string_view type;  // "secret"
 };
 
 class Objects final : public block::SecretSource {
  public:
   // "TYPE,id=ID,...", or the same as a JSON object. An error leaves nothing behind.
   Result<void> add(std::string_view definition);
+  // The same, taken apart.
+  Result<void> add(base::Options definition);
+  // ENOENT: there is none. What has taken a copy keeps it.
+  Result<void> remove(std::string_view id);
+
+  std::vector<ObjectName> list() const;
+  // nullopt: there is no such object.
+  std::optional<std::vector<ObjectProperty>> properties(std::string_view id) const;
 
   Result<base::SecretBytes> secret(std::string_view id) const override;
-  // By id; null: there is none of that type.
-  const ThrottleGroup* throttle_group(std::string_view id) const;
-  const IoThread* io_thread(std::string_view id) const;
+  // By id; nullopt: there is none of that type.
+  std::optional<ThrottleGroup> throttle_group(std::string_view id) const;
+  std::optional<IoThread> io_thread(std::string_view id) const;
 
  private:
-  using Object = std::variant<base::SecretBytes, ThrottleGroup, IoThread>;
+  struct Secret {
+    base::SecretBytes bytes;
+    std::vector<ObjectProperty> properties;
+  };
+  using Object = std::variant<Secret, ThrottleGroup, IoThread>;
+  template <typename T>
+  std::optional<T> copy_of(std::string_view id) const;
+  static std::string_view type_of(const Object& object);
+
+  mutable std::mutex mutex_;  // secrets are asked for by any thread
   std::map<std::string, Object, std::less<>> objects_;
 };
 
 // The text that a definition asks for ("help", or "TYPE,help"); empty: it asks for none.
 std::string object_help(std::string_view definition);
 
-}  // namespace platter::tool
+}  // namespace platter::monitor

@@ -1,10 +1,10 @@
-#include "tool/objects.h"
+#include "monitor/objects.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 
-namespace platter::tool {
+namespace platter::monitor {
 namespace {
 
 std::string error_of(std::string_view definition) {
@@ -21,7 +21,7 @@ TEST(Objects, KeepsSecretsById) {
   EXPECT_EQ(objects.secret("a")->view(), "hunter,2");
   EXPECT_EQ(objects.secret("b")->view(), "x");
   EXPECT_EQ(objects.secret("c").error().message(), "No secret with id 'c'");
-  EXPECT_EQ(objects.throttle_group("a"), nullptr);
+  EXPECT_FALSE(objects.throttle_group("a"));
 }
 
 TEST(Objects, DecodesBase64WithAndWithoutPadding) {
@@ -96,4 +96,4 @@ TEST(Objects, HelpIsAsked) {
 }
 
 }  // namespace
-}  // namespace platter::tool
+}  // namespace platter::monitor

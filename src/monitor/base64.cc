@@ -1,11 +1,11 @@
-#include "tool/base64.h"
+#include "monitor/base64.h"
 
 #include <cerrno>
 #include <cstdint>
 
 #include "base/try.h"
 
-namespace platter::tool {
+namespace platter::monitor {
 namespace {
 
 constexpr std::string_view kDigits =
@@ -36,4 +36,4 @@ Result<base::SecretBytes> decode_base64(std::string_view text) {
   return base::SecretBytes::copy_of(bytes.span().first(size));
 }
 
-}  // namespace platter::tool
+}  // namespace platter::monitor

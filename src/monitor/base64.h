@@ -6,9 +6,9 @@
 #include "base/secret_bytes.h"
 #include "platter/error.h"
 
-namespace platter::tool {
+namespace platter::monitor {
 
 // Blanks and line ends are passed over; the padding may be missing.
 Result<base::SecretBytes> decode_base64(std::string_view text);
 
-}  // namespace platter::tool
+}  // namespace platter::monitor

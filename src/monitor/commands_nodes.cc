@@ -1,0 +1,292 @@
+// Commands about nodes: made, deleted, resized, described.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/try.h"
+#include "block/named_nodes.h"
+#include "monitor/commands.h"
+#include "monitor/image_info.h"
+
+namespace platter::monitor {
+namespace {
+
+using base::Json;
+using block::Node;
+
+// ---- blockdev-add, blockdev-del
+
+io::Task<Reply> blockdev_add(Control& control, Arguments arguments) {
+  block::OpenRequest request;
+  PLATTER_CO_ASSIGN(request.options, base::Options::from_json(arguments.json()));
+  request.flags = {.read_only = false};
+  request.policy = control.policy();
+  PLATTER_CO_TRY(co_await block::add_node(control.graph(), std::move(request)));
+  co_return done();
+}
+
+io::Task<Reply> blockdev_del(Control& control, Arguments arguments) {
+  const std::string& name = arguments.text("node-name");
+  Node* node = control.graph().find(name);
+  if (node == nullptr)
+    co_return refuse(fmt::format("Failed to find node with node-name='{}'", name));
+  for (const block::NodeUse& use : block::uses(*node)) {
+    if (use.parent == nullptr || use.parent->backing() == nullptr) continue;
+    if (&use.parent->backing()->node() != node) continue;
+    co_return refuse(fmt::format("Node '{}' is busy: node is used as backing hd of '{}'", name,
+                                 use.parent->name()));
+  }
+  if (!block::is_kept(*node))
+    co_return refuse(fmt::format("Node {} is not owned by the monitor", name));
+  Result<void> deleted = co_await block::delete_node(control.graph(), *node);
+  control.bitmaps().sweep();
+  PLATTER_CO_TRY(std::move(deleted));
+  co_return done();
+}
+
+// ---- query-named-block-nodes
+
+std::string_view detect_zeroes_name(block::DetectZeroes detect) {
+  switch (detect) {
+    case block::DetectZeroes::kOff: return "off";
+    case block::DetectZeroes::kOn: return "on";
+    case block::DetectZeroes::kUnmap: return "unmap";
+  }
+  return "off";
+}
+
+Json describe_bitmaps(const std::vector<NodeBitmaps::Listed>& bitmaps) {
+  Json list = Json::array();
+  for (const auto& bitmap : bitmaps) {
+    Json& one = list.append(Json::object());
+    one.add("name", bitmap.info.name);
+    one.add("recording", bitmap.info.enabled && !bitmap.info.inconsistent);
+    one.add("persistent", bitmap.persistent);
+    one.add("busy", false);
+    if (bitmap.info.inconsistent) one.add("inconsistent", true);
+    one.add("granularity", bitmap.info.granularity);
+    one.add("count", bitmap.dirty_bytes);
+  }
+  return list;
+}
+
+// `flat`: without the images that it stands on; otherwise `depth` counts them.
+io::Task<Result<Json>> describe_image(Node& node, bool flat, unsigned& depth) {
+  PLATTER_CO_ASSIGN(const ImageInfo info, co_await collect_image_info(node));
+  Json image = to_json(info);
+  if (!flat && node.backing() != nullptr) {
+    ++depth;
+    PLATTER_CO_ASSIGN(Json below, co_await describe_image(node.backing()->node(), flat, depth));
+    image.add("backing-image", std::move(below));
+  }
+  co_return image;
+}
+
+io::Task<Result<Json>> describe_node(Control& control, Node& node, bool flat) {
+  Json device = Json::object();
+  unsigned depth = 0;
+  PLATTER_CO_ASSIGN(Json image, co_await describe_image(node, flat, depth));
+  const bool encrypted = image.find("encrypted") != nullptr;
+  device.add("image", std::move(image));
+  device.add("node-name", node.name());
+  device.add("file", node.filename());
+  device.add("drv", node.type().name);
+  device.add("ro", node.read_only());
+  device.add("encrypted", encrypted);
+  const block::NodeSettings settings = block::settings(node);
+  device.add("detect_zeroes", detect_zeroes_name(settings.detect_zeroes));
+  device.add("backing_file_depth", depth);
+  if (const auto reference = node.driver().backing_reference()) {
+    device.add("backing_file", reference->filename);
+  } else if (node.backing() != nullptr) {
+    device.add("backing_file", node.backing()->node().filename());
+  }
+  Json& cache = device.add("cache", Json::object());
+  cache.add("writeback", true);
+  cache.add("direct", settings.cache_direct);
+  cache.add("no-flush", settings.cache_no_flush);
+  // No node is throttled, or watches for a threshold.
+  for (const auto* limit : {"iops", "iops_rd", "iops_wr", "bps", "bps_rd", "bps_wr"})
+    device.add(limit, 0);
+  device.add("write_threshold", 0);
+  PLATTER_CO_ASSIGN(const auto bitmaps, co_await control.bitmaps().list(node));
+  if (!bitmaps.empty()) device.add("dirty-bitmaps", describe_bitmaps(bitmaps));
+  co_return device;
+}
+
+io::Task<Reply> query_named_block_nodes(Control& control, Arguments arguments) {
+  const bool flat = arguments.flag("flat");
+  Json list = Json::array();
+  for (Node* node : control.graph().nodes()) {
+    PLATTER_CO_ASSIGN(Json described, co_await describe_node(control, *node, flat));
+    list.append(std::move(described));
+  }
+  co_return list;
+}
+
+// Devices belong to a guest; there is none here.
+io::Task<Reply> query_block(Control&, Arguments) { return ready(Json::array()); }
+
+// ---- query-blockstats
+
+// What is counted is counted at backends, which nodes are below: all of it is nothing here.
+Json node_statistics() {
+  constexpr std::string_view kCounters[] = {"rd_bytes",
+                                            "wr_bytes",
+                                            "unmap_bytes",
+                                            "rd_operations",
+                                            "wr_operations",
+                                            "flush_operations",
+                                            "unmap_operations",
+                                            "rd_total_time_ns",
+                                            "wr_total_time_ns",
+                                            "flush_total_time_ns",
+                                            "unmap_total_time_ns",
+                                            "wr_highest_offset",
+                                            "rd_merged",
+                                            "wr_merged",
+                                            "unmap_merged",
+                                            "failed_rd_operations",
+                                            "failed_wr_operations",
+                                            "failed_flush_operations",
+                                            "failed_unmap_operations",
+                                            "invalid_rd_operations",
+                                            "invalid_wr_operations",
+                                            "invalid_flush_operations",
+                                            "invalid_unmap_operations"};
+  Json statistics = Json::object();
+  for (const auto counter : kCounters) statistics.add(std::string(counter), 0);
+  statistics.add("account_invalid", false);
+  statistics.add("account_failed", false);
+  statistics.add("timed_stats", Json::array());
+  return statistics;
+}
+
+Json describe_statistics(const Node& node) {
+  Json described = Json::object();
+  described.add("node-name", node.name());
+  described.add("stats", node_statistics());
+  if (node.primary() != nullptr)
+    described.add("parent", describe_statistics(node.primary()->node()));
+  return described;
+}
+
+io::Task<Reply> query_blockstats(Control& control, Arguments arguments) {
+  Json list = Json::array();
+  if (arguments.flag("query-nodes")) {
+    for (const Node* node : control.graph().nodes()) list.append(describe_statistics(*node));
+  }
+  return ready(std::move(list));
+}
+
+// ---- x-debug-query-block-graph
+
+Json permission_list(block::Permissions permissions) {
+  using block::Permission;
+  constexpr std::pair<Permission, std::string_view> kNames[] = {
+      {Permission::kConsistentRead, "consistent-read"},
+      {Permission::kWrite, "write"},
+      {Permission::kWriteUnchanged, "write-unchanged"},
+      {Permission::kResize, "resize"}};
+  Json list = Json::array();
+  for (const auto& [permission, name] : kNames) {
+    if (permissions.has(permission)) list.append(name);
+  }
+  return list;
+}
+
+class GraphPicture {
+ public:
+  explicit GraphPicture(const block::Graph& graph) {
+    const auto all = graph.nodes();
+    for (const Node* node : all) ids_.emplace(node, add_node("block-driver", node->name()));
+    for (const Node* node : all) {
+      for (const block::NodeUse& use : block::uses(*node)) add_edge(use, *node);
+    }
+  }
+  Json take() {
+    Json picture = Json::object();
+    picture.add("nodes", std::move(nodes_));
+    picture.add("edges", std::move(edges_));
+    return picture;
+  }
+
+ private:
+  unsigned add_node(std::string_view type, std::string_view name) {
+    Json& node = nodes_.append(Json::object());
+    node.add("id", ++last_id_);
+    node.add("type", type);
+    node.add("name", name);
+    return last_id_;
+  }
+  void add_edge(const block::NodeUse& use, const Node& child) {
+    const unsigned parent =
+        use.parent != nullptr ? ids_.at(use.parent) : add_node("block-backend", "");
+    Json& edge = edges_.append(Json::object());
+    edge.add("parent", parent);
+    edge.add("child", ids_.at(&child));
+    edge.add("name", use.name);
+    edge.add("perm", permission_list(use.needed));
+    edge.add("shared-perm", permission_list(use.shared));
+  }
+
+  std::map<const Node*, unsigned> ids_;
+  unsigned last_id_ = 0;
+  Json nodes_ = Json::array();
+  Json edges_ = Json::array();
+};
+
+io::Task<Reply> query_block_graph(Control& control, Arguments) {
+  return ready(GraphPicture(control.graph()).take());
+}
+
+// ---- block_resize
+
+io::Task<Reply> block_resize(Control& control, Arguments arguments) {
+  auto found =
+      find_node(control, arguments.text_or_empty("device"), arguments.text_or_empty("node-name"));
+  if (!found) co_return std::unexpected(std::move(found).error());
+  Node& node = **found;
+  const int64_t size = arguments.integer("size");
+  if (size < 0) co_return refuse("Parameter 'size' expects a >0 size");
+  if (static_cast<uint64_t>(size) > block::kMaxLength)
+    co_return refuse(fmt::format("offset({}) exceeds maximum({})", size, block::kMaxLength));
+  for (const Node* below = &node; below != nullptr;
+       below = below->primary() == nullptr ? nullptr : &below->primary()->node()) {
+    if (below->read_only()) co_return refuse("Image is read-only");
+  }
+  PLATTER_CO_ASSIGN(auto backend, co_await control.graph().attach(node, block::Permission::kResize,
+                                                                  block::kAllPermissions));
+  Result<void> resized = co_await backend->resize(static_cast<uint64_t>(size),
+                                                  block::Preallocation::kOff, /*exact=*/false);
+  if (resized) resized = control.bitmaps().follow_size(node);
+  Result<void> closed = co_await backend->close();
+  PLATTER_CO_TRY(std::move(resized));
+  PLATTER_CO_TRY(std::move(closed));
+  co_return done();
+}
+
+constexpr CommandFunction kCommands[] = {
+    {"blockdev-add", blockdev_add},
+    {"blockdev-del", blockdev_del},
+    {"query-named-block-nodes", query_named_block_nodes},
+    {"query-block", query_block},
+    {"query-blockstats", query_blockstats},
+    {"x-debug-query-block-graph", query_block_graph},
+    {"block_resize", block_resize},
+};
+
+}  // namespace
+
+std::expected<Node*, Failure> find_node(Control& control, std::string_view device,
+                                        std::string_view node_name) {
+  if (!node_name.empty()) {
+    if (Node* node = control.graph().find(node_name)) return node;
+  }
+  return refuse(fmt::format("Cannot find device='{}' nor node-name='{}'", device, node_name));
+}
+
+std::span<const CommandFunction> node_commands() { return kCommands; }
+
+}  // namespace platter::monitor

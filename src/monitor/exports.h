@@ -1,0 +1,81 @@
+// The exports of a daemon: what makes a node be served to somebody, and what is known of it.
+//
+// Another kind of export is added by an ExportTypes that knows it: it turns BlockExportOptions
+// into a BlockExport. The daemon hands it to Control.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "block/graph.h"
+#include "io/task.h"
+#include "monitor/failure.h"
+
+namespace platter::monitor {
+
+struct BlockExportOptions {
+  std::string id;
+  std::string type;
+  block::Node* node = nullptr;
+  bool writable = false;
+  bool writethrough = false;
+  std::string iothread;  // empty: none
+  // All of what was said, as the schema's BlockExportOptions has it.
+  base::Json all;
+};
+
+// One export that runs. It has a backend of its own on the node.
+class BlockExport {
+ public:
+  virtual ~BlockExport() = default;
+  // Somebody is connected to it.
+  virtual bool in_use() const = 0;
+  // Ends it, whoever is connected: no request is in flight afterwards, the backend is closed.
+  virtual io::Task<Result<void>> close() = 0;
+};
+
+class ExportTypes {
+ public:
+  virtual ~ExportTypes() = default;
+  virtual bool knows(std::string_view type) const = 0;
+  virtual io::Task<Result<std::unique_ptr<BlockExport>>> start(BlockExportOptions options) = 0;
+};
+
+// One thread; one call at a time.
+class Exports {
+ public:
+  // `types` may be null: there are none.
+  Exports(block::Graph& graph, ExportTypes* types) : graph_(graph), types_(types) {}
+  Exports(const Exports&) = delete;
+  Exports& operator=(const Exports&) = delete;
+  ~Exports();  // all are closed (asserted)
+
+  // `options` has passed the schema.
+  io::Task<Reply> add(base::Json options);
+  enum class Mode { kSafe, kHard };
+  io::Task<Reply> remove(std::string id, Mode mode);
+  base::Json list() const;
+  io::Task<Result<void>> close_all();
+  // Called with the id of an export that has ended.
+  void set_observer(std::function<void(const std::string& id)> observer) {
+    observer_ = std::move(observer);
+  }
+
+ private:
+  struct Entry {
+    std::string id, type, node;
+    std::unique_ptr<BlockExport> made;
+  };
+  block::Graph& graph_;
+  ExportTypes* types_;
+  std::vector<Entry> entries_;
+  std::function<void(const std::string&)> observer_;
+};
+
+// Whether `id` may be the name of an object or an export.
+bool is_identifier(std::string_view id);
+
+}  // namespace platter::monitor

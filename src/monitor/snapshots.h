@@ -1,0 +1,20 @@
+// Snapshots as clients ask for them: within an image, or as an overlay on it.
+#pragma once
+
+#include <string>
+
+#include "monitor/control.h"
+
+namespace platter::monitor {
+
+// The node, which is nobody's child: "Need a root block node" otherwise.
+std::expected<block::Node*, Failure> find_root(Control& control, const std::string& name);
+
+// Keeps the disk as it is now; the new snapshot's id. In a drained section.
+io::Task<std::expected<std::string, Failure>> take_snapshot(Control& control, block::Node& node,
+                                                            std::string name);
+
+// Whether an overlay may be put on `node`: it is in no other's backing chain.
+Result<void> check_replaceable(const block::Node& node);
+
+}  // namespace platter::monitor
