@@ -12,6 +12,7 @@ extern const Command kCompareCommand;
 extern const Command kCompletionCommand;
 extern const Command kConvertCommand;
 extern const Command kCreateCommand;
+extern const Command kDaemonCommand;
 extern const Command kDdCommand;
 extern const Command kInfoCommand;
 extern const Command kInspectCommand;
@@ -38,6 +39,7 @@ constexpr const Command* kCommands[] = {
     &kCompletionCommand,
     &kConvertCommand,
     &kCreateCommand,
+    &kDaemonCommand,
     &kDdCommand,
     &kInfoCommand,
     &kInspectCommand,

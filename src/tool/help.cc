@@ -60,11 +60,21 @@ std::string formats_line() {
 
 }  // namespace
 
+std::string program_name(Dialect dialect) {
+  switch (dialect) {
+    case Dialect::kQemuImg: return "qemu-img";
+    case Dialect::kQemuIo: return "qemu-io";
+    case Dialect::kStorageDaemon: return "qemu-storage-daemon";
+    case Dialect::kPlatter: break;
+  }
+  return "platter";
+}
+
 std::string version_text(Dialect dialect) {
   std::string text = "platter version " + std::string(kVersion);
   if (dialect != Dialect::kPlatter) {
-    text = std::string(dialect == Dialect::kQemuImg ? "qemu-img" : "qemu-io") + " version " +
-           std::string(kQemuVersion) + " (Platter " + std::string(kVersion) + ")";
+    text = program_name(dialect) + " version " + std::string(kQemuVersion) + " (Platter " +
+           std::string(kVersion) + ")";
   }
   return text + "\nLicensed under the Apache License, Version 2.0\n";
 }
@@ -98,9 +108,10 @@ std::string program_help(Dialect dialect) {
 std::string command_help(Dialect dialect, const Command& command) {
   if (dialect == Dialect::kQemuImg) return program_help(dialect);
   const bool native = dialect == Dialect::kPlatter;
-  std::string text = "Usage: " + (native ? "platter " + std::string(command.name) : "qemu-io") +
-                     " [OPTIONS] " + std::string(command.operands) + "\n\n" +
-                     std::string(command.summary) + "\n\nOptions:\n";
+  std::string text = "Usage: " + program_name(dialect) +
+                     (native ? " " + std::string(command.name) : "") + " [OPTIONS] " +
+                     std::string(command.operands) + "\n\n" + std::string(command.summary) +
+                     "\n\nOptions:\n";
   for (const auto& option : command.options) text += option_line(option);
   text += "  -h, --help                    show this help\n";
   if (!native) return text;

@@ -9,6 +9,8 @@ namespace platter::tool {
 
 inline constexpr std::string_view kVersion = "0.1.0";
 
+// What it is called by.
+std::string program_name(Dialect dialect);
 std::string version_text(Dialect dialect);
 std::string program_help(Dialect dialect);
 // qemu-img has one help for all of its commands; platter has one for each.

@@ -24,15 +24,6 @@ int usage_error(Console& console, std::string_view message) {
   return 1;
 }
 
-std::string program_name(Dialect dialect) {
-  switch (dialect) {
-    case Dialect::kQemuImg: return "qemu-img";
-    case Dialect::kQemuIo: return "qemu-io";
-    case Dialect::kPlatter: break;
-  }
-  return "platter";
-}
-
 int show(Console& console, std::string_view text) {
   console.print(text);
   return console.finish() ? 0 : 1;
@@ -63,6 +54,7 @@ Dialect dialect_of(std::string_view program_path) {
   if (auto slash = program_path.rfind('/'); slash != program_path.npos)
     program_path.remove_prefix(slash + 1);
   if (program_path == "qemu-img") return Dialect::kQemuImg;
+  if (program_path == "qemu-storage-daemon") return Dialect::kStorageDaemon;
   return program_path == "qemu-io" ? Dialect::kQemuIo : Dialect::kPlatter;
 }
 
@@ -72,6 +64,8 @@ int run_program(std::span<char*> arguments) {
   Console console(program_name(dialect));
   if (dialect == Dialect::kQemuIo)
     return run_command(*find_command("io"), dialect, console, arguments);
+  if (dialect == Dialect::kStorageDaemon)
+    return run_command(*find_command("daemon"), dialect, console, arguments);
   if (arguments.size() < 2) return usage_error(console, "Not enough arguments");
 
   const int count = static_cast<int>(arguments.size());

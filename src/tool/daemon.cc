@@ -1,0 +1,186 @@
+// platter daemon: images served to others, and told what to do by QMP.
+#include <memory>
+#include <vector>
+
+#include "base/try.h"
+#include "io/gate.h"
+#include "monitor/chardevs.h"
+#include "monitor/control.h"
+#include "monitor/definitions.h"
+#include "monitor/monitor.h"
+#include "tool/background.h"
+#include "tool/command.h"
+#include "tool/help.h"
+#include "tool/pid_file.h"
+#include "tool/session.h"
+
+namespace platter::tool {
+namespace {
+
+using monitor::Failure;
+using monitor::Reply;
+
+class Daemon {
+ public:
+  Daemon(Session& session, Invocation& invocation, Background& background)
+      : session_(session),
+        invocation_(invocation),
+        background_(background),
+        control_({.graph = session.graph(),
+                  .objects = invocation.objects,
+                  .policy = session.policy(),
+                  .chardevs = &chardevs_}) {}
+
+  // Returns the exit status.
+  io::Task<int> run() {
+    bool good = co_await set_up();
+    if (good) {
+      session_.interrupts().set_handler([this] { control_.quit().set(); });
+      for (const auto& monitor : monitors_) tasks_.spawn(*io::Reactor::current(), monitor->serve());
+      co_await control_.quit();
+    }
+    for (const auto& monitor : monitors_) monitor->stop();
+    co_await tasks_.close();
+    if (auto closed = co_await control_.close(); !closed) {
+      invocation_.fail(closed.error());
+      good = false;
+    }
+    session_.interrupts().set_handler({});
+    co_return good ? 0 : 1;
+  }
+
+ private:
+  io::Task<bool> set_up() {
+    for (const GivenOption& given : invocation_.options) {
+      const Reply made = co_await make(given);
+      if (made) continue;
+      invocation_.fail("--" + std::string(given.option->name) + " " + given.value + ": " +
+                       made.error().description);
+      co_return false;
+    }
+    if (const auto path = invocation_.value("pidfile")) {
+      auto made = PidFile::create(*path);
+      if (!made) {
+        invocation_.fail(std::move(made).error().with_context("cannot create PID file"));
+        co_return false;
+      }
+      pid_file_ = std::move(*made);
+    }
+    if (auto ready = background_.ready(); !ready) {
+      invocation_.fail(ready.error());
+      co_return false;
+    }
+    co_return true;
+  }
+
+  // One after the other, each standing on those before it.
+  io::Task<Reply> make(const GivenOption& given) {
+    if (given.is("blockdev")) return by_command("BlockdevOptions", "blockdev-add", given, "driver");
+    if (given.is("export"))
+      return by_command("BlockExportOptions", "block-export-add", given, "type");
+    Result<void> made;
+    if (given.is("object")) made = invocation_.objects.add(given.value);
+    if (given.is("chardev")) made = add_chardev(given.value);
+    if (given.is("monitor")) made = add_monitor(given.value);
+    if (!made) return io::Task<Reply>::ready(std::unexpected(Failure(made.error())));
+    return io::Task<Reply>::ready(base::Json());
+  }
+
+  io::Task<Reply> by_command(std::string_view type, std::string_view command,
+                             const GivenOption& given, std::string_view implied_key) {
+    PLATTER_CO_ASSIGN(
+        base::Json definition,
+        monitor::parse_definition(*control_.schema().find_type(type), given.value, implied_key));
+    co_return co_await control_.run(command, std::move(definition));
+  }
+
+  Result<void> add_chardev(const std::string& definition) {
+    const bool stdio = definition.starts_with("stdio") || definition.starts_with("backend=stdio");
+    if (stdio && invocation_.has("daemonize"))
+      return fail(EINVAL, "cannot use stdio with -daemonize");
+    return chardevs_.add(definition);
+  }
+
+  Result<void> add_monitor(const std::string& definition) {
+    const auto& type = *control_.schema().find_type("MonitorOptions");
+    PLATTER_ASSIGN(const base::Json options,
+                   monitor::parse_definition(type, definition, "chardev"));
+    const monitor::Arguments given(options);
+    if (given.has("mode") && given.text("mode") != "control")
+      return fail(EINVAL, "Only QMP is supported");
+    PLATTER_ASSIGN(monitor::Chardev * chardev, chardevs_.take(given.text("chardev")));
+    monitors_.push_back(
+        std::make_unique<monitor::Monitor>(control_, *chardev, given.flag("pretty")));
+    return {};
+  }
+
+  Session& session_;
+  Invocation& invocation_;
+  Background& background_;
+  monitor::Chardevs chardevs_;
+  monitor::Control control_;
+  std::vector<std::unique_ptr<monitor::Monitor>> monitors_;
+  io::Gate tasks_;
+  std::unique_ptr<PidFile> pid_file_;
+};
+
+io::Task<int> run_in(Session& session, Invocation& invocation, Background& background) {
+  Daemon daemon(session, invocation, background);
+  co_return co_await daemon.run();
+}
+
+int run_daemon(Invocation& invocation) {
+  if (invocation.has("version")) {
+    invocation.console.print(version_text(invocation.dialect));
+    return 0;
+  }
+  if (!invocation.operands.empty())
+    return invocation.fail(invocation.operands.front() + ": Unexpected argument");
+  for (const auto& spec : invocation.values("trace"))
+    invocation.console.warning("trace event '" + spec + "' does not exist");
+  Background background;
+  if (invocation.has("daemonize")) {
+    if (auto entered = background.enter(); !entered) return invocation.fail(entered.error());
+  }
+  auto session = Session::start(invocation, Reactors::kOne);
+  if (!session) return invocation.fail(session.error());
+  return io::run_blocking((*session)->reactors().at(0), run_in(**session, invocation, background));
+}
+
+constexpr CommandOption kOptions[] = {
+    {.name = "blockdev",
+     .argument = "OPTIONS",
+     .help = "open a node: JSON, or driver=qcow2,node-name=N,file.driver=file,file.filename=F"},
+    {.name = "object",
+     .argument = "OBJECT",
+     .help = "define a secret, throttle group or I/O thread"},
+    {.name = "chardev",
+     .argument = "OPTIONS",
+     .help = "socket,path=P,server=on,wait=off,id=I or stdio,id=I: where a monitor is reached"},
+    {.name = "monitor", .argument = "CHARDEV[,pretty=on]", .help = "speak QMP there"},
+    {.name = "export",
+     .argument = "OPTIONS",
+     .help = "serve a node: type=TYPE,id=I,node-name=N[,writable=on]..."},
+    {.name = "pidfile", .argument = "FILE", .help = "has the process id while it runs"},
+    {.name = "daemonize", .help = "go into the background once everything is ready"},
+    {.letter = 'T',
+     .name = "trace",
+     .argument = "SPEC",
+     .help = "accepted for compatibility; there are no trace events"},
+    {.letter = 'V', .name = "version", .help = "show the version"},
+};
+
+}  // namespace
+
+extern const Command kDaemonCommand;
+const Command kDaemonCommand = {
+    .name = "daemon",
+    .summary = "Serve images, and take orders by QMP.",
+    .operands = "",
+    .options = kOptions,
+    .run = run_daemon,
+    .native = true,
+    .defines_objects = true,
+};
+
+}  // namespace platter::tool

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""platter daemon as a whole: clients that come and go, signals, the pid file, the background."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import client
+
+PLATTER = str(pathlib.Path(sys.argv.pop(1)).resolve()) if len(sys.argv) > 1 else "platter"
+COMPAT = str(pathlib.Path(PLATTER).parent / "compat" / "qemu-storage-daemon")
+TIMEOUT_S = 30
+
+
+def run(*words, **options):
+    return subprocess.run(words, capture_output=True, timeout=TIMEOUT_S, **options)
+
+
+def gone(pid):
+    """Whether the process has ended; it is nobody's child here."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class DaemonTest(unittest.TestCase):
+    def setUp(self):
+        self.scratch = tempfile.TemporaryDirectory()
+        self.directory = pathlib.Path(self.scratch.name)
+        run(PLATTER, "create", "-f", "qcow2", self.directory / "disk.qcow2", "16M", check=True)
+        self.node = ("--blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.filename=disk.qcow2")
+
+    def tearDown(self):
+        self.scratch.cleanup()
+
+    def start(self, *arguments):
+        words = self.directory / "daemon"
+        words.write_text(f"#!/bin/sh\nexec {PLATTER} daemon \"$@\"\n")
+        words.chmod(0o755)
+        daemon = client.SocketClient(str(words), self.directory, arguments)
+        self.addCleanup(daemon.process.kill)
+        return daemon
+
+    def is_sound(self):
+        return run(PLATTER, "check", self.directory / "disk.qcow2").returncode == 0
+
+    def test_clients_come_one_after_the_other(self):
+        daemon = self.start(*self.node)
+        self.assertEqual(daemon.command("qmp_capabilities"), {"return": {}})
+        self.assertEqual(daemon.command("block_resize", node_name="disk", size=33554432), {"return": {}})
+        daemon.hang_up()
+        daemon.connect()
+        self.assertIn("QMP", daemon.greeting)
+        refused = daemon.command("query-block")
+        self.assertEqual(refused["error"]["class"], "CommandNotFound")
+        daemon.command("qmp_capabilities")
+        nodes = daemon.command("query-named-block-nodes", flat=True)["return"]
+        self.assertEqual({node["image"]["virtual-size"] for node in nodes if node["node-name"] == "disk"}, {33554432})
+        self.assertEqual(daemon.end(), 0)
+        self.assertFalse((self.directory / "qmp.sock").exists())
+        self.assertTrue(self.is_sound())
+
+    def test_signals_end_it_in_order(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            daemon = self.start(*self.node)
+            daemon.command("qmp_capabilities")
+            daemon.command("block-dirty-bitmap-add", node="disk", name=f"b{number}", persistent=True)
+            self.assertEqual(daemon.end(number), 0)
+            described = json.loads(run(PLATTER, "info", "--output=json", self.directory / "disk.qcow2").stdout)
+            bitmaps = described["format-specific"]["data"]["bitmaps"]
+            self.assertIn(f"b{number}", {bitmap["name"] for bitmap in bitmaps})
+            self.assertNotIn("in-use", {flag for bitmap in bitmaps for flag in bitmap["flags"]})
+        self.assertTrue(self.is_sound())
+
+    def test_a_client_that_does_not_read_holds_nothing_up(self):
+        daemon = self.start(*self.node)
+        daemon.socket.sendall(b'{"execute": "qmp_capabilities"}\n')
+        request = b'{"execute": "query-qmp-schema"}\n' * 200
+        daemon.socket.settimeout(0.5)
+        try:
+            for _ in range(200):
+                daemon.socket.sendall(request)
+        except TimeoutError:
+            pass  # it is not heard any more either
+        self.assertEqual(daemon.process.poll(), None)
+        daemon.process.send_signal(signal.SIGTERM)
+        self.assertEqual(daemon.process.wait(TIMEOUT_S), 0)
+        daemon.hang_up()
+        daemon.process.stderr.close()
+
+    def test_a_broken_line_does_not_end_a_session(self):
+        daemon = self.start()
+        daemon.command("qmp_capabilities")
+        for broken in (b"{]", b"\xff\xfe", b"[" * 65, b'"' + b"x" * (2 << 20)):
+            self.assertEqual(daemon.ask(broken)["error"]["class"], "GenericError")
+            self.assertEqual(daemon.command("query-jobs"), {"return": []})
+        self.assertEqual(daemon.end(), 0)
+
+    def test_the_pid_file(self):
+        path = self.directory / "pid"
+        daemon = self.start("--pidfile", "pid")
+        self.assertEqual(int(path.read_text()), daemon.process.pid)
+        second = run(PLATTER, "daemon", "--pidfile", path, "--chardev", "null,id=n", "--monitor", "n")
+        self.assertEqual(second.returncode, 1)
+        self.assertIn("cannot create PID file: Could not lock", second.stderr.decode())
+        self.assertEqual(daemon.end(), 0)
+        self.assertFalse(path.exists())
+
+    def test_the_background(self):
+        words = (PLATTER, "daemon", "--daemonize", "--pidfile", "pid", *self.node,
+                 "--chardev", "socket,path=s,server=on,wait=off,id=m", "--monitor", "m")
+        done = run(*words, cwd=self.directory)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        pid = int((self.directory / "pid").read_text())
+        self.assertEqual(os.readlink(f"/proc/{pid}/cwd"), "/")
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: gone(pid))
+        self.assertFalse((self.directory / "pid").exists())
+        self.assertTrue(self.is_sound())
+        failed = run(PLATTER, "daemon", "--daemonize", "--blockdev", "driver=qcow2,node-name=a,file=none",
+                     cwd=self.directory)
+        self.assertEqual(failed.returncode, 1)
+        self.assertIn("Cannot find device='none'", failed.stderr.decode())
+
+    def test_a_locked_image_is_refused(self):
+        daemon = self.start(*self.node)
+        second = run(PLATTER, "daemon", *self.node, cwd=self.directory)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn('Failed to get "write" lock', second.stderr.decode())
+        self.assertEqual(daemon.end(), 0)
+
+    def test_what_an_image_may_name(self):
+        outside = self.directory / "elsewhere"
+        outside.mkdir()
+        run(PLATTER, "create", "-f", "qcow2", outside / "base.qcow2", "1M", check=True)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", outside / "base.qcow2", "-F", "qcow2",
+            self.directory / "sub.qcow2", check=True)
+        (self.directory / "inner").mkdir()
+        (self.directory / "sub.qcow2").rename(self.directory / "inner" / "sub.qcow2")
+        node = ("--blockdev", "driver=qcow2,node-name=a,file.driver=file,file.filename=inner/sub.qcow2")
+        self.assertEqual(run(PLATTER, "daemon", *node, cwd=self.directory).returncode, 1)
+        daemon = self.start("--allow-backing", str(outside), *node)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_bad_options(self):
+        for words, expected in (
+                (("--monitor", "x"), '--monitor x: chardev "x" not found'),
+                (("--chardev", "nope,id=a"), "--chardev nope,id=a: 'nope' is not a valid char driver name"),
+                (("--chardev", "null"), "--chardev null: chardev: no id specified"),
+                (("--blockdev", "qcow2"), "--blockdev qcow2: Parameter 'file' is missing"),
+                (("--object", "nope,id=a"), "--object nope,id=a: Parameter 'qom-type' does not accept value 'nope'"),
+                (("x",), "x: Unexpected argument"),
+                (("--chardev", "null,id=a", "--monitor", "a,mode=readline"),
+                 "--monitor a,mode=readline: Only QMP is supported"),
+                (("--chardev", "null,id=a", "--monitor", "a", "--monitor", "a"), "--monitor a: Device 'a' is in use"),
+                (("--export", "nope,id=a,node-name=x"),
+                 "--export nope,id=a,node-name=x: Parameter 'type' does not accept value 'nope'"),
+                (("--daemonize", "--chardev", "stdio,id=a"),
+                 "--chardev stdio,id=a: cannot use stdio with -daemonize"),
+                (("--foo",), "unrecognized option '--foo'"),
+                (("--blockdev",), "option '--blockdev' requires an argument")):
+            done = run(COMPAT, *words, cwd=self.directory, stdin=subprocess.DEVNULL)
+            self.assertEqual((done.returncode, done.stderr.decode()), (1, f"qemu-storage-daemon: {expected}\n"))
+            self.assertEqual(done.stdout, b"")
+
+    def test_two_monitors_hear_the_same_daemon(self):
+        daemon = self.start(*self.node, "--chardev", "socket,path=second.sock,server=on,wait=off,id=s",
+                            "--monitor", "s,pretty=on")
+        daemon.command("qmp_capabilities")
+        raw = socket.socket(socket.AF_UNIX)
+        raw.settimeout(TIMEOUT_S)
+        raw.connect(str(self.directory / "second.sock"))
+        greeting = raw.recv(65536).decode()
+        self.assertIn('\n    "QMP": {\n', greeting)
+        raw.close()
+        self.assertEqual(daemon.end(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
