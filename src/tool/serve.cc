@@ -25,6 +25,7 @@ using io_shell::OpenSettings;
 // More than a machine has processors: a front-end may ask for fewer, never for more.
 constexpr uint16_t kDefaultQueues = 64;
 constexpr uint64_t kMaxPollMicroseconds = 1'000'000;
+constexpr auto kDefaultPolling = std::chrono::microseconds(32);
 constexpr auto kStatusPeriod = std::chrono::seconds(1);
 constexpr auto kNothingToDraw = std::chrono::hours(1);
 
@@ -33,7 +34,7 @@ struct ServeArguments {
   std::string socket;
   unsigned socket_mode = 0600;
   virtio::blk::Properties properties = vhost_user::default_properties();
-  io::Nanoseconds polling{};
+  io::Nanoseconds polling = kDefaultPolling;
   bool quiet = false;
 };
 
@@ -203,7 +204,7 @@ constexpr CommandOption kOptions[] = {
     {.name = "snapshot", .help = "what the machine writes is thrown away in the end"},
     {.name = "poll",
      .argument = "MICROSECONDS",
-     .help = "look at the queues for up to so long before sleeping (default: 0)"},
+     .help = "look at the queues for up to so long before sleeping (default: 32)"},
 };
 
 constexpr ExitMeaning kExitStatuses[] = {

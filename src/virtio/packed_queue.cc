@@ -1,6 +1,7 @@
 #include "virtio/packed_queue.h"
 
 #include <cerrno>
+#include <utility>
 
 #include "base/try.h"
 #include "virtio/features.h"
@@ -77,12 +78,18 @@ void PackedQueue::write_used(uint16_t id, uint16_t slots, uint32_t written) {
   unshown_slots_ += slots;
 }
 
-bool PackedQueue::publish() {
-  if (unshown_slots_ == 0) return false;
+void PackedQueue::show() {
+  if (unshown_slots_ == 0) return;
   store_release<uint16_t>(entry(first_unshown_.index) + kFlags, first_flags_);
-  const uint32_t advanced = unshown_slots_;
+  untold_slots_ += unshown_slots_;
   unshown_slots_ = 0;
   first_unshown_ = used_;
+}
+
+bool PackedQueue::publish() {
+  show();
+  if (untold_slots_ == 0) return false;
+  const uint32_t advanced = std::exchange(untold_slots_, 0);
   // The driver asks for interrupts and then looks at the ring; we the other way round.
   full_fence();
   return driver_wants_interrupt(advanced);

@@ -14,6 +14,7 @@ class PackedQueue final : public Queue {
         first_unshown_(used_) {}
 
   bool publish() override;
+  void show() override;
   bool enable_notifications() override;
   void disable_notifications() override;
   QueueState state() const override { return {available_.bits(), first_unshown_.bits()}; }
@@ -49,6 +50,7 @@ class PackedQueue final : public Queue {
   // What was pushed since the last publish(): the flags of the first entry show all of it.
   Position first_unshown_;
   uint16_t first_flags_ = 0;
+  uint32_t untold_slots_ = 0;  // shown, and the driver not asked about interrupts
   uint32_t unshown_slots_ = 0;
 };
 

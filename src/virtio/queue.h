@@ -62,8 +62,11 @@ class Queue {
   // The request of `chain` has ended, with so many bytes written into it from its start. The driver
   // sees it after publish(). Where the order was promised to be kept, it waits for its elders.
   void push(Chain& chain, uint32_t written);
-  // Shows the driver what was pushed. True: it wants an interrupt.
+  // Shows the driver what was pushed. True: it wants an interrupt, for that or for what was shown
+  // since the last question.
   [[nodiscard]] virtual bool publish() = 0;
+  // Shows it, to one who looks by itself. publish() must follow soon.
+  virtual void show() = 0;
 
   // Asks the driver to notify when it makes something available. True: it already has, meanwhile.
   [[nodiscard]] virtual bool enable_notifications() = 0;

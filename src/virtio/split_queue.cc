@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "base/try.h"
 #include "virtio/features.h"
@@ -85,11 +86,16 @@ void SplitQueue::write_used(uint16_t id, uint16_t /*slots*/, uint32_t written) {
   ++next_used_;
 }
 
-bool SplitQueue::publish() {
-  const uint16_t before = shown_used_;
-  if (before == next_used_) return false;
+void SplitQueue::show() {
+  if (shown_used_ == next_used_) return;
   store_release<uint16_t>(areas_[2] + kIndex, next_used_);
   shown_used_ = next_used_;
+}
+
+bool SplitQueue::publish() {
+  show();
+  const uint16_t before = std::exchange(told_used_, shown_used_);
+  if (before == shown_used_) return false;
   // The driver asks for interrupts and then looks at the index; we the other way round.
   full_fence();
   const bool wanted = driver_wants_interrupt(before);

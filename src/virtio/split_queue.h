@@ -12,9 +12,11 @@ class SplitQueue final : public Queue {
         next_available_(options.state.available),
         seen_available_(options.state.available),
         next_used_(options.state.used),
-        shown_used_(options.state.used) {}
+        shown_used_(options.state.used),
+        told_used_(options.state.used) {}
 
   bool publish() override;
+  void show() override;
   bool enable_notifications() override;
   void disable_notifications() override;
   QueueState state() const override { return {next_available_, shown_used_}; }
@@ -32,6 +34,7 @@ class SplitQueue final : public Queue {
   uint16_t seen_available_;  // of the driver's index, when it was last looked at
   uint16_t next_used_;
   uint16_t shown_used_;      // of ours, that the driver sees
+  uint16_t told_used_;       // up to where it has been asked about interrupts
   bool shown_once_ = false;  // since what was there before is not known
 };
 

@@ -33,11 +33,11 @@ uint8_t width_for(uint64_t value) {
 ReferenceCounts::ReferenceCounts(uint64_t clusters, uint64_t budget)
     : clusters_(clusters),
       budget_(budget),
-      chunks_((clusters + kChunkClusters - 1) >> kChunkBits) {}
+      groups_(base::divide_round_up(clusters, kChunkClusters * kGroupChunks)) {}
 
 Result<ReferenceCounts> ReferenceCounts::create(uint64_t clusters, uint64_t max_memory_bytes) {
-  const uint64_t chunks = base::divide_round_up(clusters, kChunkClusters);
-  const auto bytes = base::checked_mul<uint64_t>(chunks, sizeof(Chunk));
+  const uint64_t groups = base::divide_round_up(clusters, kChunkClusters * kGroupChunks);
+  const auto bytes = base::checked_mul<uint64_t>(groups, sizeof(groups_[0]));
   if (!bytes || *bytes > max_memory_bytes) {
     return fail(ENOMEM, "The file has too many clusters for the memory that a check may use");
   }
@@ -61,7 +61,17 @@ bool ReferenceCounts::widen(Chunk& chunk, uint8_t width) {
   return true;
 }
 
-bool ReferenceCounts::set_wide(Chunk& chunk, uint64_t index, uint64_t value) {
+bool ReferenceCounts::set_wide(uint64_t cluster, uint64_t value) {
+  const uint64_t number = cluster >> kChunkBits;
+  const uint64_t index = cluster & (kChunkClusters - 1);
+  auto& group = groups_[number / kGroupChunks];
+  if (group == nullptr) {
+    if (value == 0) return true;
+    if (sizeof(Group) > budget_) return false;
+    budget_ -= sizeof(Group);
+    group = std::make_unique<Group>();
+  }
+  Chunk& chunk = (*group)[number % kGroupChunks];
   if (chunk.width == 0 && value == 0) return true;
   const uint8_t width = width_for(value);
   if (width > chunk.width && !widen(chunk, width)) return false;
@@ -72,8 +82,9 @@ bool ReferenceCounts::set_wide(Chunk& chunk, uint64_t index, uint64_t value) {
 uint8_t* ReferenceCounts::bytes_of(uint64_t first, uint64_t clusters) const {
   if (first >= clusters_ || clusters > clusters_ - first || clusters > left_in_chunk(first))
     return nullptr;
-  const Chunk& chunk = chunks_[first >> kChunkBits];
-  return chunk.width == 1 ? chunk.data.get() + (first & (kChunkClusters - 1)) : nullptr;
+  const Chunk* chunk = find(first >> kChunkBits);
+  if (chunk == nullptr || chunk->width != 1) return nullptr;
+  return chunk->data.get() + (first & (kChunkClusters - 1));
 }
 
 bool ReferenceCounts::shift(uint64_t first, uint64_t clusters, uint8_t low, uint8_t high,
@@ -98,23 +109,26 @@ std::optional<uint8_t> ReferenceCounts::common(uint64_t first, uint64_t clusters
   return differing == 0 ? std::optional(bytes[0]) : std::nullopt;
 }
 
-bool ReferenceCounts::same(const Chunk& a, const Chunk& b) {
-  if (a.width == 0 || b.width == 0) {
-    const Chunk& other = a.width == 0 ? b : a;
-    return other.width == 0 || base::is_zero({other.data.get(), kChunkClusters * other.width});
-  }
-  return a.width == b.width &&
-         std::memcmp(a.data.get(), b.data.get(), kChunkClusters * a.width) == 0;
+bool ReferenceCounts::is_zero(const Chunk& chunk) {
+  return chunk.width == 0 || base::is_zero({chunk.data.get(), kChunkClusters * chunk.width});
+}
+
+bool ReferenceCounts::same(const Chunk* a, const Chunk* b) {
+  if (a == nullptr || a->width == 0) return b == nullptr || is_zero(*b);
+  if (b == nullptr || b->width == 0) return is_zero(*a);
+  return a->width == b->width &&
+         std::memcmp(a->data.get(), b->data.get(), kChunkClusters * a->width) == 0;
 }
 
 int64_t ReferenceCounts::last_used() const {
-  for (uint64_t chunk = chunks_.size(); chunk-- > 0;) {
-    if (same(chunks_[chunk], Chunk{})) continue;
-    uint64_t index = kChunkClusters;
-    while (index-- > 0) {
-      if (get_wide(chunks_[chunk], index) != 0) {
-        return static_cast<int64_t>((chunk << kChunkBits) + index);
+  for (size_t group = groups_.size(); group-- > 0;) {
+    for (uint64_t place = groups_[group] == nullptr ? 0 : kGroupChunks; place-- > 0;) {
+      const Chunk& chunk = (*groups_[group])[place];
+      if (is_zero(chunk)) continue;
+      uint64_t index = kChunkClusters;
+      while (get_wide(chunk, --index) == 0) {
       }
+      return static_cast<int64_t>(((group * kGroupChunks + place) << kChunkBits) + index);
     }
   }
   return -1;

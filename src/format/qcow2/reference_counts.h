@@ -1,11 +1,13 @@
 // ReferenceCounts: one count for each cluster of a file, in as little memory as the counts need.
 //
 // Counts lie in chunks of kChunkClusters. A chunk takes no memory while its counts are zero and
-// widens from one byte a count to 2, 4 and 8 as they grow. The whole is limited by a budget. Chunks
-// are small, so that few references scattered over a large sparse file cost little.
+// widens from one byte a count to 2, 4 and 8 as they grow. Chunks are small, and are found through
+// groups that are not there while all of theirs are zero: few references scattered over a large
+// sparse file cost little, and the rest of it next to nothing. The whole is limited by a budget.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -29,21 +31,22 @@ class ReferenceCounts {
 
   // `cluster` < clusters().
   uint64_t get(uint64_t cluster) const {
-    const Chunk& chunk = chunks_[cluster >> kChunkBits];
+    const Chunk* chunk = find(cluster >> kChunkBits);
+    if (chunk == nullptr) return 0;
     const uint64_t index = cluster & (kChunkClusters - 1);
-    if (chunk.width == 1) [[likely]]
-      return chunk.data[index];
-    return get_wide(chunk, index);
+    if (chunk->width == 1) [[likely]]
+      return chunk->data[index];
+    return get_wide(*chunk, index);
   }
   // False: the budget does not allow the memory that this needs; nothing is changed.
   [[nodiscard]] bool set(uint64_t cluster, uint64_t value) {
     PLATTER_ASSERT(cluster < clusters_);
-    Chunk& chunk = chunks_[cluster >> kChunkBits];
-    if (chunk.width == 1 && value <= UINT8_MAX) [[likely]] {
-      chunk.data[cluster & (kChunkClusters - 1)] = static_cast<uint8_t>(value);
+    Chunk* chunk = find(cluster >> kChunkBits);
+    if (chunk != nullptr && chunk->width == 1 && value <= UINT8_MAX) [[likely]] {
+      chunk->data[cluster & (kChunkClusters - 1)] = static_cast<uint8_t>(value);
       return true;
     }
-    return set_wide(chunk, cluster & (kChunkClusters - 1), value);
+    return set_wide(cluster, value);
   }
 
   // Many at once, where that is fast: if all of [first, first + clusters) stand in one chunk, one
@@ -60,8 +63,14 @@ class ReferenceCounts {
   // order. As fast as memory where they are equal. Stops when fn returns false.
   template <typename Fn>
   static void for_each_difference(const ReferenceCounts& a, const ReferenceCounts& b, Fn fn) {
-    for (uint64_t chunk = 0; chunk < a.chunks_.size(); ++chunk) {
-      if (same(a.chunks_[chunk], b.chunks_[chunk])) continue;
+    PLATTER_ASSERT(a.clusters_ == b.clusters_);
+    for (uint64_t chunk = 0; chunk << kChunkBits < a.clusters_; ++chunk) {
+      const uint64_t group = chunk / kGroupChunks;
+      if (a.groups_[group] == nullptr && b.groups_[group] == nullptr) {
+        chunk = (group + 1) * kGroupChunks - 1;
+        continue;
+      }
+      if (same(a.find(chunk), b.find(chunk))) continue;
       const uint64_t end = std::min((chunk + 1) << kChunkBits, a.clusters_);
       for (uint64_t cluster = chunk << kChunkBits; cluster < end; ++cluster) {
         if (a.get(cluster) != b.get(cluster) && !fn(cluster)) return;
@@ -76,17 +85,26 @@ class ReferenceCounts {
     std::unique_ptr<uint8_t[]> data;
     uint8_t width = 0;  // bytes of a count; 0: all are zero
   };
+  static constexpr uint64_t kGroupChunks = 64;
+  using Group = std::array<Chunk, kGroupChunks>;
+
   ReferenceCounts(uint64_t clusters, uint64_t budget);
+  // Null: it is not there, and its counts are zero.
+  Chunk* find(uint64_t chunk) const {
+    Group* group = groups_[chunk / kGroupChunks].get();
+    return group == nullptr ? nullptr : &(*group)[chunk % kGroupChunks];
+  }
   // Null: they do not stand so.
   uint8_t* bytes_of(uint64_t first, uint64_t clusters) const;
   static uint64_t get_wide(const Chunk& chunk, uint64_t index);
-  static bool same(const Chunk& a, const Chunk& b);
-  bool set_wide(Chunk& chunk, uint64_t index, uint64_t value);
+  static bool same(const Chunk* a, const Chunk* b);
+  static bool is_zero(const Chunk& chunk);
+  bool set_wide(uint64_t cluster, uint64_t value);
   bool widen(Chunk& chunk, uint8_t width);
 
   uint64_t clusters_ = 0;
   uint64_t budget_ = 0;
-  std::vector<Chunk> chunks_;
+  std::vector<std::unique_ptr<Group>> groups_;
 };
 
 }  // namespace platter::format::qcow2

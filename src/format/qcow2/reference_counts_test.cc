@@ -38,6 +38,27 @@ TEST(ReferenceCounts, StaysWithinItsBudget) {
   EXPECT_EQ(counts->get(0), 1u);
 }
 
+TEST(ReferenceCounts, AVastSparseFileCostsLittle) {
+  constexpr uint64_t kClusters = uint64_t{1} << 36;
+  auto counts = ReferenceCounts::create(kClusters, 4 * kMiB);
+  auto others = ReferenceCounts::create(kClusters, 4 * kMiB);
+  ASSERT_TRUE(counts && others);
+  EXPECT_EQ(counts->last_used(), -1);
+  ASSERT_TRUE(counts->set(3, 1));
+  ASSERT_TRUE(counts->set(kClusters - 1, 7));
+  ASSERT_TRUE(others->set(kClusters / 2, 0));
+  EXPECT_EQ(counts->get(kClusters / 2), 0U);
+  EXPECT_EQ(counts->get(kClusters - 1), 7U);
+  EXPECT_EQ(counts->last_used(), static_cast<int64_t>(kClusters - 1));
+  EXPECT_FALSE(counts->common(kClusters / 2, 2));
+  std::vector<uint64_t> differing;
+  ReferenceCounts::for_each_difference(*counts, *others, [&](uint64_t cluster) {
+    differing.push_back(cluster);
+    return true;
+  });
+  EXPECT_EQ(differing, (std::vector<uint64_t>{3, kClusters - 1}));
+}
+
 // Either all of a range are changed, as one by one, or none.
 TEST(ReferenceCounts, ShiftsManyAtOnce) {
   constexpr uint64_t kClusters = 3 * ReferenceCounts::kChunkClusters;

@@ -55,6 +55,7 @@ bool QueueServer::look() { return is_served() && take_batch(); }
 
 void QueueServer::settle() {
   if (!std::exchange(dirty_, false) || device_.is_broken()) return;
+  unshown_ = 0;
   const bool wanted = queue_->publish();
   if (log_ && logged_ring_) log_->mark(*logged_ring_, queue_->answer_bytes());
   if (wanted) events_.interrupt();
@@ -200,6 +201,10 @@ void QueueServer::finish(Slot* slot, Executor::Outcome outcome) {
   }
   queue_->push(slot->chain, outcome.written + 1);
   dirty_ = true;
+  if (++unshown_ == kShowAfter && !device_.is_broken()) {
+    unshown_ = 0;
+    queue_->show();
+  }
   free_.push_back(slot);
 }
 

@@ -43,6 +43,9 @@ class QueueServer final : private io::Poller {
   static constexpr size_t kMaxMerged = 32;
   // Taken in one turn, so that a full ring does not keep the reactor from its other work.
   static constexpr size_t kMaxBatch = 256;
+  // A driver that looks by itself sees what is done after so many requests, not only when all of a
+  // turn are: it has the next ones ready then.
+  static constexpr unsigned kShowAfter = 8;
 
   // All outlive it.
   QueueServer(io::Reactor& reactor, Device& device, std::unique_ptr<Queue> queue,
@@ -103,7 +106,8 @@ class QueueServer final : private io::Poller {
   io::Gate under_way_;
   std::shared_ptr<DirtyLog> log_;
   std::optional<uint64_t> logged_ring_;
-  bool polled_ = false;   // the reactor looks
+  bool polled_ = false;  // the reactor looks
+  unsigned unshown_ = 0;
   bool dirty_ = false;    // something was pushed and not shown
   bool stopped_ = false;  // takes nothing more
 };
