@@ -1,21 +1,24 @@
 // Drives a vhost-user-blk back-end as a guest does, and tells how many requests it ends a second
 // and how long each takes. bench/vhost_user runs it beside others.
 //
-// usage: vhost_user_bench SOCKET read|write|first-touch SECONDS [polling] [depth=N] [queues=N]
+// usage: vhost_user_bench SOCKET read|write|first-touch|idle SECONDS [polling] [depth=N] [queues=N]
 //            [requests=N] [packed]
 //
 // 4 KiB each, `depth` of them in flight on every queue. first-touch goes through the disk with one
-// write to each 64 KiB, far from the one before, and ends at the end of the disk at the latest. One
-// line: thousand requests a second, and the median and 99th percentile of the time each took, us.
+// write to each 64 KiB, far from the one before, and ends at the end of the disk at the latest.
+// idle asks for nothing after a first request, and says "idle" when that has ended. One line:
+// thousand requests a second, and the median and 99th percentile of the time each took, us.
 #include <fmt/format.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/try.h"
@@ -35,7 +38,16 @@ constexpr int kWarmUpPart = 8;
 // Nothing comes for so long: the back-end is stuck.
 constexpr std::chrono::milliseconds kStuck{20000};
 
-enum class Work { kRead, kWrite, kFirstTouch };
+enum class Work { kRead, kWrite, kFirstTouch, kIdle };
+
+struct NamedWork {
+  std::string_view name;
+  Work work;
+};
+constexpr NamedWork kWorks[] = {{"read", Work::kRead},
+                                {"write", Work::kWrite},
+                                {"first-touch", Work::kFirstTouch},
+                                {"idle", Work::kIdle}};
 
 struct Settings {
   std::string socket;
@@ -227,14 +239,23 @@ std::optional<Settings> settings_of(std::span<char*> words) {
   Settings settings;
   if (words.size() < 3) return std::nullopt;
   settings.socket = words[0];
-  const std::string_view work = words[1];
-  if (work != "read" && work != "write" && work != "first-touch") return std::nullopt;
-  settings.work = work == "read" ? Work::kRead : work == "write" ? Work::kWrite : Work::kFirstTouch;
+  const auto* work = std::ranges::find(kWorks, std::string_view(words[1]), &NamedWork::name);
+  if (work == std::end(kWorks)) return std::nullopt;
+  settings.work = work->work;
   if (!take_number(words[2], "", settings.seconds)) return std::nullopt;
   for (char* word : words.subspan(3)) {
     if (!take_option(word, settings)) return std::nullopt;
   }
   return settings;
+}
+
+Result<void> idle(BlockDevice& device, double seconds) {
+  PLATTER_ASSIGN(const uint8_t status, device.run(kRead, 0, kBytes));
+  if (status != kOk) return fail(EIO, "The first request failed");
+  fmt::print("idle\n");
+  std::fflush(stdout);
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  return device.stop();
 }
 
 Result<void> measure(const Settings& settings) {
@@ -251,6 +272,7 @@ Result<void> measure(const Settings& settings) {
                  BlockDevice::connect(settings.socket, options));
   if (settings.packed && !device->queue(0).ring().options().packed)
     return fail(ENOTSUP, "The back-end has no packed rings");
+  if (settings.work == Work::kIdle) return idle(*device, settings.seconds);
   Load load(*device, settings);
   PLATTER_TRY(load.run());
   PLATTER_TRY(device->stop());
@@ -266,8 +288,8 @@ int main(int count, char** words) {
   const auto settings = settings_of({words + 1, static_cast<size_t>(count - 1)});
   if (!settings) {
     fmt::print(stderr,
-               "usage: vhost_user_bench SOCKET read|write|first-touch SECONDS [polling] [depth=N] "
-               "[queues=N] [requests=N] [packed]\n");
+               "usage: vhost_user_bench SOCKET read|write|first-touch|idle SECONDS [polling] "
+               "[depth=N] [queues=N] [requests=N] [packed]\n");
     return 2;
   }
   if (const auto measured = measure(*settings); !measured) {

@@ -67,8 +67,11 @@ class BlockQueue {
   // Which slot the next add() takes.
   uint32_t next_slot() const { return free_slots_.back(); }
   std::span<uint8_t> buffer(uint32_t slot) const {
-    return ram_.bytes(buffers_ + uint64_t{slot} * buffer_bytes_, buffer_bytes_);
+    return ram_.bytes(buffer_address(slot), buffer_bytes_);
   }
+  // Guest addresses.
+  uint64_t buffer_address(uint32_t slot) const { return buffers_ + uint64_t{slot} * buffer_bytes_; }
+  uint64_t status_address(uint32_t slot) const;
   uint32_t in_flight() const { return slots_ - static_cast<uint32_t>(free_slots_.size()); }
 
   DriverRing& ring() { return *ring_; }
@@ -108,6 +111,10 @@ class BlockDevice {
   // To a back-end that was started anew, with what its predecessor left in flight.
   Result<void> reconnect(const std::string& path);
 
+  // From now on the back-end marks the pages that it writes: bit by bit, from guest address 0 on.
+  Result<void> start_log(int file);
+  uint64_t log_bytes() const;
+
   FrontEnd& front_end() { return *front_end_; }
   GuestRam& ram() { return ram_; }
   BlockQueue& queue(uint32_t index) { return *queues_[index]; }
@@ -132,6 +139,7 @@ class BlockDevice {
   Result<void> negotiate(const std::string& path);
   Result<void> give_memory();
   Result<void> give_queue(uint32_t index);
+  Result<void> give_addresses(uint32_t index, uint32_t flags);
 
   DeviceOptions options_;
   GuestRam ram_;

@@ -23,8 +23,8 @@ namespace platter::front_end {
 struct Message {
   uint32_t request = 0;
   uint32_t flags = kVersion;
-  std::vector<uint8_t> payload;
-  std::vector<Descriptor> descriptors;  // of a received one
+  std::vector<uint8_t> payload = {};
+  std::vector<Descriptor> descriptors = {};  // of a received one
 };
 
 // The payload of SET_VRING_ADDR; addresses of this process.
