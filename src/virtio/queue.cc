@@ -79,6 +79,10 @@ Result<void> Queue::set_memory(std::shared_ptr<const GuestMemory> memory) {
 
 uint64_t Queue::answer_bytes() const { return area_shapes()[has(kPackedRing) ? 0 : 2].bytes; }
 
+uint64_t Queue::answer_address() const {
+  return has(kPackedRing) ? options_.descriptor_area : options_.device_area;
+}
+
 Result<bool> Queue::pop(Chain& chain) {
   if (broken_) return fail(EINVAL, "The virtqueue is broken");
   PLATTER_ASSERT(chain.users_ == nullptr);

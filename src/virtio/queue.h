@@ -79,6 +79,7 @@ class Queue {
   uint32_t size() const { return size_; }
   // Of the area that the device writes its answers to: the used ring, or the packed ring.
   uint64_t answer_bytes() const;
+  uint64_t answer_address() const;
   uint32_t in_flight() const { return in_flight_; }
   bool broken() const { return broken_; }
   // With nothing in flight, a queue that is made with this state goes on where this one stopped.

@@ -49,6 +49,8 @@ BlockQueue::BlockQueue(GuestRam& ram, const DeviceOptions& options)
   ring_->want_interrupt(!options.polling);
 }
 
+uint64_t BlockQueue::status_address(uint32_t slot) const { return header(slot) + kStatusOffset; }
+
 std::optional<uint32_t> BlockQueue::add(uint32_t type, uint64_t sector, uint32_t bytes) {
   PLATTER_ASSERT(bytes <= buffer_bytes_);
   if (free_slots_.empty()) return std::nullopt;
@@ -62,9 +64,9 @@ std::optional<uint32_t> BlockQueue::add(uint32_t type, uint64_t sector, uint32_t
   size_t count = 1;
   if (bytes != 0) {
     const bool from_device = type == kRead || type == kGetId;
-    pieces[count++] = {buffers_ + uint64_t{slot} * buffer_bytes_, bytes, from_device};
+    pieces[count++] = {buffer_address(slot), bytes, from_device};
   }
-  pieces[count++] = {header(slot) + kStatusOffset, 1, true};
+  pieces[count++] = {status_address(slot), 1, true};
   const auto id = ring_->add({pieces, count});
   if (!id) return std::nullopt;
   slot_of_[*id] = slot;
@@ -88,7 +90,7 @@ std::optional<Done> BlockQueue::collect() {
   PLATTER_ASSERT(used->id < slot_of_.size());
   const uint32_t slot = slot_of_[used->id];
   free_slots_.push_back(slot);
-  return Done{slot, ram_.at(header(slot))[kStatusOffset], used->written};
+  return Done{slot, *ram_.at(status_address(slot)), used->written};
 }
 
 bool BlockQueue::wait(std::chrono::milliseconds limit) {
@@ -152,15 +154,22 @@ Result<void> BlockDevice::give_memory() {
   return {};
 }
 
+Result<void> BlockDevice::give_addresses(uint32_t index, uint32_t flags) {
+  const DriverRing& ring = queues_[index]->ring();
+  return front_end_->set_vring_addr(index,
+                                    {.flags = flags,
+                                     .descriptors = ram_.user_address(ring.descriptor_area()),
+                                     .used = ram_.user_address(ring.device_area()),
+                                     .available = ram_.user_address(ring.driver_area()),
+                                     .log_guest_address = ring.device_area()});
+}
+
 Result<void> BlockDevice::give_queue(uint32_t index) {
   BlockQueue& queue = *queues_[index];
   DriverRing& ring = queue.ring();
   PLATTER_TRY(front_end_->set_vring_num(index, ring.options().size));
   PLATTER_TRY(front_end_->set_vring_base(index, ring.base()));
-  PLATTER_TRY(
-      front_end_->set_vring_addr(index, {.descriptors = ram_.user_address(ring.descriptor_area()),
-                                         .used = ram_.user_address(ring.device_area()),
-                                         .available = ram_.user_address(ring.driver_area())}));
+  PLATTER_TRY(give_addresses(index, 0));
   PLATTER_TRY(front_end_->set_vring_call(index, queue.call_file()));
   PLATTER_TRY(front_end_->set_vring_err(index, queue.error_file()));
   PLATTER_TRY(front_end_->set_vring_kick(index, queue.kick_file()));
@@ -189,6 +198,18 @@ Result<void> BlockDevice::stop() {
     auto base = front_end_->get_vring_base(i);
     if (!base) return std::unexpected(std::move(base).error());
   }
+  return {};
+}
+
+uint64_t BlockDevice::log_bytes() const {
+  return (kRamAddress + options_.ram_bytes) / kLogPage / 8;
+}
+
+// As QEMU does it, when it begins to migrate a machine, whose requests go on meanwhile.
+Result<void> BlockDevice::start_log(int file) {
+  PLATTER_TRY(front_end_->set_log_base(file, log_bytes(), 0));
+  PLATTER_TRY(front_end_->set_features(features_ | kLogAll));
+  for (uint32_t i = 0; i < queues_.size(); ++i) PLATTER_TRY(give_addresses(i, kVringLog));
   return {};
 }
 

@@ -203,6 +203,48 @@ TEST_P(FrontEndTest, MemoryComesInSlots) {
   }
 }
 
+bool is_marked(const GuestRam& log, uint64_t guest_address) {
+  const uint64_t page = guest_address / kLogPage;
+  return (*log.at(page / 8) >> page % 8 & 1) != 0;
+}
+
+// While a machine migrates: every page that the device writes, and none that it only reads.
+TEST_P(FrontEndTest, LogsWhatItWrites) {
+  constexpr uint32_t kRequestBytes = 3 * kLogPage;
+  DeviceOptions wanted = options();
+  wanted.protocol_features |= protocol_feature::kLogMemory;
+  wanted.buffer_bytes = kRequestBytes;
+  const auto device = connect(wanted);
+  ASSERT_TRUE(device);
+  ASSERT_NE(device->protocol_features() & protocol_feature::kLogMemory, 0U);
+  const auto log = GuestRam::make(0, device->log_bytes());
+  ASSERT_TRUE(log);
+  const auto started = device->start_log(log->file());
+  ASSERT_TRUE(started) << started.error().message();
+  BlockQueue& queue = device->queue(0);
+  std::map<uint32_t, uint32_t> types;
+  for (uint32_t i = 0; i < 16; ++i) {
+    const uint32_t type = i % 3 == 0 ? kWrite : kRead;
+    types[queue.next_slot()] = type;
+    ASSERT_TRUE(queue.add(type, uint64_t{i} * 64, kRequestBytes));
+  }
+  queue.publish();
+  while (queue.in_flight() != 0) {
+    while (const auto done = queue.collect()) EXPECT_EQ(done->status, kOk);
+    if (queue.in_flight() != 0 && !GetParam().polling)
+      ASSERT_TRUE(queue.wait(std::chrono::seconds(20)));
+  }
+  ASSERT_TRUE(device->stop());
+  for (const auto& [slot, type] : types) {
+    EXPECT_TRUE(is_marked(*log, queue.status_address(slot)));
+    for (uint64_t at = 0; at < kRequestBytes; at += kLogPage)
+      EXPECT_EQ(is_marked(*log, queue.buffer_address(slot) + at), type == kRead) << slot;
+  }
+  DriverRing& ring = queue.ring();
+  EXPECT_TRUE(is_marked(*log, ring.options().packed ? ring.descriptor_area() : ring.device_area()));
+  EXPECT_FALSE(is_marked(*log, ring.driver_area()));
+}
+
 // What is out of range, or unknown, is the request's trouble alone.
 TEST_P(FrontEndTest, RefusesWhatIsWrong) {
   const auto device = connect();

@@ -65,5 +65,7 @@ inline constexpr uint64_t kStatus = 1U << 16;
 // Beside the number of a queue, where a message could have had a descriptor and has none.
 inline constexpr uint64_t kNoDescriptor = 1U << 8;
 inline constexpr uint32_t kVringLog = 1;
+// What a bit of the log stands for.
+inline constexpr uint64_t kLogPage = 4096;
 
 }  // namespace platter::front_end

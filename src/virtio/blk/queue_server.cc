@@ -57,7 +57,11 @@ void QueueServer::settle() {
   if (!std::exchange(dirty_, false) || device_.is_broken()) return;
   unshown_ = 0;
   const bool wanted = queue_->publish();
-  if (log_ && logged_ring_) log_->mark(*logged_ring_, queue_->answer_bytes());
+  if (log_ && logged_ring_) {
+    log_->mark(*logged_ring_, queue_->answer_bytes());
+    // Of a packed ring QEMU names the structure beside it, which holds no answers.
+    log_->mark(queue_->answer_address(), queue_->answer_bytes());
+  }
   if (wanted) events_.interrupt();
 }
 
