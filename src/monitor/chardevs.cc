@@ -1,7 +1,7 @@
 #include "monitor/chardevs.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -73,19 +73,6 @@ Result<io::Descriptor> connect_to(const std::string& path, bool abstract_name) {
   return made;
 }
 
-// A socket that somebody else has opened for us.
-Result<io::Descriptor> inherited(const std::string& text) {
-  int descriptor = -1;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), descriptor);
-  int type = 0;
-  socklen_t bytes = sizeof type;
-  if (code != std::errc() || end != text.data() + text.size() || descriptor <= 2 ||
-      getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0) {
-    return fail(EINVAL, fmt::format("File descriptor '{}' is not a socket", text));
-  }
-  return io::Descriptor(descriptor);
-}
-
 template <typename All>
 auto position_of(All& all, std::string_view id) {
   return std::ranges::find_if(all, [id](const auto& one) { return one->id == id; });
@@ -98,6 +85,25 @@ bool says_on(const base::Options& options, std::string_view key, bool fallback) 
 
 }  // namespace
 
+Result<void> stop_blocking(int descriptor) {
+  const int flags = fcntl(descriptor, F_GETFL);
+  if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
+    return std::unexpected(Error::from_errno(errno, "Could not set up a socket"));
+  return {};
+}
+
+Result<io::Descriptor> inherited_socket(const std::string& text) {
+  int descriptor = -1;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), descriptor);
+  int type = 0;
+  socklen_t bytes = sizeof type;
+  if (code != std::errc() || end != text.data() + text.size() || descriptor <= 2 ||
+      getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0) {
+    return fail(EINVAL, fmt::format("File descriptor '{}' is not a socket", text));
+  }
+  return io::Descriptor(descriptor);
+}
+
 Chardev::~Chardev() {
   if (unlinks) unlink(path.c_str());
 }
@@ -109,7 +115,7 @@ Result<void> Chardevs::open_socket(Chardev& chardev, const SocketWish& wish) {
     if (wish.descriptor.empty()) {
       PLATTER_ASSIGN(chardev.connection, connect_to(wish.path, wish.abstract_name));
     } else {
-      PLATTER_ASSIGN(chardev.connection, inherited(wish.descriptor));
+      PLATTER_ASSIGN(chardev.connection, inherited_socket(wish.descriptor));
     }
     return {};
   }
@@ -117,13 +123,14 @@ Result<void> Chardevs::open_socket(Chardev& chardev, const SocketWish& wish) {
     PLATTER_ASSIGN(chardev.listener, listen_at(wish.path, wish.abstract_name));
     chardev.unlinks = !wish.abstract_name;
   } else {
-    PLATTER_ASSIGN(chardev.listener, inherited(wish.descriptor));
+    PLATTER_ASSIGN(chardev.listener, inherited_socket(wish.descriptor));
   }
-  if (!wish.wait) return {};
-  chardev.connection.reset(accept4(chardev.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (!chardev.connection)
-    return std::unexpected(Error::from_errno(errno, "Failed to accept a connection"));
-  return {};
+  if (wish.wait) {
+    chardev.connection.reset(accept4(chardev.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!chardev.connection)
+      return std::unexpected(Error::from_errno(errno, "Failed to accept a connection"));
+  }
+  return stop_blocking(chardev.listener.get());
 }
 
 bool Chardevs::has_stdio() const {

@@ -14,6 +14,11 @@
 
 namespace platter::monitor {
 
+// A socket that somebody else has opened for us, by its number.
+Result<io::Descriptor> inherited_socket(const std::string& text);
+// What waits for it from now on is told that it would have to.
+Result<void> stop_blocking(int descriptor);
+
 struct Chardev {
   enum class Kind { kNull, kStdio, kSocket };
 

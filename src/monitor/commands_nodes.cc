@@ -8,6 +8,7 @@
 #include "block/named_nodes.h"
 #include "monitor/commands.h"
 #include "monitor/image_info.h"
+#include "monitor/snapshots.h"
 
 namespace platter::monitor {
 namespace {
@@ -32,11 +33,9 @@ io::Task<Reply> blockdev_del(Control& control, Arguments arguments) {
   if (node == nullptr)
     co_return refuse(fmt::format("Failed to find node with node-name='{}'", name));
   for (const block::NodeUse& use : block::uses(*node)) {
-    if (use.parent == nullptr || use.parent->backing() == nullptr) continue;
-    if (&use.parent->backing()->node() != node) continue;
-    co_return refuse(fmt::format("Node '{}' is busy: node is used as backing hd of '{}'", name,
-                                 use.parent->name()));
+    if (use.parent == nullptr) co_return refuse(fmt::format("Node {} is in use", name));
   }
+  PLATTER_CO_TRY(check_replaceable(*node));
   if (!block::is_kept(*node))
     co_return refuse(fmt::format("Node {} is not owned by the monitor", name));
   Result<void> deleted = co_await block::delete_node(control.graph(), *node);
@@ -261,6 +260,7 @@ io::Task<Reply> block_resize(Control& control, Arguments arguments) {
   Result<void> resized = co_await backend->resize(static_cast<uint64_t>(size),
                                                   block::Preallocation::kOff, /*exact=*/false);
   if (resized) resized = control.bitmaps().follow_size(node);
+  control.exports().sizes_may_have_changed();
   Result<void> closed = co_await backend->close();
   PLATTER_CO_TRY(std::move(resized));
   PLATTER_CO_TRY(std::move(closed));

@@ -161,7 +161,7 @@ TEST_F(ControlTest, TellsListenersThatAnExportHasGone) {
   EXPECT_EQ(command("query-block-exports"),
             "{\"return\": [{\"node-name\": \"m\", \"shutting-down\": false, \"type\": \"nbd\", "
             "\"id\": \"e\"}]}\n");
-  EXPECT_EQ(command("blockdev-del", R"({"node-name": "m"})"), error("Block device m is in use"));
+  EXPECT_EQ(command("blockdev-del", R"({"node-name": "m"})"), error("Node m is in use"));
   exports_.busy = true;
   EXPECT_EQ(command("block-export-del", R"({"id": "e"})"), error("export 'e' still in use"));
   EXPECT_EQ(command("block-export-del", R"({"id": "e", "mode": "hard"})"),

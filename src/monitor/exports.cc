@@ -73,6 +73,10 @@ Json Exports::list() const {
   return list;
 }
 
+void Exports::sizes_may_have_changed() {
+  for (const Entry& entry : entries_) entry.made->size_may_have_changed();
+}
+
 io::Task<Result<void>> Exports::close_all() {
   Result<void> result;
   while (!entries_.empty()) {

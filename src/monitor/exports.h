@@ -1,7 +1,7 @@
 // The exports of a daemon: what makes a node be served to somebody, and what is known of it.
 //
 // Another kind of export is added by an ExportTypes that knows it: it turns BlockExportOptions
-// into a BlockExport. The daemon hands it to Control.
+// into a BlockExport (monitor/export_types.h). The daemon hands it to Control.
 #pragma once
 
 #include <functional>
@@ -33,6 +33,8 @@ class BlockExport {
   virtual ~BlockExport() = default;
   // Somebody is connected to it.
   virtual bool in_use() const = 0;
+  // Nodes were resized: whoever is connected hears of it if it was this one.
+  virtual void size_may_have_changed() {}
   // Ends it, whoever is connected: no request is in flight afterwards, the backend is closed.
   virtual io::Task<Result<void>> close() = 0;
 };
@@ -58,6 +60,7 @@ class Exports {
   enum class Mode { kSafe, kHard };
   io::Task<Reply> remove(std::string id, Mode mode);
   base::Json list() const;
+  void sizes_may_have_changed();
   io::Task<Result<void>> close_all();
   // Called with the id of an export that has ended.
   void set_observer(std::function<void(const std::string& id)> observer) {

@@ -14,7 +14,7 @@ std::expected<block::Node*, Failure> find_root(Control& control, const std::stri
 io::Task<std::expected<std::string, Failure>> take_snapshot(Control& control, block::Node& node,
                                                             std::string name);
 
-// Whether an overlay may be put on `node`: it is in no other's backing chain.
+// Whether an overlay may be put on `node`, or it may go: it is no other's backing file.
 Result<void> check_replaceable(const block::Node& node);
 
 }  // namespace platter::monitor

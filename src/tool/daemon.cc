@@ -7,6 +7,7 @@
 #include "monitor/chardevs.h"
 #include "monitor/control.h"
 #include "monitor/definitions.h"
+#include "monitor/export_types.h"
 #include "monitor/monitor.h"
 #include "tool/background.h"
 #include "tool/command.h"
@@ -26,9 +27,11 @@ class Daemon {
       : session_(session),
         invocation_(invocation),
         background_(background),
+        exports_(session.all_reactors(), invocation.objects, session.log()),
         control_({.graph = session.graph(),
                   .objects = invocation.objects,
                   .policy = session.policy(),
+                  .exports = &exports_,
                   .chardevs = &chardevs_}) {}
 
   // Returns the exit status.
@@ -117,6 +120,7 @@ class Daemon {
   Session& session_;
   Invocation& invocation_;
   Background& background_;
+  monitor::BuiltinExportTypes exports_;
   monitor::Chardevs chardevs_;
   monitor::Control control_;
   std::vector<std::unique_ptr<monitor::Monitor>> monitors_;
@@ -142,7 +146,7 @@ int run_daemon(Invocation& invocation) {
   if (invocation.has("daemonize")) {
     if (auto entered = background.enter(); !entered) return invocation.fail(entered.error());
   }
-  auto session = Session::start(invocation, Reactors::kOne);
+  auto session = Session::start(invocation, Reactors::kOneAProcessor);
   if (!session) return invocation.fail(session.error());
   return io::run_blocking((*session)->reactors().at(0), run_in(**session, invocation, background));
 }

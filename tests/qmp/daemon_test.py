@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -156,6 +157,35 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(run(PLATTER, "daemon", *node, cwd=self.directory).returncode, 1)
         daemon = self.start("--allow-backing", str(outside), *node)
         self.assertEqual(daemon.end(), 0)
+
+    def test_an_export(self):
+        daemon = self.start(*self.node, "--object", "iothread,id=io", "--export",
+                            "vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=disk.sock,writable=on,num-queues=2")
+        daemon.command("qmp_capabilities")
+        self.assertEqual(daemon.command("query-block-exports")["return"],
+                         [{"id": "e", "type": "vhost-user-blk", "node-name": "disk", "shutting-down": False}])
+        front_end = socket.socket(socket.AF_UNIX)
+        front_end.settimeout(TIMEOUT_S)
+        front_end.connect(str(self.directory / "disk.sock"))
+        front_end.sendall(struct.pack("<III", 1, 1, 0))  # GET_FEATURES
+        request, _, size, features = struct.unpack("<IIIQ", front_end.recv(20))
+        self.assertEqual((request, size), (1, 8))
+        self.assertTrue(features >> 32 & 1)  # VERSION_1
+        self.assertEqual(daemon.command("block_resize", node_name="disk", size=33554432), {"return": {}})
+        refused = daemon.command("block-export-del", id="e")
+        self.assertEqual(refused["error"]["desc"], "export 'e' still in use")
+        event = daemon.command("block-export-del", id="e", mode="hard")
+        self.assertEqual((event["event"], event["data"]), ("BLOCK_EXPORT_DELETED", {"id": "e"}))
+        self.assertEqual(daemon.read(), {"return": {}})
+        self.assertEqual(front_end.recv(1), b"")
+        front_end.close()
+        self.assertFalse((self.directory / "disk.sock").exists())
+        added = daemon.command("block-export-add", type="vhost-user-blk", id="f", node_name="disk", iothread="io",
+                               addr={"type": "unix", "path": str(self.directory / "again.sock")})
+        self.assertEqual(added, {"return": {}})
+        self.assertEqual(daemon.end(), 0)
+        self.assertFalse((self.directory / "again.sock").exists())
+        self.assertTrue(self.is_sound())
 
     def test_bad_options(self):
         for words, expected in (

@@ -85,6 +85,8 @@ def normalise(value):
         normalise_snapshot(value)
     if "edges" in value and "nodes" in value:
         return normalise_graph(value)
+    if "timestamp" in value:
+        value["timestamp"] = "T"
     if "stats" in value:
         normalise_statistics(value)
     return value

@@ -325,8 +325,15 @@ script("character devices",
        do("query-chardev"), do("chardev-remove", id="c"), do("chardev-remove", id="s1"),
        do("chardev-remove", id="m"), do("chardev-remove", id="c"), do("chardev-remove"), do("query-chardev"))
 
-NO_TYPES = "no kind of export is part of this daemon"
+NO_TYPES = "vhost-user-blk is the one kind of export"
 NO_DRIVER = error("No driver found for the requested export type")
+
+
+
+def vhost(differs=None, ours=None, node_name="n", addr=None, **more):
+    return do("block-export-add", differs, ours, type="vhost-user-blk", id="e", node_name=node_name,
+              addr=addr or {"type": "unix", "path": "x.sock"}, **more)
+
 
 script("exports",
        do("block-export-add"), do("block-export-add", type="nbd"), do("block-export-add", type="nope", id="e", node_name="q"),
@@ -336,5 +343,15 @@ script("exports",
           addr={"type": "unix", "path": "x.sock"}),
        do("block-export-add", type="vhost-user-blk", id="e e", node_name="q", addr={"type": "unix", "path": "x.sock"}),
        do("block-export-add", NO_TYPES, NO_DRIVER, type="fuse", id="e", node_name="q", mountpoint="x"),
-       do("block-export-del"), do("block-export-del", id="e"), do("block-export-del", id="e", mode="nope"),
+       do("blockdev-add", driver="null-co", node_name="n", size=1048576),
+       do("blockdev-add", driver="null-co", node_name="r", size=1048576, read_only=True),
+       vhost(node_name="q"), vhost(num_queues=0), vhost(logical_block_size=1000),
+       vhost(logical_block_size=2**32 + 512), vhost(node_name="r", writable=True), vhost(iothread="nope"),
+       vhost("words", addr={"type": "unix", "path": "/nope/x.sock"}),
+       vhost(addr={"type": "inet", "host": "127.0.0.1", "port": "1"}),
+       vhost("the number is what is wrong", error("File descriptor '99' is not a socket"), addr={"type": "fd", "str": "99"}),
+       vhost(writable=True), vhost(), do("query-block-exports"), do("blockdev-del", node_name="n"),
+       do("x-debug-query-block-graph"), do("block-export-del", id="e", mode="nope"), do("block-export-del", id="e"),
+       do("query-block-exports"), vhost(), do("block-export-del", id="e", mode="hard"),
+       vhost(), do("block_resize", node_name="n", size=512), do("block-export-del", id="e"), do("block-export-del"), do("block-export-del", id="f"), do("block-export-del", id="e", mode="nope"),
        do("query-block-exports"))

@@ -1,0 +1,34 @@
+// The kinds of exports that are part of the library: vhost-user-blk.
+//
+// An export's queues run on every reactor there is; one that names an I/O thread runs on the one
+// reactor that stands for it, which polls as the thread is told to.
+#pragma once
+
+#include <vector>
+
+#include "base/log.h"
+#include "io/reactor.h"
+#include "monitor/exports.h"
+#include "monitor/objects.h"
+
+namespace platter::monitor {
+
+class BuiltinExportTypes final : public ExportTypes {
+ public:
+  // All of it outlives the exports. `reactors`: at least one.
+  BuiltinExportTypes(std::vector<io::Reactor*> reactors, const Objects& objects,
+                     const base::Log& log)
+      : reactors_(std::move(reactors)), objects_(objects), log_(log) {}
+
+  bool knows(std::string_view type) const override { return type == "vhost-user-blk"; }
+  io::Task<Result<std::unique_ptr<BlockExport>>> start(BlockExportOptions options) override;
+
+ private:
+  io::Task<Result<std::vector<io::Reactor*>>> reactors_for(std::string iothread);
+
+  const std::vector<io::Reactor*> reactors_;
+  const Objects& objects_;
+  const base::Log& log_;
+};
+
+}  // namespace platter::monitor
