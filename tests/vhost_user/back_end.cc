@@ -79,6 +79,8 @@ Result<BackEnd> BackEnd::start(const std::string& name, const BackEndOptions& op
   std::vector<char*> words;
   for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
+  // One that was killed leaves it there.
+  ::unlink(options.socket.c_str());
   const pid_t process = ::fork();
   if (process < 0) return fail_errno(errno);
   if (process == 0) {

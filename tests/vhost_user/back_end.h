@@ -28,7 +28,7 @@ class BackEnd {
 
   BackEnd(BackEnd&& other) noexcept;
   BackEnd& operator=(BackEnd&&) = delete;
-  // It ends without being asked.
+  // Kills it.
   ~BackEnd();
 
   // As a person does it; its exit status, or minus the signal that it died of. It is killed where

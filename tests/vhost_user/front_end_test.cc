@@ -61,7 +61,11 @@ class FrontEndTest : public testing::TestWithParam<Case> {
     const std::string make =
         fmt::format("qemu-img create -q -f qcow2 {} {}", image, kDiskSectors * kSectorBytes);
     ASSERT_EQ(std::system(make.c_str()), 0);
-    auto started = BackEnd::start(GetParam().back_end, {.image = image, .socket = socket()});
+    start_back_end();
+  }
+  void start_back_end() {
+    auto started = BackEnd::start(GetParam().back_end,
+                                  {.image = scratch_.path("disk.qcow2"), .socket = socket()});
     ASSERT_TRUE(started) << started.error().message();
     back_end_.emplace(std::move(*started));
   }
@@ -176,6 +180,25 @@ TEST_P(FrontEndTest, GoesOnWhereItWasStopped) {
   std::vector<uint8_t> found(data.size());
   EXPECT_EQ(device->read(99 * 8, found).value_or(kIoError), kOk);
   EXPECT_EQ(found, data);
+}
+
+// What was flushed is there after a kill.
+TEST_P(FrontEndTest, GoesOnWithABackEndThatWasStartedAnew) {
+  const auto device = connect();
+  ASSERT_TRUE(device);
+  for (uint64_t i = 0; i < 50; ++i)
+    ASSERT_EQ(device->write(i * 640, pattern(8, static_cast<uint8_t>(i))).value_or(kIoError), kOk);
+  ASSERT_EQ(device->run(kFlush, 0, 0).value_or(kIoError), kOk);
+  back_end_.reset();
+  start_back_end();
+  ASSERT_FALSE(HasFatalFailure());
+  const auto again = device->reconnect(socket());
+  ASSERT_TRUE(again) << again.error().message();
+  for (uint64_t i = 0; i < 50; ++i) {
+    std::vector<uint8_t> found(8 * kSectorBytes);
+    EXPECT_EQ(device->read(i * 640, found).value_or(kIoError), kOk);
+    EXPECT_EQ(found, pattern(8, static_cast<uint8_t>(i)));
+  }
 }
 
 // Requests lie across the borders between them.
