@@ -18,7 +18,14 @@ using base::Json;
 using block::DirtyBitmap;
 using block::Node;
 using Undo = std::function<io::Task<Result<void>>()>;
-using Done = std::expected<Undo, Failure>;
+
+// What an action has left to do once all of them, or not all, have been done.
+struct Taken {
+  Taken(Undo way_back, Undo end = {}) : undo(std::move(way_back)), settle(std::move(end)) {}
+  Undo undo;
+  Undo settle;  // may be empty
+};
+using Done = std::expected<Taken, Failure>;
 
 io::Task<Result<void>> ended(Result<void> result) {
   return io::Task<Result<void>>::ready(std::move(result));
@@ -156,17 +163,54 @@ io::Task<Result<void>> take_off(Control& control, block::PutOverlay put) {
   co_return Result<void>();
 }
 
+// What was promised of the node's writes holds although flushes go to the overlay from then on.
+io::Task<Result<void>> flush_below(Node& node) {
+  if (node.read_only()) co_return Result<void>();
+  co_return co_await node.flush();
+}
+
+io::Task<Result<block::PutOverlay>> put_drained(Control& control, Node& overlay, Node& node) {
+  PLATTER_CO_TRY(co_await flush_below(node));
+  co_await control.graph().drained_begin(overlay);
+  auto put = co_await block::put_overlay(control.graph(), overlay, node);
+  control.graph().drained_end(overlay);
+  co_return put;
+}
+
 io::Task<Done> put_overlay_on(Control& control, Arguments data) {
   const std::string& node_name = data.text("node");
   PLATTER_CO_ASSIGN(Node * node, find_node(control, node_name, node_name));
   const std::string& overlay_name = data.text("overlay");
   PLATTER_CO_ASSIGN(Node * overlay, find_node(control, overlay_name, overlay_name));
   PLATTER_CO_TRY(check_replaceable(*node));
-  co_await control.graph().drained_begin(*overlay);
-  auto put = co_await block::put_overlay(control.graph(), *overlay, *node);
-  control.graph().drained_end(*overlay);
+  auto put = co_await put_drained(control, *overlay, *node);
   if (!put) co_return std::unexpected(Failure(put.error()));
   co_return Undo([&control, done = *put] { return take_off(control, done); });
+}
+
+io::Task<Result<void>> take_off_new(Control& control, block::PutOverlay put) {
+  Node& overlay = *put.overlay;
+  co_await block::take_off_overlay(control.graph(), std::move(put));
+  co_return co_await block::release_node(control.graph(), overlay);
+}
+
+io::Task<Done> put_new_overlay_on(Control& control, Arguments data) {
+  PLATTER_CO_ASSIGN(Node * node, find_node(control, data.text_or_empty("device"),
+                                           data.text_or_empty("node-name")));
+  if (!data.has("snapshot-node-name")) co_return refuse("New overlay node-name missing");
+  if (control.graph().find(data.text("snapshot-node-name")) != nullptr)
+    co_return refuse("New overlay node-name already in use");
+  PLATTER_CO_TRY(check_replaceable(*node));
+  PLATTER_CO_ASSIGN(Node * overlay, co_await open_overlay(control, *node, data));
+  auto put = co_await put_drained(control, *overlay, *node);
+  if (!put) {
+    const Failure failure(put.error());
+    PLATTER_CO_TRY(co_await block::release_node(control.graph(), *overlay));
+    co_return std::unexpected(failure);
+  }
+  // Nobody has asked for the overlay by itself: it stays for those who use it.
+  co_return Taken([&control, done = *put] { return take_off_new(control, done); },
+                  [&control, overlay] { return block::release_node(control.graph(), *overlay); });
 }
 
 io::Task<Done> abort_transaction(Control&, Arguments) {
@@ -189,6 +233,7 @@ constexpr ActionKind kKinds[] = {
     {"block-dirty-bitmap-merge", merge_bitmaps, "node"},
     {"blockdev-snapshot", put_overlay_on, "node"},
     {"blockdev-snapshot-internal-sync", take_internal_snapshot, "device"},
+    {"blockdev-snapshot-sync", put_new_overlay_on, "node-name"},
 };
 
 const ActionKind& kind_of(const Action& action) {
@@ -203,24 +248,27 @@ std::vector<Node*> nodes_of(const block::Graph& graph, const std::vector<Action>
   for (const Action& action : actions) {
     const auto member = kind_of(action).node_member;
     if (member.empty()) continue;
-    Node* node = graph.find(Arguments(*action.data).text(member));
+    Node* node = graph.find(Arguments(*action.data).text_or_empty(member));
     if (node != nullptr && std::ranges::find(nodes, node) == nodes.end()) nodes.push_back(node);
   }
   return nodes;
 }
 
-io::Task<Reply> run_drained(Control& control, const std::vector<Action>& actions) {
-  std::vector<Undo> undos;
+io::Task<void> finish(Control& control, const Undo& last) {
+  if (!last) co_return;
+  if (Result<void> ended = co_await last(); !ended)
+    control.graph().environment().log.warning(ended.error().message());
+}
+
+io::Task<Reply> run_drained(Control& control, const std::vector<Action>& actions,
+                            std::vector<Taken>& taken) {
   for (const Action& action : actions) {
     Done done = co_await kind_of(action).run(control, Arguments(*action.data));
     if (done) {
-      undos.push_back(std::move(*done));
+      taken.push_back(std::move(*done));
       continue;
     }
-    for (; !undos.empty(); undos.pop_back()) {
-      if (Result<void> undone = co_await undos.back()(); !undone)
-        control.graph().environment().log.warning(undone.error().message());
-    }
+    for (; !taken.empty(); taken.pop_back()) co_await finish(control, taken.back().undo);
     co_return std::unexpected(std::move(done).error());
   }
   co_return Json::object();
@@ -231,8 +279,11 @@ io::Task<Reply> run_drained(Control& control, const std::vector<Action>& actions
 io::Task<Reply> run_actions(Control& control, std::vector<Action> actions) {
   const std::vector<Node*> nodes = nodes_of(control.graph(), actions);
   for (Node* node : nodes) co_await control.graph().drained_begin(*node);
-  Reply reply = co_await run_drained(control, actions);
+  std::vector<Taken> taken;
+  Reply reply = co_await run_drained(control, actions, taken);
   for (Node* node : nodes) control.graph().drained_end(*node);
+  for (const Taken& one : taken) co_await finish(control, one.settle);
+  control.bitmaps().sweep();
   co_return reply;
 }
 

@@ -40,6 +40,9 @@ io::Task<Reply> merge_bitmaps(Control& control, Arguments arguments) {
 io::Task<Reply> snapshot(Control& control, Arguments arguments) {
   return one(control, "blockdev-snapshot", arguments);
 }
+io::Task<Reply> snapshot_sync(Control& control, Arguments arguments) {
+  return one(control, "blockdev-snapshot-sync", arguments);
+}
 io::Task<Reply> snapshot_internal(Control& control, Arguments arguments) {
   return one(control, "blockdev-snapshot-internal-sync", arguments);
 }
@@ -101,6 +104,7 @@ constexpr CommandFunction kCommands[] = {
     {"block-dirty-bitmap-merge", merge_bitmaps},
     {"blockdev-snapshot", snapshot},
     {"blockdev-snapshot-internal-sync", snapshot_internal},
+    {"blockdev-snapshot-sync", snapshot_sync},
     {"blockdev-snapshot-delete-internal-sync", delete_snapshot},
     {"transaction", transaction},
 };

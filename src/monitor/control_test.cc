@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/try.h"
 #include "block/named_nodes.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
+#include "support/scratch_directory.h"
 
 namespace platter::monitor {
 namespace {
@@ -17,6 +20,7 @@ class HeldNode final : public BlockExport {
  public:
   HeldNode(std::unique_ptr<block::Backend> backend, const bool& busy)
       : backend_(std::move(backend)), busy_(busy) {}
+  const block::Node& node() const override { return backend_->node(); }
   bool in_use() const override { return busy_; }
   io::Task<Result<void>> close() override { return backend_->close(); }
 
@@ -72,8 +76,14 @@ class ControlTest : public ::testing::Test {
   static io::Task<void> run_all(Session& session) {
     while (session.has_request()) co_await session.run_next();
   }
-  Result<void> write(block::Backend& backend, uint64_t offset, uint64_t bytes) {
+  char first_byte(block::Backend& backend, uint64_t offset) {
+    io::AlignedBuffer data(512);
+    EXPECT_TRUE(io::run_blocking(reactors_->at(0), backend.read(offset, data.view())));
+    return static_cast<char>(data.span()[0]);
+  }
+  Result<void> write(block::Backend& backend, uint64_t offset, uint64_t bytes, char fill = 'x') {
     io::AlignedBuffer data(bytes);
+    std::ranges::fill(data.span(), static_cast<uint8_t>(fill));
     return io::run_blocking(reactors_->at(0), backend.write(offset, data.view()));
   }
 
@@ -203,6 +213,30 @@ TEST_F(ControlTest, RecordsWritesInBitmaps) {
       command("block-dirty-bitmap-merge", R"({"node": "m", "target": "b", "bitmaps": ["a"]})"),
       kDone);
   EXPECT_EQ(count("b"), 2u);
+}
+
+TEST_F(ControlTest, GivesAnExportTheOverlayOnItsNode) {
+  const support::ScratchDirectory scratch;
+  const std::string path = scratch.path("overlay.qcow2");
+  command("blockdev-add", R"({"driver": "memory", "node-name": "m", "size": 1048576})");
+  command("block-export-add", R"({"type": "nbd", "id": "e", "node-name": "m", "writable": true})");
+  ASSERT_TRUE(write(*exports_.last, 0, 4096, 'a'));
+  EXPECT_EQ(
+      command("blockdev-snapshot-sync",
+              R"({"node-name": "m", "snapshot-node-name": "o", "snapshot-file": ")" + path + "\"}"),
+      kDone);
+  EXPECT_EQ(exports_.last->node().name(), "o");
+  ASSERT_TRUE(write(*exports_.last, 65536, 4096, 'b'));
+  EXPECT_EQ(first_byte(*exports_.last, 0), 'a');
+  EXPECT_EQ(first_byte(*exports_.last, 65536), 'b');
+  const auto below = *io::run_blocking(
+      reactors_->at(0),
+      graph_.attach(*graph_.find("m"), block::Permission::kConsistentRead, block::kAllPermissions));
+  EXPECT_EQ(first_byte(*below, 0), 'a');
+  EXPECT_EQ(first_byte(*below, 65536), 0);
+  EXPECT_TRUE(io::run_blocking(reactors_->at(0), below->close()));
+  EXPECT_EQ(command("blockdev-del", R"({"node-name": "m"})"),
+            error("Node 'm' is busy: node is used as backing hd of 'o'"));
 }
 
 TEST_F(ControlTest, ShowsObjectsButNotSecrets) {

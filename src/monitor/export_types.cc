@@ -21,6 +21,7 @@ class VhostUserExport final : public BlockExport {
                   std::unique_ptr<vhost_user::Export> served)
       : backend_(std::move(backend)), served_(std::move(served)), size_(backend_->size()) {}
 
+  const block::Node& node() const override { return backend_->node(); }
   bool in_use() const override { return served_->is_connected(); }
   void size_may_have_changed() override {
     if (std::exchange(size_, backend_->size()) != backend_->size()) served_->config_changed();

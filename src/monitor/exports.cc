@@ -7,18 +7,11 @@
 #include "base/assert.h"
 #include "base/try.h"
 #include "monitor/arguments.h"
+#include "monitor/objects.h"
 
 namespace platter::monitor {
 
 using base::Json;
-
-bool is_identifier(std::string_view id) {
-  auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  if (id.empty() || !letter(id[0])) return false;
-  return std::ranges::all_of(id, [&](char c) {
-    return letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
-  });
-}
 
 Exports::~Exports() { PLATTER_ASSERT(entries_.empty()); }
 
@@ -42,7 +35,7 @@ io::Task<Reply> Exports::add(Json all) {
   options.iothread = given.text_or_empty("iothread");
   if (options.writable && options.node->read_only())
     co_return refuse("Cannot export read-only node as writable");
-  Entry entry{options.id, options.type, node_name, nullptr};
+  Entry entry{options.id, options.type, nullptr};
   PLATTER_CO_ASSIGN(entry.made, co_await types_->start(std::move(options)));
   entries_.push_back(std::move(entry));
   co_return Json::object();
@@ -65,7 +58,7 @@ Json Exports::list() const {
   Json list = Json::array();
   for (const Entry& entry : entries_) {
     Json& one = list.append(Json::object());
-    one.add("node-name", entry.node);
+    one.add("node-name", entry.made->node().name());
     one.add("shutting-down", false);
     one.add("type", entry.type);
     one.add("id", entry.id);

@@ -31,6 +31,8 @@ struct BlockExportOptions {
 class BlockExport {
  public:
   virtual ~BlockExport() = default;
+  // What it serves: another one once an overlay was put on it.
+  virtual const block::Node& node() const = 0;
   // Somebody is connected to it.
   virtual bool in_use() const = 0;
   // Nodes were resized: whoever is connected hears of it if it was this one.
@@ -69,7 +71,7 @@ class Exports {
 
  private:
   struct Entry {
-    std::string id, type, node;
+    std::string id, type;
     std::unique_ptr<BlockExport> made;
   };
   block::Graph& graph_;
@@ -77,8 +79,5 @@ class Exports {
   std::vector<Entry> entries_;
   std::function<void(const std::string&)> observer_;
 };
-
-// Whether `id` may be the name of an object or an export.
-bool is_identifier(std::string_view id);
 
 }  // namespace platter::monitor

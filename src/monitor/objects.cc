@@ -16,14 +16,20 @@
 #include "monitor/base64.h"
 
 namespace platter::monitor {
+
+bool is_identifier(std::string_view id) {
+  auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  if (id.empty() || !letter(id[0])) return false;
+  return std::ranges::all_of(id, [&](char c) {
+    return letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+  });
+}
+
 namespace {
 
 // Above it a rate is taken for a mistake.
 constexpr uint64_t kMaxThrottle = 1'000'000'000'000'000;
 constexpr size_t kMaxSecretFileBytes = size_t{1} << 20;
-
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // The definition's properties, taken out one by one; what is left at the end is unknown.
 class Properties {
@@ -112,10 +118,7 @@ class Properties {
 };
 
 Result<void> check_id(std::string_view id) {
-  const bool good = !id.empty() && is_letter(id[0]) && std::ranges::all_of(id, [](char c) {
-    return is_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
-  });
-  if (good) return {};
+  if (is_identifier(id)) return {};
   return std::unexpected(
       Error(EINVAL, "Parameter 'id' expects an identifier")
           .with_hint("Identifiers consist of letters, digits, '-', '.', '_', starting with a "

@@ -57,6 +57,9 @@ struct ObjectName {
   std::string_view type;  // "secret"
 };
 
+// Whether `id` may be the name of an object, or of an export.
+bool is_identifier(std::string_view id);
+
 class Objects final : public block::SecretSource {
  public:
   // "TYPE,id=ID,...", or the same as a JSON object. An error leaves nothing behind.

@@ -176,6 +176,9 @@ command block-dirty-bitmap-merge boxed BlockDirtyBitmapMerge
 # ---- Snapshots and transactions
 struct BlockdevSnapshotInternal device:str name:str
 struct BlockdevSnapshot node:str overlay:str
+struct BlockdevSnapshotSync device:str? node-name:str? snapshot-file:str snapshot-node-name:str?
+    format:str? mode:NewImageMode?
+enum NewImageMode existing absolute-paths
 union TransactionAction on type type:TransactionActionKind | abort=AbortWrapper
     block-dirty-bitmap-add=BlockDirtyBitmapAddWrapper
     block-dirty-bitmap-remove=BlockDirtyBitmapWrapper
@@ -185,20 +188,24 @@ union TransactionAction on type type:TransactionActionKind | abort=AbortWrapper
     block-dirty-bitmap-merge=BlockDirtyBitmapMergeWrapper
     blockdev-snapshot=BlockdevSnapshotWrapper
     blockdev-snapshot-internal-sync=BlockdevSnapshotInternalWrapper
+    blockdev-snapshot-sync=BlockdevSnapshotSyncWrapper
 enum TransactionActionKind abort block-dirty-bitmap-add block-dirty-bitmap-remove
     block-dirty-bitmap-clear block-dirty-bitmap-enable block-dirty-bitmap-disable
     block-dirty-bitmap-merge blockdev-snapshot blockdev-snapshot-internal-sync
+    blockdev-snapshot-sync
 struct AbortWrapper data:Abort
 struct Abort
 struct BlockDirtyBitmapAddWrapper data:BlockDirtyBitmapAdd
 struct BlockDirtyBitmapWrapper data:BlockDirtyBitmap
 struct BlockDirtyBitmapMergeWrapper data:BlockDirtyBitmapMerge
 struct BlockdevSnapshotWrapper data:BlockdevSnapshot
+struct BlockdevSnapshotSyncWrapper data:BlockdevSnapshotSync
 struct BlockdevSnapshotInternalWrapper data:BlockdevSnapshotInternal
 struct TransactionProperties completion-mode:ActionCompletionMode?
 enum ActionCompletionMode individual grouped
 command blockdev-snapshot-internal-sync boxed BlockdevSnapshotInternal
 command blockdev-snapshot-delete-internal-sync device:str id:str? name:str? -> SnapshotInfo
+command blockdev-snapshot-sync boxed BlockdevSnapshotSync
 command blockdev-snapshot boxed BlockdevSnapshot !allow-write-only-overlay
 command transaction actions:[TransactionAction] properties:TransactionProperties?
 

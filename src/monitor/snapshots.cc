@@ -4,6 +4,7 @@
 
 #include "base/try.h"
 #include "block/named_nodes.h"
+#include "block/registry.h"
 #include "monitor/commands.h"
 
 namespace platter::monitor {
@@ -47,6 +48,38 @@ io::Task<std::expected<std::string, Failure>> take_snapshot(Control& control, No
         fmt::format("Failed to create snapshot on device '{}'", node.name()))));
   }
   co_return store->snapshots().back().id;
+}
+
+io::Task<std::expected<Node*, Failure>> open_overlay(Control& control, const Node& node,
+                                                     Arguments wish) {
+  const std::string& filename = wish.text("snapshot-file");
+  const std::string format = wish.has("format") ? wish.text("format") : "qcow2";
+  if (wish.text_or_empty("mode") != "existing") {
+    const auto* type = control.graph().environment().registry.find(format);
+    if (type == nullptr) co_return refuse(fmt::format("Unknown file format '{}'", format));
+    if (!type->supports_backing)
+      co_return refuse(fmt::format("Backing file not supported for file format '{}'", format));
+    if (filename == node.filename()) {
+      co_return refuse(
+          "Error: Trying to create an image with the same filename as the backing "
+          "file");
+    }
+    block::CreateRequest create{.filename = filename, .format = format, .options = {}};
+    create.options.set("size", node.size());
+    create.options.set("backing_file", node.filename());
+    create.options.set("backing_fmt", std::string(node.type().name));
+    Result<void> created = co_await control.graph().create(std::move(create));
+    PLATTER_CO_TRY(std::move(created));
+  }
+  block::OpenRequest open;
+  open.filename = filename;
+  open.format = format;
+  open.options.set("node-name", wish.text("snapshot-node-name"));
+  open.options.set("backing", nullptr);
+  open.flags = {.read_only = false};
+  open.policy = control.policy();
+  PLATTER_CO_ASSIGN(Node * overlay, co_await block::add_node(control.graph(), std::move(open)));
+  co_return overlay;
 }
 
 Result<void> check_replaceable(const Node& node) {

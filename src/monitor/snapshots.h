@@ -14,6 +14,12 @@ std::expected<block::Node*, Failure> find_root(Control& control, const std::stri
 io::Task<std::expected<std::string, Failure>> take_snapshot(Control& control, block::Node& node,
                                                             std::string name);
 
+// Makes the overlay that blockdev-snapshot-sync asks for, or finds it there, and opens it: a kept
+// node without a backing file.
+io::Task<std::expected<block::Node*, Failure>> open_overlay(Control& control,
+                                                            const block::Node& node,
+                                                            Arguments wish);
+
 // Whether an overlay may be put on `node`, or it may go: it is no other's backing file.
 Result<void> check_replaceable(const block::Node& node);
 

@@ -1,6 +1,7 @@
 """QMP clients: of a program's standard input and output, and of a UNIX socket."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -14,7 +15,9 @@ def talk_stdio(program, requests, directory, arguments=()):
                     for one in requests)
     done = subprocess.run([program, "--chardev", "stdio,id=m", *arguments, "--monitor", "m"], cwd=directory,
                           input=text, capture_output=True, timeout=TIMEOUT_S)
-    replies = [json.loads(line) for line in done.stdout.decode().split("\r\n") if line.strip()]
+    # The reference says what it makes, in between.
+    lines = [re.sub(r"^Formatting .*\n", "", line) for line in done.stdout.decode().split("\r\n")]
+    replies = [json.loads(line) for line in lines if line.strip()]
     return replies, done.returncode, done.stderr.decode()
 
 

@@ -124,6 +124,12 @@ def compare(script, ours, reference):
         problems.append(f"exit status {our_status}, of the reference {their_status}")
     if len(our_replies) != len(their_replies):
         problems.append(f"{len(our_replies)} replies instead of {len(their_replies)}")
+    # Events come in between.
+    events = [[reply for reply in replies if "event" in reply] for replies in (our_replies, their_replies)]
+    if events[0] != events[1]:
+        problems.append(f"events {events[0]} instead of {events[1]}")
+    our_replies, their_replies = ([reply for reply in replies if "event" not in reply]
+                                  for replies in (our_replies, their_replies))
     first = 2 if script.negotiate else 1
     for i, (mine, theirs) in enumerate(zip(our_replies, their_replies)):
         step = script.steps[i - first] if first <= i < first + len(script.steps) else None

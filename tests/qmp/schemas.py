@@ -11,7 +11,7 @@ MISSING_COMMANDS = {
         drive-mirror job-cancel job-complete job-dismiss job-finalize job-pause job-resume x-blockdev-amend""",
     "NBD exports": "nbd-server-add nbd-server-remove nbd-server-start nbd-server-stop",
     "nodes opened anew": "blockdev-reopen change-backing-file x-blockdev-change x-blockdev-set-iothread",
-    "thresholds and overlays that it makes itself": "block-set-write-threshold blockdev-snapshot-sync",
+    "thresholds": "block-set-write-threshold",
     "character devices with content": "ringbuf-read ringbuf-write chardev-change chardev-send-break",
     "the object model beyond reading": "qom-list-properties qom-list-types qom-set",
     "for QEMU's own tests": "x-debug-block-dirty-bitmap-sha256",

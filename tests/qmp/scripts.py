@@ -230,6 +230,13 @@ script("internal snapshots",
 NAMED = "an image that was told to have no backing file is named by how it was opened"
 STAYS_WRITABLE = "what an overlay was put on stays as writable as it was opened"
 
+
+
+def overlay(**more):
+    wish = {"node_name": "q", "snapshot_file": "n.qcow2", "snapshot_node_name": "o", **more}
+    return do("blockdev-snapshot-sync", **{key: value for key, value in wish.items() if value is not None})
+
+
 script("overlays",
        do("blockdev-add", driver="qcow2", node_name="q", file={**QCOW2, "node-name": "f"}),
        do("blockdev-add", driver="qcow2", node_name="o", backing=None,
@@ -242,6 +249,23 @@ script("overlays",
        do("blockdev-snapshot", node="r", overlay="o"), do("blockdev-snapshot", node="o", overlay="q"),
        do("query-named-block-nodes", STAYS_WRITABLE, flat=True), do("x-debug-query-block-graph", STAYS_WRITABLE),
        do("blockdev-del", node_name="q"), do("blockdev-del", node_name="o"), do("blockdev-del", node_name="q"))
+
+script("overlays made by the daemon",
+       do("blockdev-add", driver="qcow2", node_name="q", file={**QCOW2, "node-name": "f"}),
+       do("blockdev-snapshot-sync"), do("blockdev-snapshot-sync", snapshot_file="n.qcow2", snapshot_node_name="o"),
+       overlay(snapshot_node_name=None), overlay(snapshot_node_name="q"), overlay(snapshot_node_name="a b"),
+       overlay(snapshot_file="/nope/n.qcow2"), overlay(snapshot_file="none.qcow2", mode="existing"),
+       overlay(mode="nope"), overlay(format="nope"), overlay(format="raw"), overlay(snapshot_file="disk.qcow2"),
+       do("block-export-add", type="vhost-user-blk", id="e", node_name="q", writable=True,
+          addr={"type": "unix", "path": "x.sock"}),
+       do("transaction", actions=[{"type": "blockdev-snapshot-sync",
+                                   "data": {"node-name": "q", "snapshot-file": "n2.qcow2", "snapshot-node-name": "o"}},
+                                  {"type": "abort", "data": {}}]),
+       do("query-block-exports"), do("x-debug-query-block-graph"),
+       overlay(), do("query-block-exports"), do("x-debug-query-block-graph", STAYS_WRITABLE),
+       do("blockdev-del", node_name="o"), do("blockdev-del", node_name="q"),
+       do("block-export-del", id="e"), do("x-debug-query-block-graph", STAYS_WRITABLE),
+       overlay(snapshot_file="n3.qcow2"), do("blockdev-del", node_name="q"), do("query-named-block-nodes"))
 
 script("transaction", *BITMAPS,
        do("blockdev-add", driver="qcow2", node_name="o", backing=None,
