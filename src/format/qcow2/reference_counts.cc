@@ -33,15 +33,18 @@ uint8_t width_for(uint64_t value) {
 ReferenceCounts::ReferenceCounts(uint64_t clusters, uint64_t budget)
     : clusters_(clusters),
       budget_(budget),
-      groups_(base::divide_round_up(clusters, kChunkClusters * kGroupChunks)) {}
+      branches_(base::divide_round_up(clusters, kChunkClusters * kFanout * kFanout)) {}
 
 Result<ReferenceCounts> ReferenceCounts::create(uint64_t clusters, uint64_t max_memory_bytes) {
-  const uint64_t groups = base::divide_round_up(clusters, kChunkClusters * kGroupChunks);
-  const auto bytes = base::checked_mul<uint64_t>(groups, sizeof(groups_[0]));
+  // Users go through all clusters of a file: what could not be told apart within the budget is
+  // refused, though nothing of it may be there.
+  const uint64_t chunks = base::divide_round_up(clusters, kChunkClusters);
+  const auto bytes = base::checked_mul<uint64_t>(chunks, sizeof(Chunk));
   if (!bytes || *bytes > max_memory_bytes) {
     return fail(ENOMEM, "The file has too many clusters for the memory that a check may use");
   }
-  return ReferenceCounts(clusters, max_memory_bytes - *bytes);
+  const uint64_t branches = base::divide_round_up(clusters, kChunkClusters * kFanout * kFanout);
+  return ReferenceCounts(clusters, max_memory_bytes - branches * sizeof(branches_[0]));
 }
 
 uint64_t ReferenceCounts::get_wide(const Chunk& chunk, uint64_t index) {
@@ -61,17 +64,30 @@ bool ReferenceCounts::widen(Chunk& chunk, uint8_t width) {
   return true;
 }
 
+template <typename Part>
+bool ReferenceCounts::grow(std::unique_ptr<Part>& part) {
+  if (part != nullptr) return true;
+  if (sizeof(Part) > budget_) return false;
+  budget_ -= sizeof(Part);
+  part = std::make_unique<Part>();
+  return true;
+}
+
+uint64_t ReferenceCounts::absent_from(uint64_t chunk) const {
+  const Branch* branch = branches_[chunk / (kFanout * kFanout)].get();
+  if (branch == nullptr) return kFanout * kFanout - chunk % (kFanout * kFanout);
+  return (*branch)[chunk / kFanout % kFanout] == nullptr ? kFanout - chunk % kFanout : 0;
+}
+
 bool ReferenceCounts::set_wide(uint64_t cluster, uint64_t value) {
   const uint64_t number = cluster >> kChunkBits;
   const uint64_t index = cluster & (kChunkClusters - 1);
-  auto& group = groups_[number / kGroupChunks];
-  if (group == nullptr) {
-    if (value == 0) return true;
-    if (sizeof(Group) > budget_) return false;
-    budget_ -= sizeof(Group);
-    group = std::make_unique<Group>();
-  }
-  Chunk& chunk = (*group)[number % kGroupChunks];
+  auto& branch = branches_[number / (kFanout * kFanout)];
+  if (value == 0 && find(number) == nullptr) return true;
+  if (!grow(branch)) return false;
+  auto& group = (*branch)[number / kFanout % kFanout];
+  if (!grow(group)) return false;
+  Chunk& chunk = (*group)[number % kFanout];
   if (chunk.width == 0 && value == 0) return true;
   const uint8_t width = width_for(value);
   if (width > chunk.width && !widen(chunk, width)) return false;
@@ -121,14 +137,16 @@ bool ReferenceCounts::same(const Chunk* a, const Chunk* b) {
 }
 
 int64_t ReferenceCounts::last_used() const {
-  for (size_t group = groups_.size(); group-- > 0;) {
-    for (uint64_t place = groups_[group] == nullptr ? 0 : kGroupChunks; place-- > 0;) {
-      const Chunk& chunk = (*groups_[group])[place];
-      if (is_zero(chunk)) continue;
+  for (size_t place = branches_.size(); place-- > 0;) {
+    if (branches_[place] == nullptr) continue;
+    const uint64_t first = place * kFanout * kFanout;
+    for (uint64_t chunk = first + kFanout * kFanout; chunk-- > first;) {
+      const Chunk* here = find(chunk);
+      if (here == nullptr || is_zero(*here)) continue;
       uint64_t index = kChunkClusters;
-      while (get_wide(chunk, --index) == 0) {
+      while (get_wide(*here, --index) == 0) {
       }
-      return static_cast<int64_t>(((group * kGroupChunks + place) << kChunkBits) + index);
+      return static_cast<int64_t>((chunk << kChunkBits) + index);
     }
   }
   return -1;

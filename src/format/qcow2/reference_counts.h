@@ -1,9 +1,10 @@
 // ReferenceCounts: one count for each cluster of a file, in as little memory as the counts need.
 //
 // Counts lie in chunks of kChunkClusters. A chunk takes no memory while its counts are zero and
-// widens from one byte a count to 2, 4 and 8 as they grow. Chunks are small, and are found through
-// groups that are not there while all of theirs are zero: few references scattered over a large
-// sparse file cost little, and the rest of it next to nothing. The whole is limited by a budget.
+// widens from one byte a count to 2, 4 and 8 as they grow. Chunks are small, and stand in a tree
+// whose branches are not there while all of their counts are zero: few references scattered over a
+// large sparse file cost little, and the rest of it, however vast, next to nothing. The whole is
+// limited by a budget.
 #pragma once
 
 #include <algorithm>
@@ -65,9 +66,8 @@ class ReferenceCounts {
   static void for_each_difference(const ReferenceCounts& a, const ReferenceCounts& b, Fn fn) {
     PLATTER_ASSERT(a.clusters_ == b.clusters_);
     for (uint64_t chunk = 0; chunk << kChunkBits < a.clusters_; ++chunk) {
-      const uint64_t group = chunk / kGroupChunks;
-      if (a.groups_[group] == nullptr && b.groups_[group] == nullptr) {
-        chunk = (group + 1) * kGroupChunks - 1;
+      if (const uint64_t absent = std::min(a.absent_from(chunk), b.absent_from(chunk))) {
+        chunk += absent - 1;
         continue;
       }
       if (same(a.find(chunk), b.find(chunk))) continue;
@@ -85,26 +85,34 @@ class ReferenceCounts {
     std::unique_ptr<uint8_t[]> data;
     uint8_t width = 0;  // bytes of a count; 0: all are zero
   };
-  static constexpr uint64_t kGroupChunks = 64;
-  using Group = std::array<Chunk, kGroupChunks>;
+  static constexpr uint64_t kFanout = 512;
+  using Group = std::array<Chunk, kFanout>;
+  using Branch = std::array<std::unique_ptr<Group>, kFanout>;
 
   ReferenceCounts(uint64_t clusters, uint64_t budget);
   // Null: it is not there, and its counts are zero.
   Chunk* find(uint64_t chunk) const {
-    Group* group = groups_[chunk / kGroupChunks].get();
-    return group == nullptr ? nullptr : &(*group)[chunk % kGroupChunks];
+    const Branch* branch = branches_[chunk / (kFanout * kFanout)].get();
+    if (branch == nullptr) return nullptr;
+    Group* group = (*branch)[chunk / kFanout % kFanout].get();
+    return group == nullptr ? nullptr : &(*group)[chunk % kFanout];
   }
+  // How many chunks from this one on are not there, up to the end of the part of the tree that is
+  // not; 0: it is.
+  uint64_t absent_from(uint64_t chunk) const;
   // Null: they do not stand so.
   uint8_t* bytes_of(uint64_t first, uint64_t clusters) const;
   static uint64_t get_wide(const Chunk& chunk, uint64_t index);
   static bool same(const Chunk* a, const Chunk* b);
   static bool is_zero(const Chunk& chunk);
   bool set_wide(uint64_t cluster, uint64_t value);
+  template <typename Part>
+  bool grow(std::unique_ptr<Part>& part);
   bool widen(Chunk& chunk, uint8_t width);
 
   uint64_t clusters_ = 0;
   uint64_t budget_ = 0;
-  std::vector<std::unique_ptr<Group>> groups_;
+  std::vector<std::unique_ptr<Branch>> branches_;
 };
 
 }  // namespace platter::format::qcow2

@@ -29,7 +29,7 @@ TEST(ReferenceCounts, WidensWithItsCounts) {
 TEST(ReferenceCounts, StaysWithinItsBudget) {
   EXPECT_EQ(ReferenceCounts::create(uint64_t{1} << 40, kMiB).error().code(), ENOMEM);
   constexpr uint64_t kChunk = ReferenceCounts::kChunkClusters;
-  auto counts = ReferenceCounts::create(10 * kChunk, kChunk * 3 / 2);
+  auto counts = ReferenceCounts::create(10 * kChunk, kChunk * 9 / 2);
   ASSERT_TRUE(counts.has_value());
   EXPECT_TRUE(counts->set(0, 1));
   EXPECT_FALSE(counts->set(kChunk, 1));
@@ -39,9 +39,9 @@ TEST(ReferenceCounts, StaysWithinItsBudget) {
 }
 
 TEST(ReferenceCounts, AVastSparseFileCostsLittle) {
-  constexpr uint64_t kClusters = uint64_t{1} << 36;
-  auto counts = ReferenceCounts::create(kClusters, 4 * kMiB);
-  auto others = ReferenceCounts::create(kClusters, 4 * kMiB);
+  constexpr uint64_t kClusters = uint64_t{1} << 38;
+  auto counts = ReferenceCounts::create(kClusters, 1024 * kMiB);
+  auto others = ReferenceCounts::create(kClusters, 1024 * kMiB);
   ASSERT_TRUE(counts && others);
   EXPECT_EQ(counts->last_used(), -1);
   ASSERT_TRUE(counts->set(3, 1));

@@ -24,6 +24,8 @@ std::unexpected<Error> corrupt(std::string what) {
   return fail(EIO, fmt::format("qcow2: Image is corrupt: {}; a check tells more", what));
 }
 
+constexpr uint64_t kMaxTakenBytes = uint64_t{1} << 30;
+
 }  // namespace
 
 Relocator::Relocator(Image& image, Encryption* encryption)
@@ -40,6 +42,9 @@ io::Task<Result<void>> Relocator::load() {
   if (!stored.unreadable.empty())
     co_return std::unexpected(std::move(stored.unreadable.front().error));
   counts_ = std::move(stored.counts);
+  if (counts_.clusters() / 8 > kMaxTakenBytes)
+    co_return fail(ENOMEM,
+                   "The file has too many clusters for the memory that moving them may use");
   taken_.assign(counts_.clusters(), false);
   co_return Result<void>{};
 }
