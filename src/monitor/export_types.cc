@@ -43,6 +43,7 @@ Result<vhost_user::Options> read_options(const BlockExportOptions& options) {
   vhost_user::Options made;
   made.properties = vhost_user::default_properties();
   made.properties.read_only = !options.writable;
+  if (options.writethrough) made.properties.write_cache = virtio::blk::OnOffAuto::kOff;
   const uint64_t queues = given.natural("num-queues", 1);
   if (queues == 0) return fail(EINVAL, "num-queues must be greater than 0");
   made.properties.queues = static_cast<uint16_t>(queues);
@@ -108,7 +109,6 @@ io::Task<Result<std::unique_ptr<BlockExport>>> BuiltinExportTypes::start(
   if (options.writable) needed |= block::Permission::kWrite;
   PLATTER_CO_ASSIGN(auto backend, co_await options.node->graph().attach(*options.node, needed,
                                                                         block::kAllPermissions));
-  backend->set_write_cache(!options.writethrough);
   auto served = vhost_user::Export::start(*backend, std::move(made), log_);
   if (!served) {
     if (auto closed = co_await backend->close(); !closed) log_.warning(closed.error().message());
