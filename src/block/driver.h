@@ -320,6 +320,8 @@ class Driver {
   virtual io::Task<Result<void>> close();
 
   virtual Result<DriverInfo> info() const { return DriverInfo{}; }
+  // What io::File::identity() is of the file that it stands for. Empty: there is none.
+  virtual std::string file_identity() { return {}; }
   // Bytes that the image occupies on its medium, if known.
   virtual io::Task<Result<uint64_t>> allocated_size();
   // The backing file that the image itself names. Opened by the graph, under the policy.

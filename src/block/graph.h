@@ -55,6 +55,8 @@ class Graph {
     io::FileSystem& files;
     base::Log& log;
     const SecretSource* secrets = nullptr;  // null: there are none
+    // Where drivers keep what has to outlive this process (qcow2/state_file.h). Empty: nothing has.
+    std::string state_directory = {};
   };
   explicit Graph(Environment environment);
   ~Graph();  // every backend is closed (asserted)

@@ -68,6 +68,9 @@ class File {
   virtual MemoryWriter* memory_writer() { return nullptr; }
   // The descriptor, or -1 for a simulated file.
   virtual int descriptor() const = 0;
+  // Tells this file from every other one of this machine, one that takes its name or its place
+  // later included, while the machine runs. Empty: it cannot be told.
+  virtual std::string identity() { return {}; }
 };
 
 class FileSystem {

@@ -209,10 +209,14 @@ constexpr uint64_t kSizeUnit = UINT64_MAX;
 
 }  // namespace
 
-SimulatedContent SimulatedMedium::survivor(Random& random, std::vector<Change> in_flight) const {
+SimulatedContent SimulatedMedium::survivor(Random& random, Loss loss,
+                                           std::vector<Change> in_flight) const {
   auto temper = static_cast<Temper>(random.below(4));
   std::vector<const Change*> changes;
-  for (const Change& change : log_) changes.push_back(&change);
+  const SimulatedContent& base = loss == Loss::kOfPower ? durable_ : current_;
+  if (loss == Loss::kOfPower) {
+    for (const Change& change : log_) changes.push_back(&change);
+  }
   for (size_t i = in_flight.size(); i > 1; --i)
     std::swap(in_flight[i - 1], in_flight[random.below(i)]);
   std::vector<Change> growths;
@@ -232,7 +236,7 @@ SimulatedContent SimulatedMedium::survivor(Random& random, std::vector<Change> i
     return change->kind == Change::Kind::kZero;
   });
   if (zeroes)
-    durable_.bytes.for_each_page(0, UINT64_MAX, [&](uint64_t offset) { pages.insert(offset); });
+    base.bytes.for_each_page(0, UINT64_MAX, [&](uint64_t offset) { pages.insert(offset); });
   for (const Change* change : changes) {
     if (!zeroes || change->kind != Change::Kind::kWrite) continue;
     uint64_t end = change->offset + change->length;
@@ -258,7 +262,7 @@ SimulatedContent SimulatedMedium::survivor(Random& random, std::vector<Change> i
     for_each_sector(*change, [&](uint64_t unit, uint64_t, uint64_t) { survival.touch(unit); });
   survival.draw();
 
-  SimulatedContent left = durable_;
+  SimulatedContent left = base;
   for (const Change* change : changes) {
     for_each_sector(*change, [&](uint64_t unit, uint64_t from, uint64_t to) {
       if (!survival.take(unit)) return;

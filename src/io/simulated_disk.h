@@ -82,8 +82,9 @@ class SimulatedMedium {
   // The sectors of the range, and the size.
   void make_range_durable(uint64_t offset, uint64_t length);
 
-  // What is left when the power goes now, with these changes in flight.
-  SimulatedContent survivor(Random& random, std::vector<Change> in_flight) const;
+  // What is left when the power goes now, or the process, with these changes in flight.
+  enum class Loss : uint8_t { kOfPower, kOfProcess };
+  SimulatedContent survivor(Random& random, Loss loss, std::vector<Change> in_flight) const;
 
  private:
   static void perform(SimulatedContent& content, const Change& change);

@@ -231,6 +231,9 @@ int64_t Simulation::perform_allocate(Pending& pending) {
 void Simulation::cut_power() {
   if (power_is_cut_) return;
   power_is_cut_ = true;
+  const auto volatility =
+      at_end_ ? SimulatedMedium::Loss::kOfProcess : SimulatedMedium::Loss::kOfPower;
+  if (at_end_) at_end_();
   std::map<const SimulatedMedium*, std::vector<SimulatedMedium::Change>> in_flight;
   for (Pending& pending : pending_) {
     const IoRequest& request = *pending.request;
@@ -248,7 +251,7 @@ void Simulation::cut_power() {
   }
   for (auto& [name, inode] : files_->inodes()) {
     survivor_.files()[name] =
-        inode->medium->survivor(random_, std::move(in_flight[inode->medium.get()]));
+        inode->medium->survivor(random_, volatility, std::move(in_flight[inode->medium.get()]));
   }
 }
 

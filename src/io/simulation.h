@@ -27,6 +27,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -80,6 +81,12 @@ class Simulation {
   // Before the step that comes after so many more.
   void cut_power_after(uint64_t steps) { cut_at_ = steps_ + steps; }
   void cut_power();
+  // The same, and the machine stays up: what had completed is there, and of what was in flight any
+  // part. `at_end` is called at that instant.
+  void end_process_after(uint64_t steps, std::function<void()> at_end) {
+    cut_power_after(steps);
+    at_end_ = std::move(at_end);
+  }
   bool power_is_cut() const { return power_is_cut_; }
   // The power was cut: what survived. Else: every file as it is now (the machine stays up, its
   // users end).
@@ -122,6 +129,7 @@ class Simulation {
   uint64_t steps_ = 0;
   uint64_t cut_at_ = UINT64_MAX;
   bool power_is_cut_ = false;
+  std::function<void()> at_end_;  // null: it is the power that goes
   uint64_t operations_ = 0;
   std::map<uint64_t, int> planned_;
   std::vector<Pending> pending_;

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/stat.h>
@@ -124,6 +125,18 @@ class SystemFile final : public File {
   bool in_memory() const override { return in_memory_; }
   MemoryWriter* memory_writer() override { return in_memory_ ? &memory_writer_ : nullptr; }
   int descriptor() const override { return fd_; }
+  std::string identity() override {
+    struct statx status{};
+    if (statx(fd_, "", AT_EMPTY_PATH, STATX_TYPE | STATX_INO | STATX_BTIME, &status) != 0)
+      return {};
+    if (S_ISBLK(status.stx_mode))
+      return fmt::format("device {}:{}", status.stx_rdev_major, status.stx_rdev_minor);
+    std::string identity =
+        fmt::format("file {}:{} {}", status.stx_dev_major, status.stx_dev_minor, status.stx_ino);
+    if ((status.stx_mask & STATX_BTIME) != 0)
+      identity += fmt::format(" {}.{:09}", status.stx_btime.tv_sec, status.stx_btime.tv_nsec);
+    return identity;
+  }
 
  private:
   // Devices have no holes that seeking could find; ENOTSUP says so.

@@ -36,9 +36,10 @@ class Daemon {
 
   // Returns the exit status.
   io::Task<int> run() {
+    // Before anybody hears that it runs.
+    session_.interrupts().set_handler([this] { control_.quit().set(); });
     bool good = co_await set_up();
     if (good) {
-      session_.interrupts().set_handler([this] { control_.quit().set(); });
       for (const auto& monitor : monitors_) tasks_.spawn(*io::Reactor::current(), monitor->serve());
       co_await control_.quit();
     }
@@ -146,7 +147,7 @@ int run_daemon(Invocation& invocation) {
   if (invocation.has("daemonize")) {
     if (auto entered = background.enter(); !entered) return invocation.fail(entered.error());
   }
-  auto session = Session::start(invocation, Reactors::kOneAProcessor);
+  auto session = Session::start(invocation, Reactors::kOneAProcessor, state_directory(invocation));
   if (!session) return invocation.fail(session.error());
   return io::run_blocking((*session)->reactors().at(0), run_in(**session, invocation, background));
 }
@@ -165,6 +166,10 @@ constexpr CommandOption kOptions[] = {
     {.name = "export",
      .argument = "OPTIONS",
      .help = "serve a node: type=TYPE,id=I,node-name=N[,writable=on]..."},
+    {.name = "state",
+     .argument = "DIRECTORY",
+     .help = "where what is not yet on disk outlives a killed process, or none (default: this "
+             "user's in /dev/shm; none as qemu-storage-daemon)"},
     {.name = "pidfile", .argument = "FILE", .help = "has the process id while it runs"},
     {.name = "daemonize", .help = "go into the background once everything is ready"},
     {.letter = 'T',

@@ -27,6 +27,8 @@ constexpr uint16_t kDefaultQueues = 64;
 constexpr uint64_t kMaxPollMicroseconds = 1'000'000;
 constexpr auto kDefaultPolling = std::chrono::microseconds(32);
 constexpr auto kStatusPeriod = std::chrono::seconds(1);
+constexpr io::Nanoseconds kLockPause = std::chrono::milliseconds(20);
+constexpr io::Nanoseconds kLockPatience = std::chrono::seconds(2);
 constexpr auto kNothingToDraw = std::chrono::hours(1);
 
 struct ServeArguments {
@@ -153,9 +155,19 @@ io::Task<Result<void>> serve_image(Session& session, const ServeArguments& argum
   co_return Result<void>();
 }
 
+// The system keeps the locks of a process that was killed until its last requests have ended.
+io::Task<Result<std::unique_ptr<OpenImage>>> open_patiently(Session& session,
+                                                            const OpenSettings& settings) {
+  for (auto waited = io::Nanoseconds(0);; waited += kLockPause) {
+    auto image = co_await OpenImage::open(session, settings);
+    if (image || image.error().code() != EAGAIN || waited >= kLockPatience) co_return image;
+    co_await io::Reactor::current()->sleep_for(kLockPause);
+  }
+}
+
 io::Task<int> run_in(Session& session, const Invocation& invocation,
                      const ServeArguments& arguments, io::CancelToken interrupted) {
-  auto image = co_await OpenImage::open(session, arguments.image);
+  auto image = co_await open_patiently(session, arguments.image);
   if (!image) {
     co_return invocation.fail(std::move(image).error().with_context(
         fmt::format("Could not open '{}'", arguments.image.name)));
@@ -174,7 +186,10 @@ int run_serve(Invocation& invocation) {
     return invocation.usage_error("Expecting --vhost-user SOCKET: where to serve the image");
   auto arguments = read_arguments(invocation);
   if (!arguments) return invocation.fail(arguments.error());
-  auto session = Session::start(invocation, Reactors::kOneAProcessor);
+  // What a machine writes to a throw-away overlay goes with the process.
+  const bool keeps = !arguments->image.snapshot;
+  auto session = Session::start(invocation, Reactors::kOneAProcessor,
+                                keeps ? state_directory(invocation) : std::string());
   if (!session) return invocation.fail(session.error());
   io::CancelSource interrupted;
   (*session)->interrupts().set_handler([&] { interrupted.cancel(); });
@@ -202,6 +217,10 @@ constexpr CommandOption kOptions[] = {
     {.name = "serial", .argument = "TEXT", .help = "the disk's serial number, up to 20 bytes"},
     {.letter = 'r', .name = "read-only", .help = "the machine may not write"},
     {.name = "snapshot", .help = "what the machine writes is thrown away in the end"},
+    {.name = "state",
+     .argument = "DIRECTORY",
+     .help = "where what is not yet on disk outlives a killed process, or none (default: this "
+             "user's in /dev/shm)"},
     {.name = "poll",
      .argument = "MICROSECONDS",
      .help = "look at the queues for up to so long before sleeping (default: 32)"},

@@ -59,7 +59,15 @@ Session::Session(const Invocation& invocation)
       policy_(make_policy(invocation)),
       registry_(block::DriverRegistry::builtin()) {}
 
-Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation, Reactors reactors) {
+std::string state_directory(const Invocation& invocation) {
+  const auto said = invocation.value("state");
+  if (!said && invocation.dialect != Dialect::kPlatter) return {};
+  if (!said) return "/dev/shm/platter-" + std::to_string(geteuid());
+  return *said == "none" ? std::string() : *said;
+}
+
+Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation, Reactors reactors,
+                                                std::string state_directory) {
   std::unique_ptr<Session> session(new Session(invocation));
   io::ReactorGroup::Options options;
   if (reactors == Reactors::kOneAProcessor)
@@ -72,11 +80,12 @@ Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation, Re
     PLATTER_ASSIGN(options.engine, parse_engine(*engine));
   }
   PLATTER_ASSIGN(session->reactors_, io::ReactorGroup::start(options));
-  session->graph_ =
-      std::make_unique<block::Graph>(block::Graph::Environment{.registry = session->registry_,
-                                                               .files = io::system_files(),
-                                                               .log = session->log_,
-                                                               .secrets = &invocation.objects});
+  session->graph_ = std::make_unique<block::Graph>(
+      block::Graph::Environment{.registry = session->registry_,
+                                .files = io::system_files(),
+                                .log = session->log_,
+                                .secrets = &invocation.objects,
+                                .state_directory = std::move(state_directory)});
   return session;
 }
 

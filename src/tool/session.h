@@ -25,8 +25,9 @@ enum class Reactors { kOne, kOneAProcessor };
 
 class Session {
  public:
-  // Reads --engine, --reactors and --allow-backing.
-  static Result<std::unique_ptr<Session>> start(const Invocation& invocation, Reactors reactors);
+  // Reads --engine, --reactors and --allow-backing. `state_directory`: of the graph.
+  static Result<std::unique_ptr<Session>> start(const Invocation& invocation, Reactors reactors,
+                                                std::string state_directory = {});
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -50,6 +51,11 @@ class Session {
   std::unique_ptr<io::ReactorGroup> reactors_;
   std::unique_ptr<block::Graph> graph_;
 };
+
+// What --state says: where the state of images is kept that has to outlive this process. "none" is
+// nowhere (empty); nothing said is this user's place in shared memory, or nowhere under the compat
+// name.
+std::string state_directory(const Invocation& invocation);
 
 // Starts a session, runs the task that `work` makes on its first reactor, and returns the task's
 // exit status. Where a signal was caught the process then ends as of that signal.

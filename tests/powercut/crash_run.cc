@@ -1,12 +1,17 @@
 #include "powercut/crash_run.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "base/try.h"
 #include "fmt/format.h"
+#include "io/descriptor.h"
 #include "io/simulation.h"
 #include "powercut/aim.h"
 #include "powercut/image_session.h"
@@ -40,15 +45,22 @@ constexpr uint64_t kMaxStepsOfCompaction = 400;
 constexpr uint64_t kMaxStepsAfterMove = 8;
 constexpr uint64_t kHeaderSpace = 8192;  // of larger clusters
 constexpr uint64_t kMaxStepsToAim = 20000;
+constexpr uint64_t kMaxStepsToTakeUp = 400;
+constexpr uint64_t kNever = uint64_t{1} << 62;
 
 struct Run {
   CrashPlan plan;
   Random random;
   ImageSession session;
+  // Where what outlives the process is, and a copy as it was when the process ended: what it does
+  // from then on has not happened.
+  std::unique_ptr<workload::ScratchDirectory> scratch{};
   unsigned cuts = 0;
   unsigned hits = 0;
 
   bool aims() const { return plan.at.has_value() || plan.moment != Moment::kNone; }
+  std::string states() const { return scratch ? scratch->path("states") : ""; }
+  std::filesystem::path left_states() const { return scratch->path("left"); }
 };
 
 void enter(Run& run, io::Simulation& simulation) {
@@ -56,7 +68,7 @@ void enter(Run& run, io::Simulation& simulation) {
   for (unsigned i = 0; i < simulation.reactor_count(); ++i) {
     reactors.push_back(&simulation.reactor(i));
   }
-  run.session.enter(simulation.files(), std::move(reactors), AfterError::kStop);
+  run.session.enter(simulation.files(), std::move(reactors), AfterError::kStop, run.states());
 }
 
 // A world over what is on `disk`, with one to three reactors.
@@ -68,6 +80,51 @@ std::unique_ptr<io::Simulation> boot(Run& run, const io::SimulatedDisk& disk) {
   auto simulation = std::make_unique<io::Simulation>(seed, options, disk);
   enter(run, *simulation);
   return simulation;
+}
+
+namespace files = std::filesystem;
+
+// State files are much longer than what is in them.
+void copy_sparsely(const files::path& from, const files::path& to) {
+  const io::Descriptor source(open(from.c_str(), O_RDONLY | O_CLOEXEC));
+  const io::Descriptor target(open(to.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  const auto size = static_cast<off_t>(files::file_size(from));
+  std::vector<char> bytes;
+  for (off_t at = 0; at < size;) {
+    const off_t data = lseek(source.get(), at, SEEK_DATA);
+    if (data < 0) break;
+    at = lseek(source.get(), data, SEEK_HOLE);
+    bytes.resize(static_cast<size_t>(at - data));
+    const ssize_t got = pread(source.get(), bytes.data(), bytes.size(), data);
+    PLATTER_ASSERT(got == at - data &&
+                   pwrite(target.get(), bytes.data(), bytes.size(), data) == got);
+  }
+  PLATTER_ASSERT(ftruncate(target.get(), size) == 0);
+}
+
+// From here on it is over for the process.
+void end_process(Run& run) {
+  files::remove_all(run.left_states());
+  if (!files::exists(run.states())) return;
+  files::create_directory(run.left_states());
+  for (const auto& entry : files::directory_iterator(run.states()))
+    copy_sparsely(entry.path(), run.left_states() / entry.path().filename());
+}
+
+void take_left_states(Run& run) {
+  files::remove_all(run.states());
+  if (files::exists(run.left_states())) files::rename(run.left_states(), run.states());
+}
+
+void cut_after(Run& run, io::Simulation& simulation, uint64_t steps) {
+  if (run.plan.process_ends) {
+    simulation.end_process_after(steps, [&run] {
+      run.session.keep_acknowledged();
+      end_process(run);
+    });
+  } else {
+    simulation.cut_power_after(steps);
+  }
 }
 
 // A sample of survivors goes to qemu-img: sound, or sound but for leaks.
@@ -162,21 +219,49 @@ Aim draw_aim(Run& run, uint64_t& steps) {
 // Works until the power is cut.
 Result<void> life_to_cut(Run& run, io::Simulation& simulation) {
   if (!run.aims()) {
-    simulation.cut_power_after(1 + run.random.log_uniform(kMaxSteps));
+    cut_after(run, simulation, 1 + run.random.log_uniform(kMaxSteps));
     return simulation.run(run.session.guarded(one_life(run, simulation)));
   }
-  simulation.cut_power_after(kMaxStepsToAim);
+  cut_after(run, simulation, kMaxStepsToAim);
   uint64_t steps = 0;
   Aim aim = draw_aim(run, steps);
   aim.hit = [&] {
     ++run.hits;
-    simulation.cut_power_after(steps);
+    cut_after(run, simulation, steps);
   };
   AimGuard guard(aim);
   run.session.set_aim(&aim);
   auto life = simulation.run(run.session.guarded(one_life(run, simulation)));
   run.session.set_aim(nullptr);
   return life;
+}
+
+// The next process takes up what the one before has left. It may end at that, too.
+VoidTask take_up(Run& run) {
+  PLATTER_CO_TRY(co_await run.session.verify_survivor(true));
+  co_return co_await run.session.expect_sound(false);
+}
+
+Result<void> next_process(Run& run, std::unique_ptr<io::Simulation>& simulation) {
+  for (;;) {
+    take_left_states(run);
+    const bool ends_too = run.random.one_in(3);
+    // What the one before was told after its end does not count.
+    if (ends_too) {
+      simulation->end_process_after(1 + run.random.log_uniform(kMaxStepsToTakeUp),
+                                    [&run] { end_process(run); });
+    }
+    auto taken = simulation->run(run.session.guarded(take_up(run)));
+    if (!simulation->power_is_cut()) {
+      simulation->cut_power_after(kNever);
+      return taken;
+    }
+    ++run.cuts;
+    run.session.leave();
+    io::SimulatedDisk survivor = simulation->disk();
+    simulation.reset();
+    simulation = boot(run, survivor);
+  }
 }
 
 Result<void> rounds(Run& run) {
@@ -194,7 +279,9 @@ Result<void> rounds(Run& run) {
     simulation.reset();
     simulation = boot(run, survivor);
     bool dirty = false;
-    Result<void> survived = simulation->run(run.session.guarded(survey(run, dirty)));
+    Result<void> survived;
+    if (run.plan.process_ends) survived = next_process(run, simulation);
+    if (survived) survived = simulation->run(run.session.guarded(survey(run, dirty)));
     if (survived && run.plan.ask_qemu && !dirty)
       survived = ask_qemu(*simulation, run.session.setup());
     if (!survived) {
@@ -275,6 +362,7 @@ CrashReport run_crashes(const CrashPlan& plan) {
                                    : draw(random, plan.seed, plan.moment);
   Random session_random = random.fork();
   Run run = {plan, random, ImageSession(setup, session_random)};
+  if (plan.process_ends) run.scratch = std::make_unique<workload::ScratchDirectory>();
   run.session.set_trace(plan.trace);
   CrashReport report;
   report.result = rounds(run);

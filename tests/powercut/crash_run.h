@@ -1,4 +1,6 @@
-// A crash run: one image, several power cuts one after another, all from a seed.
+// A crash run: one image, several power cuts one after another, all from a seed. Or it is the
+// process that ends, and the machine stays up: then nothing that was acknowledged may be lost, and
+// not even leaks may be left.
 //
 // Each round cuts the power at a random step of random work (opening and closing included), or a
 // few steps after a point of the driver that was aimed at; a new world starts over what survived on
@@ -26,6 +28,8 @@ struct CrashPlan {
   Moment moment = Moment::kNone;
   // Copies each survivor out of the simulation and asks qemu-img, too.
   bool ask_qemu = false;
+  // It is the process that ends, and not the power.
+  bool process_ends = false;
 };
 
 struct CrashReport {

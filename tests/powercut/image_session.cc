@@ -52,9 +52,9 @@ ImageSession::ImageSession(const ImageSetup& setup, Random random)
 ImageSession::~ImageSession() = default;
 
 void ImageSession::enter(io::FileSystem& files, std::vector<io::Reactor*> reactors,
-                         AfterError after_error) {
-  graph_ =
-      std::make_unique<block::Graph>(block::Graph::Environment{registry_, files, log_, &secrets_});
+                         AfterError after_error, std::string state_directory) {
+  graph_ = std::make_unique<block::Graph>(
+      block::Graph::Environment{registry_, files, log_, &secrets_, std::move(state_directory)});
   reactors_ = std::move(reactors);
   after_error_ = after_error;
 }
@@ -583,12 +583,13 @@ VoidTask ImageSession::verify_content(block::Backend& backend, bool settle) {
   co_return Result<void>{};
 }
 
-VoidTask ImageSession::verify_survivor() {
+VoidTask ImageSession::verify_survivor(bool writable) {
   block::OpenRequest request = setup_.open_request(kImagePath);
-  request.flags.read_only = true;
+  request.flags.read_only = !writable;
+  block::Permissions needed = Permission::kConsistentRead;
+  if (writable) needed = kWriter;
   PLATTER_CO_ASSIGN(auto backend,
-                    co_await graph_->open(std::move(request), Permission::kConsistentRead,
-                                          block::kAllPermissions));
+                    co_await graph_->open(std::move(request), needed, block::kAllPermissions));
   Result<void> result;
   if (backend->size() % kSectorSize != 0) result = fail(EIO, "the size is no multiple of 512");
   uint64_t sectors = backend->size() / kSectorSize;

@@ -45,12 +45,16 @@ class ImageSession {
   ~ImageSession();
 
   // The world that everything below runs in; no image may be open.
-  void enter(io::FileSystem& files, std::vector<io::Reactor*> reactors, AfterError after_error);
+  // `state_directory`: of the graph (block/graph.h).
+  void enter(io::FileSystem& files, std::vector<io::Reactor*> reactors, AfterError after_error,
+             std::string state_directory = {});
   // Prints what each request does as it begins and ends.
   void set_trace(bool on) { trace_ = on; }
   // The points that the image passes from its next opening on, and resizes, are told to `aim`.
   // Null: no more.
   void set_aim(Aim* aim) { aim_ = aim; }
+  // What has been acknowledged stays, as if it had been flushed.
+  void keep_acknowledged() { end_flush(begin_flush()); }
   // Lets go of the world: it is about to end.
   void leave() { graph_.reset(); }
   bool is_open() const { return backend_ != nullptr; }
@@ -71,9 +75,8 @@ class ImageSession {
   VoidTask grow_preallocated();
   // Reads everything back; all must be as last written.
   VoidTask verify();
-  // In a new world: opens read-only, finds a size and contents that the model allows, and settles
-  // on them.
-  VoidTask verify_survivor();
+  // In a new world: opens it, finds a size and contents that the model allows, and settles on them.
+  VoidTask verify_survivor(bool writable = false);
   io::Task<Result<CheckOutcome>> check();
   // Repairs the image; nothing may be wrong with it afterwards, and its content is what it was.
   VoidTask repair(block::Repair what);

@@ -66,6 +66,28 @@ TEST(PowerCut, LeavesASoundImageWithAllThatWasFlushed) {
   std::printf("%llu crash points\n", static_cast<unsigned long long>(cuts));
 }
 
+TEST(ProcessEnd, LosesNothingThatWasAcknowledged) {
+  const Settings& all = settings();
+  const uint64_t first = all.seed.value_or(0);
+  const uint64_t last = all.seed ? first + 1 : all.runs.value_or(kDefaultRuns);
+  uint64_t ends = 0;
+  for (uint64_t seed = first; seed < last && !HasFailure(); ++seed) {
+    const CrashPlan plan = {.seed = seed,
+                            .trace = all.trace,
+                            .rounds = all.rounds,
+                            .ask_qemu = seed % kSeedsBetweenQemu == 0,
+                            .process_ends = true};
+    const CrashReport report = run_crashes(plan);
+    ends += report.cuts;
+    EXPECT_TRUE(report.result.has_value())
+        << report.result.error().message() << "\n  image: " << report.image
+        << "\n  again: powercut_test --gtest_filter=ProcessEnd.* --rounds=" << all.rounds
+        << " --seed=" << seed;
+  }
+  RecordProperty("ends", static_cast<int>(ends));
+  std::printf("%llu ends of a process\n", static_cast<unsigned long long>(ends));
+}
+
 // Points after which the order of writes matters, and how often each is aimed at.
 using block::DebugEvent;
 constexpr DebugEvent kAimedPoints[] = {

@@ -24,6 +24,7 @@
 #include "format/qcow2/open_options.h"
 #include "format/qcow2/refcounts.h"
 #include "format/qcow2/snapshots.h"
+#include "format/qcow2/state_file.h"
 #include "format/qcow2/table_switch.h"
 #include "format/qcow2/writeback.h"
 #include "io/sync.h"
@@ -122,6 +123,7 @@ class Qcow2 final : public block::Driver,
   // open.cc
   io::Task<Result<void>> load();
   io::Task<Result<void>> prepare_encryption(block::OpenContext& context);
+  io::Task<Result<void>> use_state_file(const std::string& directory);
   io::Task<Result<void>> begin_writing();
   io::Task<Result<void>> load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes);
   io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
@@ -270,6 +272,7 @@ class Qcow2 final : public block::Driver,
 
   Image image_;
   OpenOptions options_;
+  std::unique_ptr<StateFile> state_;  // null: what is not on disk goes with the process
   std::atomic<uint64_t> size_;
   FreeQueue frees_;
   Refcounts refcounts_;

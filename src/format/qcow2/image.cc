@@ -116,6 +116,7 @@ void DirtyUnits::reset(uint64_t table_bytes, uint64_t unit_bytes) {
 void DirtyUnits::mark(uint64_t byte_offset) {
   const uint64_t unit = byte_offset / unit_bytes_;
   PLATTER_ASSERT(unit < marked_.size());
+  if (state_ != nullptr) state_->mark(unit, content_);
   if (marked_[unit]) return;
   marked_[unit] = true;
   units_.push_back(static_cast<uint32_t>(unit));
@@ -123,8 +124,36 @@ void DirtyUnits::mark(uint64_t byte_offset) {
 
 std::vector<uint32_t> DirtyUnits::take() {
   std::sort(units_.begin(), units_.end());
-  for (uint32_t unit : units_) marked_[unit] = false;
+  for (uint32_t unit : units_) {
+    marked_[unit] = false;
+    if (state_ != nullptr) state_->begin_write(unit);
+  }
   return std::exchange(units_, {});
+}
+
+void DirtyUnits::end_write(uint64_t table_offset, std::span<const StagedWrite> writes,
+                           std::span<const uint8_t> staging, bool written) {
+  const uint64_t end = table_offset + marked_.size() * unit_bytes_;
+  for (const StagedWrite& write : writes) {
+    if (write.host_offset < table_offset || write.host_offset >= end) continue;
+    const uint64_t in_table = write.host_offset - table_offset;
+    if (state_ != nullptr)
+      state_->end_write(in_table / unit_bytes_, written, staging.data() + write.position);
+    if (!written) mark(in_table);
+  }
+}
+
+void DirtyUnits::keep_in(TableState& state, TableState::Content content) {
+  state_ = &state;
+  content_ = std::move(content);
+}
+
+void DirtyUnits::table_is_at(uint64_t table_offset, const base::Log& log) {
+  if (state_ == nullptr) return;
+  auto moved = state_->moved(table_offset, marked_.size(), content_);
+  if (!moved) {
+    log.warning("qcow2: The state file is of no use from here on: " + moved.error().message());
+  }
 }
 
 }  // namespace platter::format::qcow2

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "format/qcow2/layout.h"
 #include "format/qcow2/order.h"
 #include "format/qcow2/overlap_guard.h"
+#include "format/qcow2/state_file.h"
 #include "io/sync.h"
 
 namespace platter::format::qcow2 {
@@ -77,27 +79,39 @@ struct Image {
   io::Task<Result<void>> write_file(uint64_t offset, std::span<const uint8_t> bytes);
 };
 
-// The pieces of a table that differ from the disk.
-class DirtyUnits {
- public:
-  void reset(uint64_t table_bytes, uint64_t unit_bytes);
-  void mark(uint64_t byte_offset);
-  bool empty() const { return units_.empty(); }
-  // Sorted; the set is empty afterwards.
-  std::vector<uint32_t> take();
-  uint64_t unit_bytes() const { return unit_bytes_; }
-
- private:
-  uint64_t unit_bytes_ = 512;
-  std::vector<bool> marked_;
-  std::vector<uint32_t> units_;
-};
-
 // One write of a write-back round.
 struct StagedWrite {
   uint64_t host_offset;
   size_t position;  // in the staging buffer
   size_t length;
+};
+
+// The pieces of a table that differ from the disk. A state file knows them, too.
+class DirtyUnits {
+ public:
+  void reset(uint64_t table_bytes, uint64_t unit_bytes);
+  // After the change.
+  void mark(uint64_t byte_offset);
+  bool empty() const { return units_.empty(); }
+  // Sorted; the set is empty afterwards.
+  std::vector<uint32_t> take();
+  // What was taken of the table that is at `table_offset` has been written, or not: then it is
+  // dirty again. A table that has moved since was written whole.
+  void end_write(uint64_t table_offset, std::span<const StagedWrite> writes,
+                 std::span<const uint8_t> staging, bool written);
+  uint64_t unit_bytes() const { return unit_bytes_; }
+
+  // `content` gives the table's entries as they are in memory.
+  void keep_in(TableState& state, TableState::Content content);
+  // After reset(): the whole table is on disk at `table_offset`.
+  void table_is_at(uint64_t table_offset, const base::Log& log);
+
+ private:
+  uint64_t unit_bytes_ = 512;
+  std::vector<bool> marked_;
+  std::vector<uint32_t> units_;
+  TableState* state_ = nullptr;
+  TableState::Content content_;
 };
 
 }  // namespace platter::format::qcow2

@@ -145,12 +145,21 @@ io::Task<Result<void>> Mapping::load() {
   l1_ = std::make_unique<std::atomic<uint64_t>[]>(l1_entries_);
   // A table may be written in whole units: room for them is within its last cluster.
   dirty_.reset(bytes, image_.metadata_unit);
-  if (bytes == 0) co_return Result<void>{};
+  if (bytes == 0) {
+    dirty_.table_is_at(image_.header.l1_table_offset, *image_.log);
+    co_return Result<void>{};
+  }
   io::AlignedBuffer buffer(bytes);
   PLATTER_CO_TRY(co_await read_padded(*image_.file, image_.header.l1_table_offset, buffer.view()));
   for (uint64_t i = 0; i < l1_entries_; ++i)
     l1_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
+  dirty_.table_is_at(image_.header.l1_table_offset, *image_.log);
   co_return Result<void>{};
+}
+
+void Mapping::keep_in(SliceState& slices, TableState& l1) {
+  cache_.keep_in(slices);
+  dirty_.keep_in(l1, [this](uint64_t index) { return index < l1_entries_ ? load_l1(index) : 0; });
 }
 
 std::optional<Run> Mapping::try_lookup(uint64_t offset, uint64_t max_length) const {
@@ -356,13 +365,9 @@ void Mapping::take_dirty_l1(std::vector<uint8_t>& staging, std::vector<StagedWri
   }
 }
 
-void Mapping::l1_write_failed(const std::vector<StagedWrite>& writes) {
-  const uint64_t start = image_.header.l1_table_offset;
-  for (const StagedWrite& write : writes) {
-    if (write.host_offset >= start && write.host_offset - start < image_.header.l1_bytes()) {
-      dirty_.mark(write.host_offset - start);
-    }
-  }
+void Mapping::end_l1_write(std::span<const StagedWrite> writes, std::span<const uint8_t> staging,
+                           bool written) {
+  dirty_.end_write(image_.header.l1_table_offset, writes, staging, written);
 }
 
 io::Task<Result<Mapping::NewL1>> Mapping::prepare_l1(uint64_t entries) {
@@ -417,6 +422,7 @@ io::Task<Result<void>> Mapping::adopt_l1(NewL1 next) {
   image_.header.l1_table_offset = next.host_offset;
   image_.guard.claim(kActiveL1, next.host_offset, image_.header.l1_bytes());
   dirty_.reset(next.entries * kTableEntryBytes, image_.metadata_unit);
+  dirty_.table_is_at(next.host_offset, *image_.log);
   image_.changed(0);
   co_return Result<void>{};
 }
@@ -427,6 +433,7 @@ void Mapping::adopt(std::span<const uint64_t> l1) {
   l1_ = std::make_unique<std::atomic<uint64_t>[]>(l1_entries_);
   for (size_t i = 0; i < l1.size(); ++i) l1_[i].store(l1[i], std::memory_order_relaxed);
   dirty_.reset(l1_entries_ * kTableEntryBytes, image_.metadata_unit);
+  dirty_.table_is_at(image_.header.l1_table_offset, *image_.log);
 }
 
 void Mapping::claim_structures() {

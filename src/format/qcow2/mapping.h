@@ -70,7 +70,10 @@ class Mapping {
   TableCache& cache() { return cache_; }
   uint64_t slice_host_offset(uint64_t key) const;
   void take_dirty_l1(std::vector<uint8_t>& staging, std::vector<StagedWrite>& writes);
-  void l1_write_failed(const std::vector<StagedWrite>& writes);
+  void end_l1_write(std::span<const StagedWrite> writes, std::span<const uint8_t> staging,
+                    bool written);
+  // From load() on, what the disk lacks is there.
+  void keep_in(SliceState& slices, TableState& l1);
   bool l1_dirty() const { return !dirty_.empty(); }
 
   // ---- Resize; no request is in flight.

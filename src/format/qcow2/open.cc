@@ -13,6 +13,7 @@
 #include "format/qcow2/info.h"
 #include "format/qcow2/metadata_io.h"
 #include "format/qcow2/repair.h"
+#include "format/qcow2/state_recovery.h"
 
 namespace platter::format::qcow2 {
 namespace {
@@ -69,6 +70,9 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   driver->no_io_ = no_io;
   if (data != nullptr) driver->image_.data = data;
   PLATTER_CO_TRY(co_await driver->prepare_encryption(context));
+  const std::string& states = context.graph().environment().state_directory;
+  if (!no_io && !flags.read_only && !states.empty())
+    PLATTER_CO_TRY(co_await driver->use_state_file(states));
   // A check reads the file by itself: damaged tables must not keep it from being done.
   if (!no_io && !flags.read_only && driver->image_.header.has(kDirty))
     PLATTER_CO_TRY(co_await driver->repair_dirty());
@@ -83,6 +87,20 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   // Last: whoever starts it waits for its end, which close() does.
   if (!no_io) driver->cleaner_.start(options.cache_clean_interval);
   co_return std::unique_ptr<block::Driver>(std::move(driver));
+}
+
+// What a process that died has left is written to the disk; from here on we leave the same.
+io::Task<Result<void>> Qcow2::use_state_file(const std::string& directory) {
+  PLATTER_CO_ASSIGN(state_, open_state_file(image_, directory));
+  PLATTER_CO_TRY(co_await take_up_left_state(image_, *state_));
+  PLATTER_CO_TRY(state_->begin({.refcount_slots = refcounts_.cache().state_slots(),
+                                .refcount_slice_bytes = refcounts_.cache().slice_bytes(),
+                                .l2_slots = mapping_.cache().state_slots(),
+                                .l2_slice_bytes = mapping_.cache().slice_bytes(),
+                                .unit_bytes = image_.metadata_unit}));
+  refcounts_.keep_in(state_->refcount_slices(), state_->refcount_table());
+  mapping_.keep_in(state_->l2_slices(), state_->l1());
+  co_return Result<void>{};
 }
 
 // Who only looks at the metadata needs no key.

@@ -112,6 +112,7 @@ io::Task<Result<void>> Qcow2::close() {
     PLATTER_CO_TRY(co_await image_.change_incompatible(0, kDirty));
     PLATTER_CO_TRY(co_await image_.file->flush());
   }
+  if (state_ != nullptr) state_->end();
   co_return stored;
 }
 

@@ -67,6 +67,7 @@ io::Task<Result<void>> Refcounts::load() {
   for (size_t i = 0; i < table_.size(); ++i)
     table_[i] = base::load_big<uint64_t>(buffer.span(), i * 8);
   dirty_.reset(bytes, image_.metadata_unit);
+  dirty_.table_is_at(image_.header.refcount_table_offset, *image_.log);
   fresh_from_ = 0;
   file_reached(image_.file->size());
   free_hint_ = 0;
@@ -77,9 +78,16 @@ void Refcounts::adopt(std::vector<uint64_t> table) {
   cache_.clear();
   table_ = std::move(table);
   dirty_.reset(table_.size() * kTableEntryBytes, image_.metadata_unit);
+  dirty_.table_is_at(image_.header.refcount_table_offset, *image_.log);
   file_reached(image_.file->size());
   free_hint_ = 0;
   leave_tail();
+}
+
+void Refcounts::keep_in(SliceState& slices, TableState& table) {
+  cache_.keep_in(slices);
+  dirty_.keep_in(table,
+                 [this](uint64_t index) { return index < table_.size() ? table_[index] : 0; });
 }
 
 void Refcounts::file_was_cut() {
@@ -347,6 +355,7 @@ io::Task<Result<void>> Refcounts::grow_table(uint64_t min_entries) {
   image_.header.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
   image_.guard.claim(kRefcountTable, new_offset, image_.header.refcount_table_bytes());
   dirty_.reset(table_.size() * kTableEntryBytes, image_.metadata_unit);
+  dirty_.table_is_at(new_offset, *image_.log);
   frees_.add(old_offset, old_clusters, FreeReason::kOther);
   co_return Result<void>{};
 }
@@ -424,14 +433,9 @@ void Refcounts::take_dirty_table(std::vector<uint8_t>& staging, std::vector<Stag
   }
 }
 
-void Refcounts::table_write_failed(const std::vector<StagedWrite>& writes) {
-  const uint64_t start = image_.header.refcount_table_offset;
-  const uint64_t end = start + image_.header.refcount_table_bytes();
-  for (const StagedWrite& write : writes) {
-    // A table that has grown since was written whole.
-    if (write.host_offset >= start && write.host_offset < end)
-      dirty_.mark(write.host_offset - start);
-  }
+void Refcounts::end_table_write(std::span<const StagedWrite> writes,
+                                std::span<const uint8_t> staging, bool written) {
+  dirty_.end_write(image_.header.refcount_table_offset, writes, staging, written);
 }
 
 void Refcounts::claim_structures() {

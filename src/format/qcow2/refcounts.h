@@ -48,7 +48,10 @@ class Refcounts {
   uint64_t slice_host_offset(uint64_t key) const;
   bool table_dirty() const { return !dirty_.empty(); }
   void take_dirty_table(std::vector<uint8_t>& staging, std::vector<StagedWrite>& writes);
-  void table_write_failed(const std::vector<StagedWrite>& writes);
+  void end_table_write(std::span<const StagedWrite> writes, std::span<const uint8_t> staging,
+                       bool written);
+  // From load() on, what the disk lacks is there.
+  void keep_in(SliceState& slices, TableState& table);
 
   // Of the image's OverlapGuard, which knows nothing of them yet.
   void claim_structures();

@@ -58,7 +58,30 @@ TableCache::TableCache(Config config)
   for (size_t i = 0; i < count; ++i) slots_[i].words = words_ + i * slice_words();
 }
 
-TableCache::~TableCache() { munmap(words_, mapped_bytes_); }
+TableCache::~TableCache() {
+  if (state_ == nullptr) munmap(words_, mapped_bytes_);
+}
+
+size_t TableCache::state_slots() const {
+  return slots_.size() + slots_.size() / 2 + kOverflowSlots;
+}
+
+void TableCache::keep_in(SliceState& state) {
+  PLATTER_ASSERT(state_ == nullptr && state.slots() == state_slots());
+  munmap(words_, mapped_bytes_);
+  state_ = &state;
+  words_ = state.words(0);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    PLATTER_ASSERT(!slots_[i].occupied);
+    slots_[i].words = state.words(i);
+  }
+  for (size_t slot = state.slots(); slot-- > slots_.size();) free_overflow_.push_back(slot);
+}
+
+// In the state file.
+size_t TableCache::index_of(const Slot* slot) const {
+  return slot->overflow ? slot->state_slot : static_cast<size_t>(slot - slots_.data());
+}
 
 TableCache::Slot* TableCache::find_locked(uint64_t key) const {
   const size_t first = set_of(key) * ways_;
@@ -91,16 +114,20 @@ bool TableCache::try_pin(uint64_t key, Slot** slot) {
   std::lock_guard lock(mutex_);
   *slot = find_locked(key);
   if (*slot == nullptr) return false;
-  if (!(*slot)->own_words) mark_used(static_cast<size_t>(*slot - slots_.data()));
+  if (!(*slot)->overflow) mark_used(static_cast<size_t>(*slot - slots_.data()));
   ++(*slot)->pins;
   return true;
 }
 
-TableCache::Pin TableCache::insert(uint64_t key, std::span<const uint8_t> content) {
+Result<TableCache::Pin> TableCache::insert(uint64_t key, std::span<const uint8_t> content) {
   std::lock_guard lock(mutex_);
   PLATTER_ASSERT(find_locked(key) == nullptr && key < kKeyMask);
   if (Slot* slot = choose_victim_locked(key)) {
     const size_t index = static_cast<size_t>(slot - slots_.data());
+    if (state_ != nullptr) {
+      if (!slot->held) PLATTER_TRY(state_->back(index));
+      state_->forget(index);
+    }
     const uint64_t generation = next_generation(index);
     tags_[index].store(generation, std::memory_order_release);
     slot->occupied = true;
@@ -108,24 +135,45 @@ TableCache::Pin TableCache::insert(uint64_t key, std::span<const uint8_t> conten
     slot->pins = 1;
     if (!std::exchange(slot->held, true)) ++held_slots_;
     SliceWords(slot->words, slice_words()).copy_from(content);
+    if (state_ != nullptr) state_->hold(index, key, content);
     referenced_[index].store(kUsed, std::memory_order_relaxed);
     tags_[index].store(generation | (key + 1), std::memory_order_release);
     return Pin(this, slot);
   }
-  auto slot = std::make_unique<Slot>();
-  slot->own_words = std::make_unique<uint64_t[]>(slice_words());
-  slot->words = slot->own_words.get();
+  PLATTER_ASSIGN(auto slot, make_overflow_locked());
   slot->occupied = true;
   slot->key = key;
   slot->pins = 1;
   SliceWords(slot->words, slice_words()).copy_from(content);
+  if (state_ != nullptr) state_->hold(slot->state_slot, key, content);
   Slot* raw = slot.get();
   overflow_.emplace(key, std::move(slot));
   return Pin(this, raw);
 }
 
+Result<std::unique_ptr<TableCache::Slot>> TableCache::make_overflow_locked() {
+  auto slot = std::make_unique<Slot>();
+  slot->overflow = true;
+  if (state_ == nullptr) {
+    slot->own_words = std::make_unique<uint64_t[]>(slice_words());
+    slot->words = slot->own_words.get();
+    return slot;
+  }
+  if (free_overflow_.empty()) return fail(ENOSPC, "The state file has no room for more tables");
+  slot->state_slot = free_overflow_.back();
+  PLATTER_TRY(state_->back(slot->state_slot));
+  free_overflow_.pop_back();
+  slot->words = state_->words(slot->state_slot);
+  return slot;
+}
+
 void TableCache::drop_overflow_locked(Slot* slot) {
-  if (slot->own_words && slot->evictable()) overflow_.erase(slot->key);
+  if (!slot->overflow || !slot->evictable()) return;
+  if (state_ != nullptr) {
+    state_->forget(slot->state_slot);
+    free_overflow_.push_back(slot->state_slot);
+  }
+  overflow_.erase(slot->key);
 }
 
 void TableCache::update_pressure_locked() {
@@ -137,7 +185,7 @@ void TableCache::update_pressure_locked() {
 }
 
 uint64_t TableCache::hide_locked(Slot* slot) {
-  if (slot->own_words) return 0;  // readers without the lock do not find it
+  if (slot->overflow) return 0;  // readers without the lock do not find it
   const size_t index = static_cast<size_t>(slot - slots_.data());
   const uint64_t generation = next_generation(index);
   tags_[index].store(generation, std::memory_order_release);
@@ -145,7 +193,7 @@ uint64_t TableCache::hide_locked(Slot* slot) {
 }
 
 void TableCache::show_locked(Slot* slot, uint64_t tag) {
-  if (slot->own_words) return;
+  if (slot->overflow) return;
   tags_[static_cast<size_t>(slot - slots_.data())].store(tag, std::memory_order_release);
 }
 
@@ -161,6 +209,7 @@ void TableCache::set_dirty(Slot* slot) {
   PLATTER_ASSERT(slot->pins > 0);
   if (slot->dirty) return;
   slot->dirty = true;
+  if (state_ != nullptr) state_->set_dirty(index_of(slot));
   dirty_.push_back(slot);
   update_pressure_locked();
 }
@@ -212,9 +261,13 @@ std::vector<TableCache::Staged> TableCache::take_dirty(std::vector<uint8_t>& sta
     PLATTER_ASSERT(slot->dirty && !slot->writing);
     slot->dirty = false;
     slot->writing = true;
-    SliceWords(slot->words, slice_words())
-        .copy_to(std::span(staging).subspan(position, slice_bytes_));
+    const auto copy = std::span(staging).subspan(position, slice_bytes_);
+    SliceWords(slot->words, slice_words()).copy_to(copy);
     result.push_back({slot, slot->key, position});
+    if (state_ != nullptr) {
+      state_->begin_write(index_of(slot));
+      result.back().checksum = piece_checksum(copy);
+    }
     position += slice_bytes_;
   }
   dirty_.clear();
@@ -227,6 +280,7 @@ void TableCache::end_write(std::span<const Staged> staged, bool written) {
   for (const Staged& item : staged) {
     PLATTER_ASSERT(item.slot->writing);
     item.slot->writing = false;
+    if (state_ != nullptr) state_->end_write(index_of(item.slot), written, item.checksum);
     if (!written && !item.slot->dirty) {
       item.slot->dirty = true;
       dirty_.push_back(item.slot);
@@ -242,6 +296,7 @@ void TableCache::clear() {
   for (size_t i = 0; i < slots_.size(); ++i) {
     PLATTER_ASSERT(slots_[i].evictable());
     slots_[i].occupied = false;
+    if (state_ != nullptr) state_->forget(i);
     tags_[i].store(next_generation(i), std::memory_order_release);
   }
 }
@@ -280,6 +335,7 @@ bool TableCache::evict_unused_locked(size_t first, size_t end) {
   for (size_t i = first; i < end; ++i) {
     if (!slots_[i].occupied) continue;
     slots_[i].occupied = false;
+    if (state_ != nullptr) state_->forget(i);
     // Before the words go: a reader who finds zeroes in their place finds another tag, too.
     tags_[i].store(next_generation(i), std::memory_order_release);
   }
@@ -291,7 +347,10 @@ void TableCache::give_back_locked(size_t first, size_t end) {
   for (size_t i = first; i < end; ++i) held += slots_[i].held;
   if (held == 0) return;
   // Best effort: what the system does not take back is held on.
-  if (madvise(slots_[first].words, (end - first) * slice_bytes_, MADV_DONTNEED) != 0) return;
+  const bool gone = state_ != nullptr ? state_->give_back(first, end)
+                                      : madvise(slots_[first].words, (end - first) * slice_bytes_,
+                                                MADV_DONTNEED) == 0;
+  if (!gone) return;
   for (size_t i = first; i < end; ++i) slots_[i].held = false;
   held_slots_ -= held;
 }

@@ -22,6 +22,9 @@
 // slice lives in an overflow list: inserting never fails. under_pressure() then tells the owner to
 // write back.
 //
+// The slices may lie in a state file (state_file.h), which then knows at every instant what the
+// disk lacks.
+//
 // Memory is taken from the system as slices come, and stays until give_back_unused() returns that
 // of slices which nobody has used for a while.
 #pragma once
@@ -36,6 +39,7 @@
 
 #include "base/bytes.h"
 #include "block/node.h"
+#include "format/qcow2/state_file.h"
 #include "io/buffer.h"
 #include "io/sync.h"
 #include "io/task.h"
@@ -86,6 +90,12 @@ class TableCache {
 
   uint64_t slice_bytes() const { return slice_bytes_; }
   size_t slice_words() const { return slice_bytes_ / 8; }
+
+  // How many slices a state file has to have room for: where all slots of a set are taken, some
+  // lie beside them.
+  size_t state_slots() const;
+  // From now on the slices lie there. The cache is empty, and is so again before the file ends.
+  void keep_in(SliceState& state);
 
  private:
   struct Slot;
@@ -167,14 +177,16 @@ class TableCache {
   bool copy_if_cached(uint64_t key, std::span<uint8_t> bytes) const;
 
   // The slice, read from `place` in `file` if it is not cached. Misses of one slice are merged.
-  // What lies past the file's end is zero. `file` may be null with kReadsZero.
+  // What lies past the file's end is zero. `file` may be null with kReadsZero. ENOSPC: the state
+  // file has no memory for it.
   io::Task<Result<Pin>> acquire(uint64_t key, block::Child* file, Place place);
 
   // ---- Write-back. The caller holds the allocation mutex in take_dirty.
   struct Staged {
     Slot* slot;
     uint64_t key;
-    size_t position;  // of the copy in the staging buffer
+    size_t position;        // of the copy in the staging buffer
+    uint64_t checksum = 0;  // of the copy, where a state file wants it
   };
   size_t dirty_count() const;
   // Copies every dirty slice to `staging` (slice_bytes() each), marks it clean and being written.
@@ -208,6 +220,8 @@ class TableCache {
   static constexpr uint8_t kUsed = kSinceClock | kSinceCleaning;
   // Looked at by give_back_unused() under one lock.
   static constexpr size_t kCleanedAtOnce = 4096;
+  // Of a state file, beside half as many as there are slots.
+  static constexpr size_t kOverflowSlots = 1024;
 
   size_t set_of(uint64_t key) const {
     if (direct_) return key % sets_;
@@ -221,7 +235,9 @@ class TableCache {
   }
   Slot* find_locked(uint64_t key) const;
   Slot* choose_victim_locked(uint64_t key);
-  Pin insert(uint64_t key, std::span<const uint8_t> content);
+  Result<Pin> insert(uint64_t key, std::span<const uint8_t> content);
+  Result<std::unique_ptr<Slot>> make_overflow_locked();
+  size_t index_of(const Slot* slot) const;
   bool try_pin(uint64_t key, Slot** slot);
   void unpin(Slot* slot);
   void set_dirty(Slot* slot);
@@ -243,7 +259,9 @@ class TableCache {
   size_t ways_;
   size_t sets_;
   bool direct_;
-  uint64_t* words_ = nullptr;  // lazily touched
+  uint64_t* words_ = nullptr;          // lazily touched
+  SliceState* state_ = nullptr;        // where the words are, or null
+  std::vector<size_t> free_overflow_;  // of its slots
   size_t mapped_bytes_ = 0;
   size_t slots_a_page_ = 1;  // or 1 where a slot is of several pages
   uint64_t held_slots_ = 0;
@@ -267,8 +285,10 @@ struct TableCache::Slot {
   bool occupied = false;
   bool dirty = false;
   bool writing = false;
-  bool held = false;                      // written to since its memory was given back
-  std::unique_ptr<uint64_t[]> own_words;  // of a slot in the overflow list
+  bool held = false;  // written to since its memory was given back
+  bool overflow = false;
+  std::unique_ptr<uint64_t[]> own_words;  // of a slot in the overflow list, without a state file
+  size_t state_slot = 0;                  // of one with it
 
   bool evictable() const { return pins == 0 && !dirty && !writing; }
 };

@@ -172,10 +172,10 @@ io::Task<Result<void>> WriteBack::write_step(Round& round, WriteStep step) {
 void WriteBack::settle(Round& round, bool durable) {
   refcounts_.cache().end_write(round.refcount_slices, durable);
   mapping_.cache().end_write(round.l2_slices, durable);
+  refcounts_.end_table_write(round.refcount_table, round.staging, durable);
+  mapping_.end_l1_write(round.l1, round.staging, durable);
   frees_.round_ends(durable);
   if (durable) return;
-  refcounts_.table_write_failed(round.refcount_table);
-  mapping_.l1_write_failed(round.l1);
   image_.undurable |= kUndurableData | kUndurableRefcountBlocks | kUndurableRefcountTable |
                       kUndurableNewTables | kUndurableMappings;
 }

@@ -30,6 +30,7 @@ class FileDriver final : public block::Driver, public block::Resizable, public b
   FileDriver(std::unique_ptr<io::File> file, const io::FileInfo& info, Setup setup);
 
   uint64_t size() const override { return size_.load(std::memory_order_acquire); }
+  std::string file_identity() override { return file().identity(); }
   block::Limits limits() const override;
 
   io::Task<Result<void>> read(uint64_t offset, io::BufferList buffers) override;
