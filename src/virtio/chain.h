@@ -62,6 +62,7 @@ class Chain {
   uint64_t writable_bytes_ = 0;
   uint16_t id_ = 0;            // by which the driver knows it
   uint16_t slots_ = 0;         // entries of a packed ring that it takes; of a split one, 1
+  uint16_t inflight_ = 0;      // its entry in the region that notes it (virtio/inflight.h)
   uint64_t sequence_ = 0;      // how many came before
   uint32_t* users_ = nullptr;  // of the memory that the pieces lie in; null: not out
 };

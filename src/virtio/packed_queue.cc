@@ -43,9 +43,27 @@ bool PackedQueue::is_available(Position position) const {
 Result<bool> PackedQueue::take_next(Chain& chain) {
   if (!is_available(available_)) return false;
   Position at = available_;
-  for (uint32_t count = 1; count <= size_; ++count) {
+  const auto next = [&] {
     const Descriptor descriptor = packed_descriptor(entry(at.index));
+    if (inflight_) inflight_->note(descriptor);
     at.advance(1, size_);
+    return descriptor;
+  };
+  PLATTER_TRY(add_chain(next, chain));
+  available_ = at;
+  return true;
+}
+
+Result<bool> PackedQueue::take_again(uint32_t n, Chain& chain) {
+  auto descriptor = again_[n].descriptors.begin();
+  PLATTER_TRY(add_chain([&] { return *descriptor++; }, chain));
+  chain.inflight_ = again_[n].entry;
+  return true;
+}
+
+Result<void> PackedQueue::add_chain(auto next, Chain& chain) {
+  for (uint32_t count = 1; count <= size_; ++count) {
+    const Descriptor descriptor = next();
     const bool more = (descriptor.flags & kDescriptorNext) != 0;
     if ((descriptor.flags & kDescriptorIndirect) == 0) {
       PLATTER_TRY(chain.add(descriptor, memory()));
@@ -57,30 +75,62 @@ Result<bool> PackedQueue::take_next(Chain& chain) {
     if (more) continue;
     chain.id_ = descriptor.link;
     chain.slots_ = static_cast<uint16_t>(count);
-    available_ = at;
-    return true;
+    return {};
   }
   return fail(EINVAL, "A chain of descriptors is longer than the ring");
 }
 
-void PackedQueue::write_used(uint16_t id, uint16_t slots, uint32_t written) {
+Result<uint32_t> PackedQueue::track() {
+  inflight_.emplace(options_.inflight, size_);
+  if (!inflight_->in_use()) {
+    PLATTER_TRY(check_state());
+    inflight_->begin(used_.bits());
+    return 0;
+  }
+  const auto flags_at = [this](uint16_t index) {
+    return load_acquire<uint16_t>(entry(index) + kFlags);
+  };
+  PLATTER_ASSIGN(auto recovered, inflight_->recover(flags_at));
+  used_ = first_unshown_ = available_ = Position::of(recovered.used);
+  again_ = std::move(recovered.requests);
+  for (const auto& request : again_)
+    available_.advance(static_cast<uint32_t>(request.descriptors.size()), size_);
+  // A batch that was not shown may have left entries that say used behind its first one: the driver
+  // would find them once that one is shown.
+  for (Position at = used_; at != available_; at.advance(1, size_)) {
+    uint8_t* place = entry(at.index) + kFlags;
+    const auto flags = static_cast<uint16_t>(load_relaxed<uint16_t>(place) & ~(kAvailable | kUsed));
+    store_release<uint16_t>(place, static_cast<uint16_t>(flags | (at.wrap ? kAvailable : kUsed)));
+  }
+  return static_cast<uint32_t>(again_.size());
+}
+
+Result<void> PackedQueue::note_taken(Chain& chain) {
+  PLATTER_ASSIGN(chain.inflight_, inflight_->taken());
+  return {};
+}
+
+void PackedQueue::write_used(const Used& used) {
   uint8_t* descriptor = entry(used_.index);
-  store_relaxed<uint32_t>(descriptor + kBytes, written);
-  store_relaxed<uint16_t>(descriptor + kId, id);
+  store_relaxed<uint32_t>(descriptor + kBytes, used.written);
+  store_relaxed<uint16_t>(descriptor + kId, used.id);
   const auto flags = static_cast<uint16_t>((used_.wrap ? kAvailable | kUsed : 0) |
-                                           (written != 0 ? kDescriptorWrite : 0));
+                                           (used.written != 0 ? kDescriptorWrite : 0));
   if (unshown_slots_ == 0) {
     first_flags_ = flags;
   } else {
     store_relaxed<uint16_t>(descriptor + kFlags, flags);
   }
-  used_.advance(slots, size_);
-  unshown_slots_ += slots;
+  if (inflight_) inflight_->returned(used.inflight);
+  used_.advance(used.slots, size_);
+  unshown_slots_ += used.slots;
 }
 
 void PackedQueue::show() {
   if (unshown_slots_ == 0) return;
+  if (inflight_) inflight_->before_show(used_.bits());
   store_release<uint16_t>(entry(first_unshown_.index) + kFlags, first_flags_);
+  if (inflight_) inflight_->after_show();
   untold_slots_ += unshown_slots_;
   unshown_slots_ = 0;
   first_unshown_ = used_;
@@ -113,7 +163,7 @@ bool PackedQueue::enable_notifications() {
     store_relaxed<uint16_t>(areas_[2] + kEventFlags, kEventsOn);
   }
   full_fence();
-  return is_available(available_);
+  return to_resubmit() != 0 || is_available(available_);
 }
 
 void PackedQueue::disable_notifications() {

@@ -1,6 +1,9 @@
 // PackedQueue: a packed virtqueue (virtio 1.2, section 2.8). For this room alone.
 #pragma once
 
+#include <optional>
+
+#include "virtio/inflight.h"
 #include "virtio/queue.h"
 
 namespace platter::virtio {
@@ -28,6 +31,7 @@ class PackedQueue final : public Queue {
     static Position of(uint16_t bits) {
       return {static_cast<uint16_t>(bits & 0x7fff), (bits & 0x8000) != 0};
     }
+    bool operator==(const Position&) const = default;
     uint16_t bits() const { return static_cast<uint16_t>(index | (wrap ? 0x8000 : 0)); }
     void advance(uint32_t by, uint32_t size) {
       const uint32_t next = index + by;
@@ -41,7 +45,12 @@ class PackedQueue final : public Queue {
   uint8_t* entry(uint16_t index) const { return areas_[0] + index * kDescriptorBytes; }
   bool is_available(Position position) const;
   Result<bool> take_next(Chain& chain) override;
-  void write_used(uint16_t id, uint16_t slots, uint32_t written) override;
+  Result<bool> take_again(uint32_t n, Chain& chain) override;
+  // `next` gives the descriptors one by one.
+  Result<void> add_chain(auto next, Chain& chain);
+  void write_used(const Used& used) override;
+  Result<uint32_t> track() override;
+  Result<void> note_taken(Chain& chain) override;
   bool driver_wants_interrupt(uint32_t advanced) const;
 
   Areas areas_{};
@@ -52,6 +61,8 @@ class PackedQueue final : public Queue {
   uint16_t first_flags_ = 0;
   uint32_t untold_slots_ = 0;  // shown, and the driver not asked about interrupts
   uint32_t unshown_slots_ = 0;
+  std::optional<PackedInflight> inflight_;
+  std::vector<PackedInflight::Request> again_;  // to resubmit
 };
 
 }  // namespace platter::virtio

@@ -24,20 +24,18 @@ Result<void> check_shape(const QueueOptions& options) {
     return fail(EINVAL, fmt::format("A {} virtqueue cannot have {} entries",
                                     packed ? "packed" : "split", options.size));
   }
-  const auto within = [&](uint16_t position) { return (position & 0x7fff) < options.size; };
-  if (packed && (!within(options.state.available) || !within(options.state.used)))
-    return fail(EINVAL, "The state of a packed virtqueue lies outside of the ring");
-  if (!packed) {
-    const auto ahead = static_cast<uint16_t>(options.state.available - options.state.used);
-    if (ahead > options.size)
-      return fail(EINVAL, "More of a split virtqueue is used than was available");
+  const InflightMemory& inflight = options.inflight;
+  if (!inflight.bytes.empty() && inflight.entries < options.size) {
+    return fail(EINVAL, fmt::format("A virtqueue of {} entries has a region for {} in flight",
+                                    options.size, inflight.entries));
   }
   return {};
 }
 
 }  // namespace
 
-Queue::Queue(const QueueOptions& options) : size_(options.size), options_(options) {
+Queue::Queue(const QueueOptions& options)
+    : size_(options.size), options_(options), tracks_(!options.inflight.bytes.empty()) {
   if (has(kInOrder)) returned_.resize(size_);
 }
 
@@ -51,7 +49,23 @@ Result<std::unique_ptr<Queue>> Queue::make(const QueueOptions& options,
     queue = std::make_unique<SplitQueue>(options);
   }
   PLATTER_TRY(queue->set_memory(std::move(memory)));
+  if (queue->tracks_) {
+    PLATTER_ASSIGN(queue->to_resubmit_, queue->track());
+  } else {
+    PLATTER_TRY(queue->check_state());
+  }
   return queue;
+}
+
+Result<void> Queue::check_state() const {
+  const QueueState& state = options_.state;
+  const auto within = [&](uint16_t position) { return (position & 0x7fff) < size_; };
+  if (has(kPackedRing)) {
+    if (within(state.available) && within(state.used)) return {};
+    return fail(EINVAL, "The state of a packed virtqueue lies outside of the ring");
+  }
+  if (static_cast<uint16_t>(state.available - state.used) <= size_) return {};
+  return fail(EINVAL, "More of a split virtqueue is used than was available");
 }
 
 Result<void> Queue::set_memory(std::shared_ptr<const GuestMemory> memory) {
@@ -83,13 +97,26 @@ uint64_t Queue::answer_address() const {
   return has(kPackedRing) ? options_.descriptor_area : options_.device_area;
 }
 
+Result<bool> Queue::take(Chain& chain) {
+  const bool again = to_resubmit_ != 0;
+  PLATTER_ASSIGN(const bool taken, again ? take_again(resubmitted_, chain) : take_next(chain));
+  if (!taken) return false;
+  if (slots_in_flight_ + chain.slots_ > size_)
+    return fail(EINVAL, "More requests are in flight than a virtqueue has entries");
+  if (again) {
+    ++resubmitted_;
+    --to_resubmit_;
+  } else if (tracks_) {
+    PLATTER_TRY(note_taken(chain));
+  }
+  return true;
+}
+
 Result<bool> Queue::pop(Chain& chain) {
   if (broken_) return fail(EINVAL, "The virtqueue is broken");
   PLATTER_ASSERT(chain.users_ == nullptr);
   chain.begin();
-  auto taken = take_next(chain);
-  if (taken && *taken && slots_in_flight_ + chain.slots_ > size_)
-    taken = fail(EINVAL, "More requests are in flight than a virtqueue has entries");
+  auto taken = take(chain);
   if (!taken) broken_ = true;
   if (!taken || !*taken) return taken;
   chain.sequence_ = next_sequence_++;
@@ -109,14 +136,14 @@ void Queue::push(Chain& chain, uint32_t written) {
   --in_flight_;
   if (returned_.empty()) {
     slots_in_flight_ -= chain.slots_;
-    write_used(chain.id_, chain.slots_, written);
+    write_used({chain.id_, chain.slots_, chain.inflight_, written});
     return;
   }
-  returned_[chain.sequence_ % size_] = {true, chain.id_, chain.slots_, written};
+  returned_[chain.sequence_ % size_] = {true, {chain.id_, chain.slots_, chain.inflight_, written}};
   for (Returned* oldest = &returned_[oldest_sequence_ % size_]; oldest->back;
        oldest = &returned_[oldest_sequence_ % size_]) {
-    slots_in_flight_ -= oldest->slots;
-    write_used(oldest->id, oldest->slots, oldest->written);
+    slots_in_flight_ -= oldest->used.slots;
+    write_used(oldest->used);
     oldest->back = false;
     ++oldest_sequence_;
   }

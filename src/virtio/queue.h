@@ -8,6 +8,10 @@
 // driver if that says so. Before going to sleep: enable_notifications(), and once more if that says
 // so.
 //
+// Where InflightMemory is given, what is popped is noted there until the driver has seen that it is
+// done. A queue that is made with memory that was used before goes on from it, whatever its state
+// says: pop() gives first what was in flight.
+//
 // Not thread-safe: a queue is used by one reactor at a time. Nothing is allocated once every Chain
 // in use has met its largest request.
 #pragma once
@@ -21,6 +25,7 @@
 #include "platter/error.h"
 #include "virtio/chain.h"
 #include "virtio/guest_memory.h"
+#include "virtio/inflight.h"
 
 namespace platter::virtio {
 
@@ -42,6 +47,7 @@ struct QueueOptions {
   uint64_t device_area = 0;      // the used ring, or the device's event suppression
   uint64_t features = 0;         // negotiated; see virtio/features.h
   QueueState state;
+  InflightMemory inflight = {};
 
   // The state of a packed ring that nothing has passed through.
   static constexpr QueueState kFreshPacked = {.available = 0x8000, .used = 0x8000};
@@ -49,7 +55,8 @@ struct QueueOptions {
 
 class Queue {
  public:
-  // EINVAL: a size, an alignment or a state that cannot be, or a ring outside of the memory.
+  // EINVAL: a size, an alignment or a state that cannot be, a ring outside of the memory, or a
+  // region of requests in flight that no device left.
   static Result<std::unique_ptr<Queue>> make(const QueueOptions& options,
                                              std::shared_ptr<const GuestMemory> memory);
   virtual ~Queue() = default;
@@ -68,7 +75,7 @@ class Queue {
   // Shows it, to one who looks by itself. publish() must follow soon.
   virtual void show() = 0;
 
-  // Asks the driver to notify when it makes something available. True: it already has, meanwhile.
+  // Asks the driver to notify when it makes something available. True: pop() has something already.
   [[nodiscard]] virtual bool enable_notifications() = 0;
   virtual void disable_notifications() = 0;
 
@@ -81,6 +88,8 @@ class Queue {
   uint64_t answer_bytes() const;
   uint64_t answer_address() const;
   uint32_t in_flight() const { return in_flight_; }
+  // Requests that were in flight before and that pop() has still to give.
+  uint32_t to_resubmit() const { return to_resubmit_; }
   bool broken() const { return broken_; }
   // With nothing in flight, a queue that is made with this state goes on where this one stopped.
   virtual QueueState state() const = 0;
@@ -104,9 +113,26 @@ class Queue {
   virtual void set_areas(const Areas& areas) = 0;
   // Fills the pieces, the id and the slots.
   virtual Result<bool> take_next(Chain& chain) = 0;
-  virtual void write_used(uint16_t id, uint16_t slots, uint32_t written) = 0;
+  // The like, of those to resubmit: the n-th.
+  virtual Result<bool> take_again(uint32_t n, Chain& chain) = 0;
+  struct Used {
+    uint16_t id;
+    uint16_t slots;
+    uint16_t inflight;
+    uint32_t written;
+  };
+  virtual void write_used(const Used& used) = 0;
+
+  // The state that it was made with can be.
+  Result<void> check_state() const;
+  // Begins to note what is in flight: from that state, or from what the region says. How many
+  // requests are to be resubmitted.
+  virtual Result<uint32_t> track() = 0;
+  // Notes a chain that take_next() has filled.
+  virtual Result<void> note_taken(Chain& chain) = 0;
 
   const uint32_t size_;
+  const QueueOptions options_;
 
  private:
   struct Generation {
@@ -116,18 +142,20 @@ class Queue {
   // A chain that came back, in the order in which they went out.
   struct Returned {
     bool back = false;
-    uint16_t id = 0;
-    uint16_t slots = 0;
-    uint32_t written = 0;
+    Used used{};
   };
 
-  const QueueOptions options_;
+  Result<bool> take(Chain& chain);
+
   std::list<Generation> generations_;  // the last one is for new chains
   std::vector<Returned> returned_;     // by sequence; only where the order is kept
   uint64_t next_sequence_ = 0;
   uint64_t oldest_sequence_ = 0;
   uint32_t in_flight_ = 0;
   uint32_t slots_in_flight_ = 0;
+  uint32_t resubmitted_ = 0;
+  uint32_t to_resubmit_ = 0;
+  const bool tracks_;
   bool broken_ = false;
 };
 

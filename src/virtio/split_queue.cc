@@ -51,11 +51,21 @@ Result<bool> SplitQueue::take_next(Chain& chain) {
       load_relaxed<uint16_t>(available + kEntries + next_available_ % size_ * kAvailableEntryBytes);
   if (head >= size_)
     return fail(EINVAL, fmt::format("The driver made descriptor {} of {} available", head, size_));
+  PLATTER_TRY(add_chain(head, chain));
+  ++next_available_;
+  return true;
+}
+
+Result<bool> SplitQueue::take_again(uint32_t n, Chain& chain) {
+  PLATTER_TRY(add_chain(again_[n], chain));
+  return true;
+}
+
+Result<void> SplitQueue::add_chain(uint16_t head, Chain& chain) {
   PLATTER_TRY(add_descriptors(head, chain));
   chain.id_ = head;
   chain.slots_ = 1;
-  ++next_available_;
-  return true;
+  return {};
 }
 
 Result<void> SplitQueue::add_descriptors(uint16_t head, Chain& chain) {
@@ -79,17 +89,46 @@ Result<void> SplitQueue::add_descriptors(uint16_t head, Chain& chain) {
   return fail(EINVAL, "Descriptors form a loop");
 }
 
-void SplitQueue::write_used(uint16_t id, uint16_t /*slots*/, uint32_t written) {
+void SplitQueue::write_used(const Used& used) {
   uint8_t* entry = areas_[2] + kEntries + next_used_ % size_ * kUsedEntryBytes;
-  store_relaxed<uint32_t>(entry, id);
-  store_relaxed<uint32_t>(entry + sizeof(uint32_t), written);
+  store_relaxed<uint32_t>(entry, used.id);
+  store_relaxed<uint32_t>(entry + sizeof(uint32_t), used.written);
+  if (inflight_) inflight_->returned(used.id);
   ++next_used_;
+}
+
+// All that was taken is used or in flight, so what is in flight says up to where was taken.
+Result<uint32_t> SplitQueue::track() {
+  inflight_.emplace(options_.inflight, size_);
+  if (!inflight_->in_use()) {
+    PLATTER_TRY(check_state());
+    inflight_->begin(shown_used_);
+    return 0;
+  }
+  const auto used = load_acquire<uint16_t>(areas_[2] + kIndex);
+  PLATTER_ASSIGN(again_, inflight_->recover(used));
+  const auto count = static_cast<uint16_t>(again_.size());
+  const auto available = load_acquire<uint16_t>(areas_[1] + kIndex);
+  if (static_cast<uint16_t>(available - used) < count) {
+    return fail(EINVAL, fmt::format("{} requests are in flight of a virtqueue whose indices are {} "
+                                    "and {}",
+                                    count, available, used));
+  }
+  next_used_ = shown_used_ = told_used_ = used;
+  next_available_ = seen_available_ = static_cast<uint16_t>(used + count);
+  return count;
+}
+
+Result<void> SplitQueue::note_taken(Chain& chain) {
+  inflight_->taken(chain.id_);
+  return {};
 }
 
 void SplitQueue::show() {
   if (shown_used_ == next_used_) return;
   store_release<uint16_t>(areas_[2] + kIndex, next_used_);
   shown_used_ = next_used_;
+  if (inflight_) inflight_->shown(shown_used_);
 }
 
 bool SplitQueue::publish() {
@@ -123,7 +162,7 @@ bool SplitQueue::enable_notifications() {
     store_relaxed<uint16_t>(used + kFlags, 0);
   }
   full_fence();
-  return load_relaxed<uint16_t>(areas_[1] + kIndex) != next_available_;
+  return to_resubmit() != 0 || load_relaxed<uint16_t>(areas_[1] + kIndex) != next_available_;
 }
 
 // An event index that lies behind is not reached again before the index has gone once around.

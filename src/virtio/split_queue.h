@@ -1,6 +1,9 @@
 // SplitQueue: a split virtqueue (virtio 1.2, section 2.7). For this room alone.
 #pragma once
 
+#include <optional>
+
+#include "virtio/inflight.h"
 #include "virtio/queue.h"
 
 namespace platter::virtio {
@@ -26,7 +29,11 @@ class SplitQueue final : public Queue {
   void set_areas(const Areas& areas) override { areas_ = areas; }
   Result<bool> take_next(Chain& chain) override;
   Result<void> add_descriptors(uint16_t head, Chain& chain);
-  void write_used(uint16_t id, uint16_t slots, uint32_t written) override;
+  Result<bool> take_again(uint32_t n, Chain& chain) override;
+  Result<void> add_chain(uint16_t head, Chain& chain);
+  void write_used(const Used& used) override;
+  Result<uint32_t> track() override;
+  Result<void> note_taken(Chain& chain) override;
   bool driver_wants_interrupt(uint16_t before) const;
 
   Areas areas_{};
@@ -36,6 +43,8 @@ class SplitQueue final : public Queue {
   uint16_t shown_used_;      // of ours, that the driver sees
   uint16_t told_used_;       // up to where it has been asked about interrupts
   bool shown_once_ = false;  // since what was there before is not known
+  std::optional<SplitInflight> inflight_;
+  std::vector<uint16_t> again_;  // heads to resubmit
 };
 
 }  // namespace platter::virtio

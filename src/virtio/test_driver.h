@@ -40,27 +40,35 @@ class Guest {
   static constexpr uint64_t kTables = kBase + 0x20000;
   static constexpr uint64_t kData = kBase + 0x80000;
 
+  Guest() = default;
+  // With memory of the caller's for the first region.
+  explicit Guest(uint8_t* first) {
+    regions_[0] = Bytes(first, [](uint8_t*) {});
+  }
+
   uint8_t* at(uint64_t address) {
     const bool second = address >= kMiddle;
-    return regions_[second]->data() + (address - (second ? kMiddle : kBase));
+    return regions_[second].get() + (address - (second ? kMiddle : kBase));
   }
   std::shared_ptr<const GuestMemory> memory() {
-    return *GuestMemory::make({{kMiddle, kRegionBytes, regions_[1]->data(), regions_[1]},
-                               {kBase, kRegionBytes, regions_[0]->data(), regions_[0]}});
+    return *GuestMemory::make({{kMiddle, kRegionBytes, regions_[1].get(), regions_[1]},
+                               {kBase, kRegionBytes, regions_[0].get(), regions_[0]}});
   }
 
  private:
-  using Bytes = std::vector<uint8_t>;
-  std::shared_ptr<Bytes> regions_[2] = {std::make_shared<Bytes>(kRegionBytes),
-                                        std::make_shared<Bytes>(kRegionBytes)};
+  using Bytes = std::shared_ptr<uint8_t[]>;
+  Bytes regions_[2] = {Bytes(new uint8_t[kRegionBytes]()), Bytes(new uint8_t[kRegionBytes]())};
 };
 
 class Driver {
  public:
-  Driver(Guest& guest, const QueueOptions& options) : guest_(guest), options_(options) {
+  Driver(Guest& guest, const QueueOptions& options) : guest_(&guest), options_(options) {
     for (uint32_t i = 0; i < options.size; ++i) free_.push_back(static_cast<uint16_t>(i));
   }
   virtual ~Driver() = default;
+
+  // The same driver before a copy of its memory.
+  virtual std::unique_ptr<Driver> clone(Guest& guest) const = 0;
 
   size_t free() const { return free_.size(); }
   // Makes a request available; it takes one entry, where `indirect`, or one a buffer.
@@ -75,15 +83,15 @@ class Driver {
   bool has(uint64_t feature) const { return (options_.features & feature) != 0; }
   template <typename T>
   void put(uint64_t address, T value) {
-    base::store_little<T>({guest_.at(address), sizeof(T)}, 0, value);
+    base::store_little<T>({guest_->at(address), sizeof(T)}, 0, value);
   }
   template <typename T>
   T get(uint64_t address) {
-    return base::load_little<T>({guest_.at(address), sizeof(T)});
+    return base::load_little<T>({guest_->at(address), sizeof(T)});
   }
   uint64_t table(uint16_t id) const { return Guest::kTables + id * 64 * kDescriptorBytes; }
 
-  Guest& guest_;
+  Guest* guest_;
   const QueueOptions options_;
   std::deque<uint16_t> free_;
 };
@@ -92,6 +100,11 @@ class SplitDriver final : public Driver {
  public:
   using Driver::Driver;
 
+  std::unique_ptr<Driver> clone(Guest& guest) const override {
+    auto copy = std::make_unique<SplitDriver>(*this);
+    copy->guest_ = &guest;
+    return copy;
+  }
   void put_descriptor(uint64_t table, uint16_t index, const Buffer& buffer, uint16_t flags,
                       uint16_t next) {
     const uint64_t place = table + index * kDescriptorBytes;
@@ -163,6 +176,11 @@ class PackedDriver final : public Driver {
  public:
   using Driver::Driver;
 
+  std::unique_ptr<Driver> clone(Guest& guest) const override {
+    auto copy = std::make_unique<PackedDriver>(*this);
+    copy->guest_ = &guest;
+    return copy;
+  }
   // The flags of an entry at `position` that is available.
   uint16_t available_flags(bool wrap) const { return wrap ? 1 << 7 : 1 << 15; }
   void put_descriptor(uint64_t place, const Buffer& buffer, uint16_t id, uint16_t flags) {

@@ -33,6 +33,8 @@ void QueueServer::wake() {
 }
 
 io::Task<QueueState> QueueServer::stop() {
+  // Nothing stays in flight: where to go on says nothing of it.
+  while (is_served() && queue_->to_resubmit() != 0) take_batch();
   stopped_ = true;
   co_await under_way_.close();
   settle();

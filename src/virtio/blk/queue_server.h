@@ -56,7 +56,8 @@ class QueueServer final : private io::Poller {
   void start() { wake(); }
   // The driver has notified.
   void kick() { wake(); }
-  // Takes nothing more, waits for what is under way and shows it: where to go on.
+  // Takes nothing more but what is to be resubmitted, waits for what is under way and shows it:
+  // where to go on.
   io::Task<QueueState> stop();
 
   // The memory for what comes from now on. EINVAL: the ring is not in it; the queue is broken.
