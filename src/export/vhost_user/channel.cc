@@ -32,6 +32,24 @@ Result<void> take_descriptors(const msghdr& header, Message& message) {
   return {};
 }
 
+ssize_t send_some(int socket, std::span<const uint8_t> bytes, int descriptor) {
+  alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int))] = {};
+  iovec piece = {.iov_base = const_cast<uint8_t*>(bytes.data()), .iov_len = bytes.size()};
+  msghdr header{};
+  header.msg_iov = &piece;
+  header.msg_iovlen = 1;
+  if (descriptor >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    cmsghdr* rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+  }
+  return sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 }  // namespace
 
 io::Task<Result<size_t>> Channel::receive_some(std::span<uint8_t> bytes, Message& message) {
@@ -82,12 +100,12 @@ io::Task<Result<std::optional<Message>>> Channel::receive() {
 
 void Channel::hang_up() { shutdown(socket_.get(), SHUT_RDWR); }
 
-io::Task<Result<void>> Channel::send(std::span<const uint8_t> bytes) {
+io::Task<Result<void>> Channel::send(std::span<const uint8_t> bytes, int descriptor) {
   while (!bytes.empty()) {
-    const ssize_t sent =
-        ::send(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = send_some(socket_.get(), bytes, descriptor);
     if (sent >= 0) {
       bytes = bytes.subspan(static_cast<size_t>(sent));
+      descriptor = -1;
     } else if (errno == EAGAIN) {
       PLATTER_CO_TRY(co_await writable_.writable());
     } else if (errno != EINTR) {

@@ -19,7 +19,8 @@ class Channel {
 
   // Nothing: the peer has closed it, between messages. EPROTO: what is no message; ECANCELED.
   io::Task<Result<std::optional<Message>>> receive();
-  io::Task<Result<void>> send(std::span<const uint8_t> bytes);
+  // The descriptor, where there is one, goes with the first byte.
+  io::Task<Result<void>> send(std::span<const uint8_t> bytes, int descriptor = -1);
 
   // The peer sees the end.
   void hang_up();

@@ -17,6 +17,8 @@ constexpr uint32_t kNeedsReply = 8;
 constexpr size_t kMaxTableRegions = 8;
 constexpr size_t kRegionBytes = 32;
 constexpr size_t kConfigHeaderBytes = 12;
+constexpr size_t kInflightBytes = 20;
+constexpr size_t kPaddedInflightBytes = 24;
 constexpr uint64_t kNoDescriptor = 1 << 8;
 constexpr uint64_t kIndexMask = 0xff;
 
@@ -82,6 +84,8 @@ const char* name_of(Request request) {
     case Request::kSetBackendChannel: return "SET_BACKEND_REQ_FD";
     case Request::kGetConfig: return "GET_CONFIG";
     case Request::kSetConfig: return "SET_CONFIG";
+    case Request::kGetInflight: return "GET_INFLIGHT_FD";
+    case Request::kSetInflight: return "SET_INFLIGHT_FD";
     case Request::kResetDevice: return "RESET_DEVICE";
     case Request::kGetMaxMemorySlots: return "GET_MAX_MEM_SLOTS";
     case Request::kAddMemoryRegion: return "ADD_MEM_REG";
@@ -180,6 +184,25 @@ Result<RegionDescription> parse_memory_region(std::span<const uint8_t> payload) 
 Result<LogArea> parse_log(std::span<const uint8_t> payload) {
   PLATTER_TRY(check_bytes(payload, 16));
   return LogArea{.bytes = load<uint64_t>(payload, 0), .file_offset = load<uint64_t>(payload, 8)};
+}
+
+Result<InflightDescription> parse_inflight(std::span<const uint8_t> payload) {
+  if (payload.size() != kPaddedInflightBytes) PLATTER_TRY(check_bytes(payload, kInflightBytes));
+  return InflightDescription{.bytes = load<uint64_t>(payload, 0),
+                             .file_offset = load<uint64_t>(payload, 8),
+                             .queues = load<uint16_t>(payload, 16),
+                             .queue_size = load<uint16_t>(payload, 18)};
+}
+
+std::vector<uint8_t> encode_inflight(const InflightDescription& description, size_t bytes) {
+  PLATTER_ASSERT(bytes >= kInflightBytes);
+  std::vector<uint8_t> payload;
+  append(payload, description.bytes);
+  append(payload, description.file_offset);
+  append(payload, description.queues);
+  append(payload, description.queue_size);
+  payload.resize(bytes);
+  return payload;
 }
 
 Result<ConfigAccess> parse_config(std::span<const uint8_t> payload) {

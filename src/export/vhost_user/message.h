@@ -35,6 +35,8 @@ enum class Request : uint32_t {
   kSetBackendChannel = 21,
   kGetConfig = 24,
   kSetConfig = 25,
+  kGetInflight = 31,
+  kSetInflight = 32,
   kResetDevice = 34,
   kGetMaxMemorySlots = 36,
   kAddMemoryRegion = 37,
@@ -58,6 +60,7 @@ inline constexpr uint64_t kLogSharedMemory = uint64_t{1} << 1;
 inline constexpr uint64_t kReplyAck = uint64_t{1} << 3;
 inline constexpr uint64_t kBackendChannel = uint64_t{1} << 5;
 inline constexpr uint64_t kConfig = uint64_t{1} << 9;
+inline constexpr uint64_t kInflightSharedMemory = uint64_t{1} << 12;
 inline constexpr uint64_t kResetDeviceFeature = uint64_t{1} << 13;
 inline constexpr uint64_t kMemorySlots = uint64_t{1} << 15;
 inline constexpr uint64_t kStatus = uint64_t{1} << 16;
@@ -137,6 +140,17 @@ struct LogArea {
   uint64_t file_offset;
 };
 Result<LogArea> parse_log(std::span<const uint8_t> payload);
+
+// The area that notes which requests are in flight. Some front-ends send the C structure as their
+// compiler pads it, and want an answer of that length.
+struct InflightDescription {
+  uint64_t bytes;
+  uint64_t file_offset;
+  uint16_t queues;
+  uint16_t queue_size;
+};
+Result<InflightDescription> parse_inflight(std::span<const uint8_t> payload);
+std::vector<uint8_t> encode_inflight(const InflightDescription& description, size_t bytes);
 
 struct ConfigAccess {
   uint32_t offset;

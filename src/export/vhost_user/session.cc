@@ -13,8 +13,8 @@ namespace platter::vhost_user {
 namespace {
 
 constexpr uint64_t kOfferedProtocolFeatures = kMultiQueue | kLogSharedMemory | kReplyAck |
-                                              kBackendChannel | kConfig | kResetDeviceFeature |
-                                              kMemorySlots | kStatus;
+                                              kBackendChannel | kConfig | kInflightSharedMemory |
+                                              kResetDeviceFeature | kMemorySlots | kStatus;
 
 Result<io::Descriptor> only_descriptor(Message& message) {
   if (message.descriptors.size() != 1) {
@@ -69,16 +69,16 @@ io::Task<Result<void>> Session::answer(const Message& message, Result<Reply> rep
     if (!acknowledges) co_return std::unexpected(std::move(error));
     log_.warning("vhost-user: " + error.message());
   }
-  std::vector<uint8_t> payload;
+  Reply answer;
   if (reply && *reply) {
-    payload = std::move(**reply);
+    answer = std::move(*reply);
   } else if (acknowledges) {
-    payload = encode_number(reply ? 0 : 1);
+    answer.emplace(encode_number(reply ? 0 : 1));
   } else {
     co_return Result<void>();
   }
-  const auto bytes = encode_reply(message.header.request, payload);
-  co_return co_await channel_.send(bytes);
+  const auto bytes = encode_reply(message.header.request, answer->payload);
+  co_return co_await channel_.send(bytes, answer->descriptor.get());
 }
 
 uint64_t Session::offered_features() const {
@@ -97,7 +97,8 @@ io::Task<Result<Session::Reply>> Session::carry_out(Message& message) {
     case Request::kGetQueueCount:
     case Request::kGetMaxMemorySlots:
     case Request::kGetStatus:
-    case Request::kGetConfig: co_return tell(message);
+    case Request::kGetConfig:
+    case Request::kGetInflight: co_return tell(message);
     case Request::kSetProtocolFeatures:
     case Request::kSetOwner:
     case Request::kSetLogEvent:
@@ -105,7 +106,8 @@ io::Task<Result<Session::Reply>> Session::carry_out(Message& message) {
     case Request::kSetVringBase:
     case Request::kSetVringError:
     case Request::kSetBackendChannel:
-    case Request::kSetConfig: {
+    case Request::kSetConfig:
+    case Request::kSetInflight: {
       PLATTER_CO_TRY(set_up(message));
       co_return Reply();
     }
@@ -122,6 +124,7 @@ Result<Session::Reply> Session::tell(const Message& message) {
     case Request::kGetQueueCount: return Reply(encode_number(vrings_.size()));
     case Request::kGetMaxMemorySlots: return Reply(encode_number(virtio::GuestMemory::kMaxRegions));
     case Request::kGetStatus: return Reply(encode_number(device_.status()));
+    case Request::kGetInflight: return get_inflight(message);
     default: return get_config(message);
   }
 }
@@ -135,6 +138,24 @@ Result<Session::Reply> Session::get_config(const Message& message) const {
   }
   device_.read_config(access->offset, access->bytes);
   return Reply(encode_config(*access));
+}
+
+Result<void> Session::check_inflight(const InflightDescription& description) const {
+  if (description.queues == 0 || description.queues > vrings_.size() ||
+      description.queue_size == 0 || description.queue_size > virtio::QueueOptions::kMaxSize) {
+    return fail(EINVAL, fmt::format("requests in flight of {} queues of {} entries",
+                                    description.queues, description.queue_size));
+  }
+  return {};
+}
+
+// The front-end keeps it, and gives it back before the rings start.
+Result<Session::Reply> Session::get_inflight(const Message& message) const {
+  PLATTER_ASSIGN(InflightDescription description, parse_inflight(message.payload()));
+  PLATTER_TRY(check_inflight(description));
+  PLATTER_ASSIGN(auto file, InflightArea::make(description));
+  return Reply(std::in_place, encode_inflight(description, message.payload().size()),
+               std::move(file));
 }
 
 // ---- What is set without anything running for it
@@ -176,8 +197,21 @@ Result<void> Session::set_up(Message& message) {
       PLATTER_ASSIGN(const ConfigAccess access, parse_config(payload));
       return device_.write_config(access.offset, access.bytes);
     }
+    case Request::kSetInflight: return set_inflight(message);
     default: return {};
   }
+}
+
+Result<void> Session::set_inflight(Message& message) {
+  PLATTER_ASSIGN(const InflightDescription description, parse_inflight(message.payload()));
+  PLATTER_TRY(check_inflight(description));
+  PLATTER_ASSIGN(const auto file, only_descriptor(message));
+  for (const auto& each : vrings_) {
+    if (each->is_running()) return fail(EBUSY, "requests in flight of a ring that runs");
+  }
+  PLATTER_ASSIGN(inflight_, InflightArea::map(description, file));
+  for (auto& each : vrings_) each->set_inflight(inflight_);
+  return {};
 }
 
 // ---- What changes something that may run
@@ -258,6 +292,8 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       co_return Reply();
     }
     case Request::kResetDevice: {
+      co_await stop_vrings();
+      if (inflight_) inflight_->forget();
       PLATTER_CO_TRY(co_await reset());
       co_return Reply();
     }
@@ -294,7 +330,11 @@ io::Task<void> Session::use_log() {
 
 io::Task<Result<void>> Session::set_status(uint64_t status) {
   if (status > UINT8_MAX) co_return fail(EINVAL, fmt::format("status {:#x}", status));
-  if (status == 0) co_await stop_vrings();
+  if (status == 0) {
+    co_await stop_vrings();
+    if (inflight_) inflight_->forget();
+    inflight_.reset();
+  }
   co_return device_.set_status(static_cast<uint8_t>(status));
 }
 
@@ -309,6 +349,7 @@ io::Task<Result<void>> Session::reset() {
   co_await stop_vrings();
   logs_ = false;
   log_pages_.reset();
+  inflight_.reset();
   device_.reset();
   co_return Result<void>();
 }

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "export/vhost_user/channel.h"
+#include "export/vhost_user/inflight_area.h"
 #include "export/vhost_user/memory_table.h"
 #include "export/vhost_user/message.h"
 #include "export/vhost_user/vring.h"
@@ -36,7 +37,15 @@ class Session {
 
  private:
   // What goes back: nothing, but where an acknowledgement was asked for; or a payload.
-  using Reply = std::optional<std::vector<uint8_t>>;
+  struct Answer {
+    Answer(std::vector<uint8_t> bytes) : payload(std::move(bytes)) {}
+    Answer(std::vector<uint8_t> bytes, io::Descriptor with)
+        : payload(std::move(bytes)), descriptor(std::move(with)) {}
+
+    std::vector<uint8_t> payload;
+    io::Descriptor descriptor = {};  // none, mostly
+  };
+  using Reply = std::optional<Answer>;
 
   io::Task<Result<void>> serve();
   io::Task<Result<void>> answer(const Message& message, Result<Reply> reply);
@@ -46,9 +55,14 @@ class Session {
   io::Task<Result<Reply>> change(Message& message);
 
   Result<Reply> get_config(const Message& message) const;
+  Result<Reply> get_inflight(const Message& message) const;
+  Result<void> set_inflight(Message& message);
+  Result<void> check_inflight(const InflightDescription& description) const;
   io::Task<Result<void>> change_memory(Message& message);
   io::Task<void> use_log();
   io::Task<Result<void>> set_status(uint64_t status);
+  // As at its start. A device that the front-end resets has nothing in flight; one that it leaves
+  // may be found again.
   io::Task<Result<void>> reset();
   io::Task<void> stop_vrings();
   Result<Vring*> vring(uint32_t index);
@@ -63,6 +77,7 @@ class Session {
   uint64_t protocol_features_ = 0;
   std::shared_ptr<virtio::DirtyLog> log_pages_;  // that a migration looks at
   bool logs_ = false;                            // the front-end wants it kept
+  std::shared_ptr<InflightArea> inflight_;
 };
 
 }  // namespace platter::vhost_user

@@ -16,6 +16,7 @@
 #include "export/vhost_user/export.h"
 #include "io/reactor_group.h"
 #include "virtio/features.h"
+#include "virtio/inflight.h"
 
 namespace platter::vhost_user {
 namespace {
@@ -309,6 +310,162 @@ TEST_F(SessionTest, AResetMakesTheDeviceNew) {
   EXPECT_EQ(ask(Request::kGetStatus), 15U);
   EXPECT_EQ(demand(Request::kResetDevice, {}), 0U);
   EXPECT_EQ(ask(Request::kGetStatus), 0U);
+}
+
+// ---- Requests in flight
+
+// Of a region (virtio/inflight.h).
+constexpr size_t kRegionVersion = 8;
+
+class InflightSessionTest : public SessionTest {
+ protected:
+  void SetUp() override {
+    SessionTest::SetUp();
+    negotiate_acknowledgements();
+  }
+  // GET_INFLIGHT_FD; the payload is empty where it is refused.
+  std::pair<std::vector<uint8_t>, io::Descriptor> get(std::span<const uint8_t> payload) {
+    send_message(static_cast<uint32_t>(Request::kGetInflight), kWantsReply, payload);
+    uint32_t header[3] = {};
+    alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int))] = {};
+    iovec piece = {.iov_base = header, .iov_len = sizeof header};
+    msghdr message{};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    EXPECT_EQ(recvmsg(socket_.get(), &message, MSG_WAITALL), ssize_t{sizeof header});
+    std::vector<uint8_t> answer(header[2]);
+    EXPECT_EQ(recv(socket_.get(), answer.data(), answer.size(), MSG_WAITALL),
+              static_cast<ssize_t>(answer.size()));
+    const cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    if (rights == nullptr) return {};
+    int descriptor = -1;
+    std::memcpy(&descriptor, CMSG_DATA(rights), sizeof descriptor);
+    return {answer, io::Descriptor(descriptor)};
+  }
+  static std::vector<uint8_t> description(uint16_t queues, uint16_t size, uint64_t bytes = 0) {
+    return fields(bytes, uint64_t{0}, queues, size);
+  }
+  uint64_t set(const io::Descriptor& file, std::span<const uint8_t> payload) {
+    const int one[] = {file.get()};
+    return demand(Request::kSetInflight, payload, one);
+  }
+  // A ring of 16 entries is there, and wants only to be started.
+  void prepare_ring(uint64_t features) {
+    const io::Descriptor memory = shared_memory();
+    const int shared[] = {memory.get()};
+    EXPECT_EQ(demand(Request::kSetFeatures, fields(features)), 0U);
+    EXPECT_EQ(demand(Request::kAddMemoryRegion, region(0, kMemoryBytes, kUserBase), shared), 0U);
+    EXPECT_EQ(demand(Request::kSetVringSize, fields(uint32_t{0}, uint32_t{16})), 0U);
+    EXPECT_EQ(demand(Request::kSetVringAddress, fields(uint32_t{0}, uint32_t{0}, kUserBase + 8192,
+                                                       kUserBase, kUserBase + 4096, uint64_t{0})),
+              0U);
+  }
+  uint64_t start_ring() {
+    const io::Descriptor event(eventfd(0, EFD_CLOEXEC));
+    const int kick[] = {event.get()};
+    return demand(Request::kSetVringKick, fields(uint64_t{0}), kick);
+  }
+  static uint16_t version_in(const io::Descriptor& file) {
+    uint16_t version = UINT16_MAX;
+    EXPECT_EQ(pread(file.get(), &version, sizeof version, kRegionVersion), ssize_t{sizeof version});
+    return version;
+  }
+};
+
+// Whichever rings come then: it is asked for before the features are set.
+TEST_F(InflightSessionTest, GivesMemoryForAllKindsOfRings) {
+  const auto [answer, file] = get(description(2, 16));
+  const uint64_t bytes = 2 * virtio::inflight_bytes(true, 16);
+  EXPECT_EQ(answer, description(2, 16, bytes));
+  ASSERT_TRUE(file);
+  EXPECT_EQ(lseek(file.get(), 0, SEEK_END), static_cast<off_t>(bytes));
+  EXPECT_EQ(version_in(file), 0);
+  EXPECT_NE(ftruncate(file.get(), 0), 0) << "it is sealed";
+  for (const uint64_t features : {virtio::kVersion1, virtio::kVersion1 | virtio::kPackedRing}) {
+    const auto [again, other] = get(description(2, 16));
+    EXPECT_EQ(set(other, again), 0U);
+    prepare_ring(features);
+    EXPECT_EQ(start_ring(), 0U);
+    EXPECT_EQ(version_in(other), 1);
+    EXPECT_EQ(demand(Request::kResetDevice, {}), 0U);
+    EXPECT_EQ(demand(Request::kRemoveMemoryRegion, region(0, kMemoryBytes, kUserBase)), 0U);
+  }
+}
+
+TEST_F(InflightSessionTest, AnswersAtTheLengthOfTheQuestion) {
+  auto question = description(1, 16);
+  question.resize(24);
+  EXPECT_EQ(get(question).first.size(), 24U);
+  question.resize(23);
+  EXPECT_TRUE(get(question).first.empty());
+}
+
+TEST_F(InflightSessionTest, RefusesQueuesThatItCannotHave) {
+  EXPECT_TRUE(get(description(0, 16)).first.empty());
+  EXPECT_TRUE(get(description(3, 16)).first.empty());
+  EXPECT_TRUE(get(description(1, 0)).first.empty());
+  EXPECT_TRUE(get(description(1, 1025)).first.empty());
+  EXPECT_EQ(get(description(2, 1024)).first.size(), 20U);
+}
+
+TEST_F(InflightSessionTest, ARingThatRunsKeepsWhatItHas) {
+  const auto [answer, file] = get(description(1, 16));
+  prepare_ring(virtio::kVersion1);
+  EXPECT_EQ(start_ring(), 0U);
+  EXPECT_EQ(version_in(file), 0) << "it was not given back";
+  EXPECT_EQ(set(file, answer), 1U);
+}
+
+TEST_F(InflightSessionTest, AResetForgetsWhatWasInFlight) {
+  const auto [answer, file] = get(description(1, 16));
+  EXPECT_EQ(set(file, answer), 0U);
+  prepare_ring(virtio::kVersion1);
+  EXPECT_EQ(start_ring(), 0U);
+  EXPECT_EQ(version_in(file), 1);
+  EXPECT_EQ(demand(Request::kSetStatus, fields(uint64_t{0})), 0U);
+  EXPECT_EQ(version_in(file), 0);
+}
+
+// It may have lost its back-end in the middle of something.
+TEST_F(InflightSessionTest, AFrontEndThatGoesLeavesItAsItIs) {
+  const auto [answer, file] = get(description(1, 16));
+  EXPECT_EQ(set(file, answer), 0U);
+  prepare_ring(virtio::kVersion1);
+  EXPECT_EQ(start_ring(), 0U);
+  hang_up();
+  EXPECT_EQ(version_in(file), 1);
+}
+
+TEST_F(InflightSessionTest, RefusesRingsOfAnotherSizeOrKind) {
+  const auto [answer, file] = get(description(1, 8));
+  EXPECT_EQ(set(file, answer), 0U);
+  prepare_ring(virtio::kVersion1);
+  EXPECT_EQ(start_ring(), 1U);
+  const auto [larger, other] = get(description(1, 32));
+  EXPECT_EQ(set(other, larger), 0U);
+  EXPECT_EQ(start_ring(), 0U) << "a guest may use less of a queue than it has";
+  send_message(static_cast<uint32_t>(Request::kGetVringBase), kPlain,
+               fields(uint32_t{0}, uint32_t{0}));
+  ASSERT_TRUE(receive());
+  EXPECT_EQ(demand(Request::kSetFeatures, fields(virtio::kVersion1 | virtio::kPackedRing)), 0U);
+  EXPECT_EQ(start_ring(), 1U);
+  EXPECT_TRUE(was_told("of the other kind"));
+}
+
+TEST_F(InflightSessionTest, AQueueThatItHasNoRoomForIsRefused) {
+  const auto [answer, file] = get(description(1, 16));
+  EXPECT_EQ(set(file, answer), 0U);
+  prepare_ring(virtio::kVersion1);
+  EXPECT_EQ(demand(Request::kSetVringSize, fields(uint32_t{1}, uint32_t{16})), 0U);
+  EXPECT_EQ(demand(Request::kSetVringAddress, fields(uint32_t{1}, uint32_t{0}, kUserBase + 8192,
+                                                     kUserBase, kUserBase + 4096, uint64_t{0})),
+            0U);
+  const io::Descriptor event(eventfd(0, EFD_CLOEXEC));
+  const int kick[] = {event.get()};
+  EXPECT_EQ(demand(Request::kSetVringKick, fields(uint64_t{1}), kick), 1U);
+  EXPECT_TRUE(was_told("of 1 queues only"));
 }
 
 TEST_F(SessionTest, AFloodOfMessagesIsAnsweredOneByOne) {

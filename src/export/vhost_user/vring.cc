@@ -48,6 +48,8 @@ class Vring::Running final : public virtio::blk::QueueEvents {
     server_.set_log(vring_.log_pages_, vring_.logged_ring());
     if (*kick_) watching_.spawn(vring_.reactor_, watch());
     server_.start();
+    // Somebody may have shown the driver what it has not been told of, and been killed.
+    interrupt();
     co_return;
   }
   io::Task<virtio::QueueState> stop() {
@@ -177,6 +179,9 @@ Result<std::unique_ptr<virtio::Queue>> Vring::make_queue(const MemoryTable& memo
                                   .device_area = guest[2],
                                   .features = device_.features(),
                                   .state = {}};
+  if (inflight_) {
+    PLATTER_ASSIGN(options.inflight, inflight_->queue(index_, is_packed()));
+  }
   const auto available = static_cast<uint16_t>(base_);
   if (is_packed()) {
     options.state = has_base_ ? virtio::QueueState{available, static_cast<uint16_t>(base_ >> 16)}
@@ -187,7 +192,15 @@ Result<std::unique_ptr<virtio::Queue>> Vring::make_queue(const MemoryTable& memo
     const auto index = base::load_little<uint16_t>({used, sizeof(uint32_t)}, kUsedIndexOffset);
     options.state = {.available = available, .used = index};
   }
-  return virtio::Queue::make(options, memory.memory());
+  PLATTER_ASSIGN(auto queue, virtio::Queue::make(options, memory.memory()));
+  // What was read of it then may have been zeroes.
+  if (inflight_ && inflight_->was_lost())
+    return fail(EIO, "the file of requests in flight was cut short");
+  if (queue->to_resubmit() != 0) {
+    log_.info(fmt::format("vhost-user: queue {}: {} requests that were in flight are resubmitted",
+                          index_, queue->to_resubmit()));
+  }
+  return queue;
 }
 
 io::Task<Result<void>> Vring::start_if_ready(const MemoryTable& memory) {
@@ -222,6 +235,7 @@ void Vring::forget() {
   size_ = 0;
   address_.reset();
   log_pages_.reset();
+  inflight_.reset();
   base_ = 0;
   has_base_ = false;
   enabled_ = false;

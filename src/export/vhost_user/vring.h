@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "export/vhost_user/inflight_area.h"
 #include "export/vhost_user/memory_table.h"
 #include "export/vhost_user/message.h"
 #include "io/descriptor.h"
@@ -32,6 +33,8 @@ class Vring {
   io::Task<Result<void>> set_kick(io::Descriptor kick);
   io::Task<void> set_call(io::Descriptor call);
   void set_error(io::Descriptor error);
+  // Where requests in flight are noted from the next start on.
+  void set_inflight(std::shared_ptr<InflightArea> inflight) { inflight_ = std::move(inflight); }
   void set_enabled(bool enabled) { enabled_ = enabled; }
   // The memory has changed.
   io::Task<Result<void>> set_memory(std::shared_ptr<const virtio::GuestMemory> memory);
@@ -69,6 +72,7 @@ class Vring {
   std::shared_ptr<io::Descriptor> call_;
   std::shared_ptr<io::Descriptor> error_;
   std::shared_ptr<virtio::DirtyLog> log_pages_;
+  std::shared_ptr<InflightArea> inflight_;
   bool enabled_ = false;
   std::unique_ptr<Running> running_;
 };
