@@ -43,6 +43,9 @@ constexpr uint64_t kData = 0x8000;
 constexpr uint16_t kRingSize = 16;
 constexpr uint16_t kQueues = 2;
 constexpr size_t kMaxOperations = 200;
+// For the requests in flight of all queues, with some room behind.
+constexpr uint64_t kInflightBytes = 2048;
+constexpr uint8_t kInflightMessages = 0xc0;
 
 void require(bool holds) {
   if (!holds) std::abort();
@@ -158,6 +161,8 @@ class FrontEnd {
     auto mapping = io::SharedMapping::map(memory_file_.get(), 0, kMemoryBytes);
     require(mapping.has_value());
     mapping_ = std::move(*mapping);
+    inflight_file_.reset(memfd_create("inflight", MFD_CLOEXEC));
+    require(ftruncate(inflight_file_.get(), kInflightBytes + 64) == 0);
     for (io::Descriptor& kick : kicks_) kick.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     call_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     session_ = std::make_unique<vhost_user::Session>(io::Descriptor(ends[1]), disk().device(),
@@ -265,7 +270,11 @@ class FrontEnd {
       case 1: {  // any message, at its right length
         const uint8_t which = input_.take();
         const uint32_t index = input_.take() % 3;
-        adjust_vring(which, index);
+        if (which >= kInflightMessages) {
+          adjust_inflight(which);
+        } else {
+          adjust_vring(which, index);
+        }
         break;
       }
       case 2: {
@@ -287,6 +296,7 @@ class FrontEnd {
     switch (input_.take() % 16) {
       case 0: (void)!ftruncate(memory_file_.get(), input_.take() * 1024); break;
       case 1: send_bytes(input_.take_bytes(input_.take() % 32)); break;
+      case 9: (void)!ftruncate(inflight_file_.get(), input_.take() * 8); break;
       default: synchronise();
     }
   }
@@ -327,6 +337,34 @@ class FrontEnd {
         break;
       }
       default: send_fields(Request::kSetStatus, {}, uint64_t{number} & 0xcf);
+    }
+  }
+
+  // What is in flight: asked for, given back with numbers that may be wrong, and rewritten; a ring
+  // that starts anew with it has to recover from that.
+  void adjust_inflight(uint8_t which) {
+    const auto number = input_.take<uint16_t>();
+    const uint16_t queues = number % 7 == 6 ? 9 : kQueues;
+    const uint16_t size = number % 11 == 10 ? number : kRingSize;
+    const int file[] = {inflight_file_.get()};
+    switch (which % 4) {
+      case 0: send_fields(Request::kGetInflight, {}, uint64_t{0}, uint64_t{0}, queues, size); break;
+      case 1:
+        send_fields(Request::kSetInflight, file,
+                    number % 5 == 4 ? uint64_t{number} << 48 : kInflightBytes,
+                    uint64_t{number} / 256 % 4 * 8, queues, size);
+        break;
+      case 2: {
+        const auto bytes = input_.take_bytes(input_.take() % 33);
+        (void)!pwrite(file[0], bytes.data(), bytes.size(), number % kInflightBytes);
+        break;
+      }
+      default: {
+        const int kick[] = {kicks_[0].get()};
+        send_fields(Request::kGetVringBase, {}, uint32_t{0}, uint32_t{0});
+        send_fields(Request::kSetInflight, file, kInflightBytes, uint64_t{0}, kQueues, kRingSize);
+        send_fields(Request::kSetVringKick, kick, uint64_t{0});
+      }
     }
   }
 
@@ -432,6 +470,7 @@ class FrontEnd {
   io::Descriptor socket_;
   io::Descriptor memory_file_;
   std::shared_ptr<io::SharedMapping> mapping_;
+  io::Descriptor inflight_file_;
   std::array<io::Descriptor, kQueues> kicks_;
   io::Descriptor call_;
   std::unique_ptr<vhost_user::Session> session_;

@@ -46,30 +46,33 @@ Result<std::vector<std::string>> back_end_command(const std::string& name,
   if (name == "qemu-storage-daemon") {
     // Without an iothread: with one it hangs, now and then, when it is told to stop just after a
     // front-end has left.
-    return std::vector<std::string>{
-        name,
-        "--object",
-        "iothread,id=thread",
-        "--blockdev",
-        fmt::format("driver=file,node-name=file,filename={},discard=unmap", options.image),
-        "--blockdev",
-        fmt::format("driver={},node-name=disk,file=file,discard=unmap", options.format),
-        "--export",
+    std::vector<std::string> command = {name, "--object", "iothread,id=thread", "--blockdev"};
+    if (options.node.empty()) {
+      command.push_back(
+          fmt::format("driver=file,node-name=file,filename={},discard=unmap", options.image));
+      command.emplace_back("--blockdev");
+      command.push_back(
+          fmt::format("driver={},node-name=disk,file=file,discard=unmap", options.format));
+    } else {
+      command.push_back(options.node + ",node-name=disk");
+    }
+    command.emplace_back("--export");
+    command.push_back(
         fmt::format("type=vhost-user-blk,id=export,node-name=disk,writable=on,"
                     "addr.type=unix,addr.path={},num-queues={}",
-                    options.socket, options.queues)};
+                    options.socket, options.queues));
+    return command;
   }
   if (name == "platter") {
-    return std::vector<std::string>{PLATTER_PROGRAM,
-                                    "serve",
-                                    options.image,
-                                    "-f",
-                                    options.format,
-                                    "--vhost-user",
-                                    options.socket,
-                                    "--queues",
-                                    std::to_string(options.queues),
-                                    "-q"};
+    std::vector<std::string> command = {PLATTER_PROGRAM, "serve"};
+    if (options.node.empty()) {
+      command.insert(command.end(), {options.image, "-f", options.format});
+    } else {
+      command.insert(command.end(), {"--image-opts", options.node});
+    }
+    command.insert(command.end(), {"--vhost-user", options.socket, "--queues",
+                                   std::to_string(options.queues), "-q"});
+    return command;
   }
   return fail(EINVAL, fmt::format("There is no back-end '{}'", name));
 }
@@ -102,10 +105,13 @@ Result<BackEnd> BackEnd::start(const std::string& name, const BackEndOptions& op
 
 BackEnd::BackEnd(BackEnd&& other) noexcept : process_(std::exchange(other.process_, -1)) {}
 
-BackEnd::~BackEnd() {
+BackEnd::~BackEnd() { kill(); }
+
+void BackEnd::kill() {
   if (process_ < 0) return;
   ::kill(process_, SIGKILL);
   ::waitpid(process_, nullptr, 0);
+  process_ = -1;
 }
 
 int BackEnd::stop() {

@@ -13,6 +13,8 @@ namespace platter::front_end {
 struct BackEndOptions {
   std::string image;
   std::string format = "qcow2";
+  // A node to serve instead of an image: `driver=null-co,size=1M`.
+  std::string node = {};
   std::string socket;
   unsigned queues = 1;
 };
@@ -34,6 +36,8 @@ class BackEnd {
   // As a person does it; its exit status, or minus the signal that it died of. It is killed where
   // it does not end.
   int stop();
+  // As the kernel does it to one that takes too much memory.
+  void kill();
   bool running();
 
  private:

@@ -118,6 +118,8 @@ class BlockDevice {
   FrontEnd& front_end() { return *front_end_; }
   GuestRam& ram() { return ram_; }
   BlockQueue& queue(uint32_t index) { return *queues_[index]; }
+  // What tracks requests in flight, where that was negotiated.
+  const Inflight& inflight() const { return *inflight_; }
   uint64_t features() const { return features_; }
   uint64_t protocol_features() const { return protocol_features_; }
   // The configuration space as it was at connect().
