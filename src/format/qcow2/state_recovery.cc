@@ -76,6 +76,22 @@ class Recovery {
     co_return co_await plan_slices(left_.l2_slices, l1, kOffsetMask, mappings_);
   }
 
+  // Behind the last cluster that has a reference in what was left.
+  uint64_t end_of_counted() const {
+    const unsigned order = image_.geometry.refcount_order;
+    uint64_t end = 0;
+    for (const PlacedPiece& place : refcount_slices_) {
+      const LeftPiece& slice = *place.piece;
+      const uint64_t entries = slice.bytes.size() * 8 >> order;
+      for (uint64_t i = entries; i-- > 0;) {
+        if (qcow2::load_refcount(slice.bytes.data(), i, order) == 0) continue;
+        end = std::max(end, slice.number * entries + i + 1);
+        break;
+      }
+    }
+    return end << image_.geometry.cluster_bits;
+  }
+
   // In the order of order.h.
   io::Task<Result<void>> write() {
     PLATTER_CO_TRY(co_await write_pieces(refcount_slices_));
@@ -169,6 +185,11 @@ io::Task<Result<void>> write_back_left(Image& image, StateFile& state) {
   PLATTER_CO_TRY(co_await recovery.write());
   // Before anything is moved: it is not to be written a second time.
   PLATTER_CO_TRY(state.end_write_back());
+  // A check looks as far as the file goes. What was counted for data that never came lies behind.
+  if (recovery.end_of_counted() > image.file->size()) {
+    PLATTER_CO_TRY(
+        co_await image.file->resize(recovery.end_of_counted(), block::Preallocation::kOff, false));
+  }
   // With lazy refcounts counts may lag, and are made right as the image is opened.
   if (!image.header.has(kDirty)) PLATTER_CO_TRY(co_await give_back_leaks(image));
   if (recovery.pieces() == 0) co_return Result<void>();
