@@ -42,6 +42,17 @@ class Driver;
 class Graph;
 class Node;
 
+// How a node is opened.
+struct OpenFlags {
+  bool read_only = true;
+  bool auto_read_only = false;  // not read_only: become so where writing is not permitted
+  bool no_io = false;           // only the metadata will be looked at (info)
+  bool no_backing = false;      // leave the backing file closed
+  bool check = false;           // tolerate what a check is there to find
+  bool direct = false;          // cache.direct
+  bool unmap = false;           // discard=unmap: discards reach the driver
+};
+
 // ---- Optional interfaces
 
 class Resizable {
@@ -281,6 +292,16 @@ class Amendable {
                                        std::function<void(uint64_t, uint64_t)> progress) = 0;
 };
 
+// Drivers that go on while what they were told changes.
+class Reopenable {
+ public:
+  virtual ~Reopenable() = default;
+  // `options`: all that the driver is told from now on; those that its table does not call
+  // changeable are what they were. The children may be written to as long as the node might be
+  // before, or will be after. On an error the driver goes on as before.
+  virtual io::Task<Result<void>> reopen(base::OptionSet options, OpenFlags flags) = 0;
+};
+
 struct DriverInfo {
   uint64_t cluster_size = 0;     // 0: the format has none
   uint64_t vm_state_offset = 0;  // where, past the disk, the state of a virtual machine is kept
@@ -348,6 +369,7 @@ class Driver {
   virtual VmStateStore* vm_state_store() { return nullptr; }
   virtual BitmapStore* bitmap_store() { return nullptr; }
   virtual Amendable* amendable() { return nullptr; }
+  virtual Reopenable* reopenable() { return nullptr; }
   virtual Emptiable* emptiable() { return nullptr; }
   virtual Compactable* compactable() { return nullptr; }
   virtual RangeCopier* range_copier() { return nullptr; }
@@ -356,16 +378,6 @@ class Driver {
 };
 
 // ---- Opening and creating
-
-struct OpenFlags {
-  bool read_only = true;
-  bool auto_read_only = false;  // not read_only: become so where writing is not permitted
-  bool no_io = false;           // only the metadata will be looked at (info)
-  bool no_backing = false;      // leave the backing file closed
-  bool check = false;           // tolerate what a check is there to find
-  bool direct = false;          // cache.direct
-  bool unmap = false;           // discard=unmap: discards reach the driver
-};
 
 // Given to DriverType::open. Valid until open returns; the driver keeps the Graph, Node and Child
 // pointers it gets (they outlive it), nothing else.

@@ -2,7 +2,6 @@
 // backing chain opened.
 
 #include <algorithm>
-#include <array>
 
 #include <fmt/format.h>
 
@@ -10,6 +9,7 @@
 #include "base/try.h"
 #include "block/filename.h"
 #include "block/graph_state.h"
+#include "block/node_options.h"
 #include "block/node_state.h"
 #include "block/registry.h"
 
@@ -17,53 +17,7 @@ namespace platter::block {
 
 namespace {
 
-using base::OptionType;
-
 constexpr uint64_t kSectorBytes = 512;
-
-constexpr std::array<std::string_view, 4> kDiscardChoices = {"ignore", "off", "unmap", "on"};
-constexpr std::array<std::string_view, 3> kDetectZeroesChoices = {"off", "on", "unmap"};
-
-// What every node may be told, whatever its driver.
-constexpr base::OptionDef kNodeOptions[] = {
-    {.name = "driver", .type = OptionType::kString, .help = "Block driver to use for the node"},
-    {.name = "node-name", .type = OptionType::kString, .help = "Node name"},
-    {.name = "discard",
-     .type = OptionType::kString,
-     .help = "discard operation (ignore/off, unmap/on)",
-     .choices = kDiscardChoices,
-     .changeable = true},
-    {.name = "cache.direct",
-     .type = OptionType::kBool,
-     .help = "Bypass software writeback cache on the host",
-     .changeable = true},
-    {.name = "cache.no-flush",
-     .type = OptionType::kBool,
-     .help = "Ignore flush requests",
-     .changeable = true},
-    {.name = "cache.writeback",
-     .type = OptionType::kBool,
-     .help = "Writes complete before they are durable"},
-    {.name = "read-only",
-     .type = OptionType::kBool,
-     .help = "Node is opened in read-only mode",
-     .changeable = true},
-    {.name = "auto-read-only",
-     .type = OptionType::kBool,
-     .help = "Node can become read-only if opening read-write fails",
-     .changeable = true},
-    {.name = "force-share",
-     .type = OptionType::kBool,
-     .help = "always accept other writers (default: off)",
-     .default_value = {},
-     .changeable = true},
-    {.name = "detect-zeroes",
-     .type = OptionType::kString,
-     .help = "try to optimize zero writes (off, on, unmap)",
-     .choices = kDetectZeroesChoices,
-     .changeable = true},
-};
-constexpr base::OptionSchema kNodeSchema{kNodeOptions};
 
 bool valid_node_name(std::string_view name) {
   if (name.empty() || name.size() > 31) return false;
@@ -122,37 +76,20 @@ class Opener final : public OpenContext {
 
   Result<void> take_node_options() {
     all_options_ = request_.options;
-    PLATTER_ASSIGN(base::OptionSet set, kNodeSchema.take(request_.options));
-    OpenFlags& flags = request_.flags;
-    if (set.given("read-only")) flags.read_only = set.get_bool("read-only");
-    if (set.given("auto-read-only")) flags.auto_read_only = set.get_bool("auto-read-only");
-    if (set.given("cache.direct")) flags.direct = set.get_bool("cache.direct");
-    if (set.given("cache.no-flush")) request_.no_flush = set.get_bool("cache.no-flush");
-    if (set.given("force-share")) request_.force_share = set.get_bool("force-share");
-    if (set.given("discard")) {
-      const std::string& discard = set.get_string("discard");
-      flags.unmap = discard == "unmap" || discard == "on";
-    }
-    if (set.given("detect-zeroes")) {
-      const std::string& detect = set.get_string("detect-zeroes");
-      detect_zeroes_ = detect == "on"      ? DetectZeroes::kOn
-                       : detect == "unmap" ? DetectZeroes::kUnmap
-                                           : DetectZeroes::kOff;
-    }
-    if (detect_zeroes_ == DetectZeroes::kUnmap && !flags.unmap) {
-      return fail(EINVAL,
-                  "setting detect-zeroes to unmap is not allowed without setting discard "
-                  "operation to unmap");
-    }
-    if (request_.force_share && !flags.read_only) {
-      return fail(EINVAL, "force-share=on can only be used with read-only images");
-    }
-    if (set.given("node-name")) node_name_ = set.get_string("node-name");
-    if (!set.given("driver")) return {};
-    if (!request_.driver.empty() && request_.driver != set.get_string("driver")) {
+    NodeOptions own{.flags = request_.flags,
+                    .no_flush = request_.no_flush,
+                    .force_share = request_.force_share};
+    PLATTER_TRY(block::take_node_options(request_.options, own));
+    request_.flags = own.flags;
+    request_.no_flush = own.no_flush;
+    request_.force_share = own.force_share;
+    detect_zeroes_ = own.detect_zeroes;
+    node_name_ = std::move(own.node_name);
+    if (own.driver.empty()) return {};
+    if (!request_.driver.empty() && request_.driver != own.driver) {
       return fail(EINVAL, "Driver specified twice");
     }
-    request_.driver = set.get_string("driver");
+    request_.driver = std::move(own.driver);
     return {};
   }
 

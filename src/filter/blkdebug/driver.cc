@@ -35,7 +35,7 @@ struct WantedLimits {
   uint64_t max_discard = 0;
 };
 
-class BlkdebugDriver final : public FilterDriver {
+class BlkdebugDriver final : public FilterDriver, public Reopenable {
  public:
   BlkdebugDriver(Child& image, RuleSet rules, WantedLimits wanted)
       : FilterDriver(image), rules_(std::move(rules)), wanted_(wanted) {}
@@ -86,6 +86,10 @@ class BlkdebugDriver final : public FilterDriver {
     return child_.status(offset, length, detail);
   }
   DebugPoints* debug_points() override { return &rules_; }
+  Reopenable* reopenable() override { return this; }
+  io::Task<Result<void>> reopen(base::OptionSet, OpenFlags) override {
+    return io::Task<Result<void>>::ready(Result<void>());
+  }
 
  private:
   static io::Task<Result<void>> ready(Result<void> result) {

@@ -12,7 +12,10 @@
 
 namespace platter::format::luks {
 
-class LuksDriver final : public block::Driver, public block::Resizable, public block::Amendable {
+class LuksDriver final : public block::Driver,
+                         public block::Resizable,
+                         public block::Amendable,
+                         public block::Reopenable {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
 
@@ -25,6 +28,10 @@ class LuksDriver final : public block::Driver, public block::Resizable, public b
   io::Task<Result<block::BlockStatus>> status(uint64_t offset, uint64_t length,
                                               block::StatusDetail detail) override;
   Result<block::DriverInfo> info() const override;
+  Reopenable* reopenable() override { return this; }
+  io::Task<Result<void>> reopen(base::OptionSet, block::OpenFlags) override {
+    return io::Task<Result<void>>::ready(Result<void>());
+  }
   io::Task<Result<uint64_t>> allocated_size() override {
     return file_.node().driver().allocated_size();
   }

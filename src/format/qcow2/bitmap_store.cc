@@ -215,6 +215,11 @@ void PersistentBitmaps::begin_writing() {
   }
 }
 
+void PersistentBitmaps::end_writing() {
+  for (const auto& live : bitmaps_) stop_recording(*live);
+  recording_ = false;
+}
+
 // Whether what the file says of a bitmap will not hold once the disk has been written to.
 bool PersistentBitmaps::must_be_in_use(size_t index) const {
   if (directory_[index].has(kBitmapInUse)) return false;

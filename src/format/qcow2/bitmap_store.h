@@ -60,6 +60,8 @@ class PersistentBitmaps {
   // ---- What the driver does
   // From here on bitmaps that record do.
   void begin_writing();
+  // The other way round: everything has been stored.
+  void end_writing();
   // Both under the allocation mutex.
   io::Task<Result<void>> prepare_write();
   // Has all bits in memory, and no bitmap trusted until it is stored. Refused where one could not

@@ -42,6 +42,7 @@ class Qcow2 final : public block::Driver,
                     public block::Compactable,
                     public block::Rebasable,
                     public block::Amendable,
+                    public block::Reopenable,
                     public block::BitmapStore {
  public:
   static io::Task<Result<std::unique_ptr<block::Driver>>> open(block::OpenContext& context);
@@ -89,6 +90,8 @@ class Qcow2 final : public block::Driver,
   block::Amendable* amendable() override { return this; }
   io::Task<Result<void>> amend(const base::OptionSet& options, bool force,
                                std::function<void(uint64_t, uint64_t)> progress) override;
+  block::Reopenable* reopenable() override { return this; }
+  io::Task<Result<void>> reopen(base::OptionSet options, block::OpenFlags flags) override;
   // Version 2 has no bitmaps.
   block::BitmapStore* bitmap_store() override {
     return image_.geometry.version >= 3 ? this : nullptr;
@@ -123,12 +126,18 @@ class Qcow2 final : public block::Driver,
   // open.cc
   io::Task<Result<void>> load();
   io::Task<Result<void>> prepare_encryption(block::OpenContext& context);
-  io::Task<Result<void>> use_state_file(const std::string& directory);
+  io::Task<Result<void>> use_state_file();
   io::Task<Result<void>> begin_writing();
   io::Task<Result<void>> load_bitmaps(block::OpenFlags flags, uint64_t max_metadata_bytes);
   io::Task<Result<std::vector<Snapshot>>> load_snapshots(block::OpenFlags flags);
   io::Task<Result<void>> repair_dirty();
   io::Task<Result<void>> claim_structures();
+
+  // reopen.cc
+  io::Task<Result<void>> end_writing();
+  io::Task<Result<void>> become_writable();
+  io::Task<Result<void>> change_write_options();
+  Result<void> check_reopen(const base::OptionSet& options) const;
 
   // read.cc
   io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
@@ -272,6 +281,8 @@ class Qcow2 final : public block::Driver,
 
   Image image_;
   OpenOptions options_;
+  base::OptionSet told_;  // what options_ and the caches were made from
+  std::string state_directory_;
   std::unique_ptr<StateFile> state_;  // null: what is not on disk goes with the process
   std::atomic<uint64_t> size_;
   FreeQueue frees_;
@@ -293,7 +304,8 @@ class Qcow2 final : public block::Driver,
   std::atomic<Sparse> sparse_ = Sparse::kUnknown;  // as it was when first asked
 
   io::Gate background_;
-  io::AsyncMutex maintenance_;  // reclaiming and resizing; before every other lock
+  io::AsyncMutex reclaim_turn_;  // a reclaim from its start to its end; before maintenance_
+  io::AsyncMutex maintenance_;   // reclaiming and resizing; before every other lock
   std::atomic<bool> reclaiming_ = false;
 
   CompressorPool compressors_;

@@ -68,11 +68,11 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
   std::unique_ptr<Qcow2> driver(new Qcow2(context.node(), *file, context.graph().environment().log,
                                           std::move(header), caches, options));
   driver->no_io_ = no_io;
+  driver->told_ = context.options();
   if (data != nullptr) driver->image_.data = data;
   PLATTER_CO_TRY(co_await driver->prepare_encryption(context));
-  const std::string& states = context.graph().environment().state_directory;
-  if (!no_io && !flags.read_only && !states.empty())
-    PLATTER_CO_TRY(co_await driver->use_state_file(states));
+  driver->state_directory_ = context.graph().environment().state_directory;
+  if (!no_io && !flags.read_only) PLATTER_CO_TRY(co_await driver->use_state_file());
   // A check reads the file by itself: damaged tables must not keep it from being done.
   if (!no_io && !flags.read_only && driver->image_.header.has(kDirty))
     PLATTER_CO_TRY(co_await driver->repair_dirty());
@@ -90,8 +90,10 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
 }
 
 // What a process that died has left is written to the disk; from here on we leave the same.
-io::Task<Result<void>> Qcow2::use_state_file(const std::string& directory) {
-  PLATTER_CO_ASSIGN(state_, open_state_file(image_, directory));
+// Nothing is cached.
+io::Task<Result<void>> Qcow2::use_state_file() {
+  if (state_directory_.empty()) co_return Result<void>{};
+  PLATTER_CO_ASSIGN(state_, open_state_file(image_, state_directory_));
   PLATTER_CO_TRY(co_await take_up_left_state(image_, *state_));
   PLATTER_CO_TRY(state_->begin({.refcount_slots = refcounts_.cache().state_slots(),
                                 .refcount_slice_bytes = refcounts_.cache().slice_bytes(),

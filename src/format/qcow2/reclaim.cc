@@ -19,6 +19,7 @@ void Qcow2::start_reclaim() {
 }
 
 io::Task<void> Qcow2::reclaim() {
+  auto whole = co_await reclaim_turn_.lock();
   for (;;) {
     if (frees_.has_many_queued()) {
       auto turn = co_await maintenance_.lock();

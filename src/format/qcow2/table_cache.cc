@@ -67,6 +67,7 @@ size_t TableCache::state_slots() const {
 }
 
 void TableCache::keep_in(SliceState& state) {
+  std::lock_guard lock(mutex_);
   PLATTER_ASSERT(state_ == nullptr && state.slots() == state_slots());
   munmap(words_, mapped_bytes_);
   state_ = &state;
@@ -74,7 +75,9 @@ void TableCache::keep_in(SliceState& state) {
   for (size_t i = 0; i < slots_.size(); ++i) {
     PLATTER_ASSERT(!slots_[i].occupied);
     slots_[i].words = state.words(i);
+    slots_[i].held = false;
   }
+  held_slots_ = 0;
   for (size_t slot = state.slots(); slot-- > slots_.size();) free_overflow_.push_back(slot);
 }
 

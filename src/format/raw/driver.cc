@@ -27,7 +27,7 @@ io::Task<Result<void>> ready(Result<void> result) {
   return io::Task<Result<void>>::ready(std::move(result));
 }
 
-class RawDriver final : public Driver, public Resizable {
+class RawDriver final : public Driver, public Resizable, public Reopenable {
  public:
   RawDriver(Child& file, Node& node, uint64_t offset, std::optional<uint64_t> size)
       : file_(file),
@@ -91,6 +91,16 @@ class RawDriver final : public Driver, public Resizable {
   }
   bool zero_initialised() const override { return file_.node().driver().zero_initialised(); }
   Resizable* resizable() override { return this; }
+  Reopenable* reopenable() override { return this; }
+  // The window belongs to what the file is for to the node: it stays.
+  io::Task<Result<void>> reopen(base::OptionSet options, OpenFlags) override {
+    if (options.get_size("offset") != offset_)
+      return ready(fail(ENOTSUP, "Cannot change the option 'offset'"));
+    if (options.given("size") != fixed_size_.has_value() ||
+        (fixed_size_ && options.get_size("size") != *fixed_size_))
+      return ready(fail(ENOTSUP, "Cannot change the option 'size'"));
+    return ready({});
+  }
 
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) override {
     if (fixed_size_) return ready(fail(ENOTSUP, "Cannot resize fixed-size raw disks"));

@@ -7,20 +7,23 @@
 #include "base/math.h"
 #include "base/try.h"
 #include "block/node.h"
+#include "io/reactor.h"
 #include "protocol/file/preallocate.h"
 
 namespace platter::protocol {
 
 using namespace block;
 
+static uint32_t alignment_for(io::File& file, const io::FileInfo& info, bool direct) {
+  const bool by_block = info.kind == io::FileKind::kBlockDevice && direct;
+  return std::max({file.io_alignment(), by_block ? info.logical_block_size : 1U, 1U});
+}
+
 FileDriver::FileDriver(std::unique_ptr<io::File> file, const io::FileInfo& info, Setup setup)
     : current_(file.get()),
       setup_(std::move(setup)),
       kind_(info.kind),
-      alignment_(std::max(
-          {file->io_alignment(),
-           kind_ == io::FileKind::kBlockDevice && setup_.direct ? info.logical_block_size : 1U,
-           1U})),
+      alignment_(alignment_for(*file, info, setup_.direct)),
       size_(info.size),
       writable_(setup_.writable) {
   if (setup_.locking) locks_.emplace(*file, setup_.path);
@@ -188,18 +191,19 @@ io::Task<Result<uint64_t>> FileDriver::allocated_size() {
 
 // ---- Permissions
 
-Result<void> FileDriver::open_for_writing() {
+Result<void> FileDriver::open_anew(bool writable, bool direct) {
   PLATTER_ASSIGN(std::unique_ptr<io::File> file,
-                 setup_.files->open(setup_.path, {.write = true, .direct = setup_.direct}));
+                 setup_.files->open(setup_.path, {.write = writable, .direct = direct}));
   // Requests may be under way on the old one: it stays open until the node goes.
   current_.store(file.get(), std::memory_order_release);
   files_.push_back(std::move(file));
-  writable_ = true;
+  writable_ = writable;
   return {};
 }
 
 Result<void> FileDriver::set_permissions(Permissions needed, Permissions shared) {
-  if (needed.has(Permission::kWrite) && !writable_ && setup_.may_reopen) {
+  has_writer_ = needed.has(Permission::kWrite);
+  if (has_writer_ && !writable_ && setup_.may_reopen) {
     Result<void> opened = open_for_writing();
     if (!opened) {
       opened.error().add_context(fmt::format("Could not open '{}' for writing", setup_.path));
@@ -208,6 +212,33 @@ Result<void> FileDriver::set_permissions(Permissions needed, Permissions shared)
   }
   if (!locks_) return {};
   return locks_->set(needed, shared);
+}
+
+// ---- Reopening
+
+// Who may only read goes on with a file that could be written to: nobody asks it to.
+io::Task<Result<void>> FileDriver::reopen(base::OptionSet options, OpenFlags flags) {
+  if (options.get_string("aio") == "native" && !flags.direct) {
+    co_return fail(EINVAL,
+                   "aio=native was specified, but it requires cache.direct=on, which was not "
+                   "specified.");
+  }
+  const bool writes = !flags.read_only && (!flags.auto_read_only || has_writer_);
+  if (flags.direct != setup_.direct || (writes && !writable_)) {
+    const bool writable = writable_ || writes;
+    const bool direct = flags.direct;
+    Result<void> opened = co_await io::Reactor::current()->call(
+        [this, writable, direct] { return open_anew(writable, direct); });
+    if (!opened) {
+      opened.error().add_context(fmt::format("Could not reopen file '{}'", setup_.path));
+      co_return std::move(opened);
+    }
+    PLATTER_CO_ASSIGN(const io::FileInfo info, file().info());
+    setup_.direct = direct;
+    alignment_ = alignment_for(file(), info, direct);
+  }
+  setup_.may_reopen = !flags.read_only && flags.auto_read_only;
+  co_return Result<void>();
 }
 
 // ---- Size

@@ -15,7 +15,10 @@
 
 namespace platter::protocol {
 
-class FileDriver final : public block::Driver, public block::Resizable, public block::RangeCopier {
+class FileDriver final : public block::Driver,
+                         public block::Resizable,
+                         public block::RangeCopier,
+                         public block::Reopenable {
  public:
   struct Setup {
     std::string path;
@@ -47,6 +50,8 @@ class FileDriver final : public block::Driver, public block::Resizable, public b
 
   Resizable* resizable() override { return this; }
   RangeCopier* range_copier() override { return this; }
+  Reopenable* reopenable() override { return this; }
+  io::Task<Result<void>> reopen(base::OptionSet options, block::OpenFlags flags) override;
   io::Task<Result<void>> copy_range(block::Driver& source, uint64_t source_offset, uint64_t offset,
                                     uint64_t length) override;
   io::Task<Result<void>> resize(uint64_t size, block::Preallocation preallocation,
@@ -64,18 +69,20 @@ class FileDriver final : public block::Driver, public block::Resizable, public b
   io::Task<Result<void>> zero_inside(uint64_t offset, uint64_t length, bool unmap);
   void grown_to(uint64_t end);
   void forget_extent();
-  Result<void> open_for_writing();
+  Result<void> open_for_writing() { return open_anew(true, setup_.direct); }
+  Result<void> open_anew(bool writable, bool direct);
   Result<block::BlockStatus> find_extent(uint64_t offset, uint64_t length,
                                          block::StatusDetail detail);
 
   std::vector<std::unique_ptr<io::File>>
       files_;  // the last one is in use, the first one holds the locks
   std::atomic<io::File*> current_;
-  const Setup setup_;
+  Setup setup_;
   const io::FileKind kind_;
-  const uint32_t alignment_;
+  uint32_t alignment_;
   std::atomic<uint64_t> size_;
   bool writable_;
+  bool has_writer_ = false;
   std::optional<ImageLocks> locks_;
 
   // What the medium turned out not to support is not tried again.

@@ -18,7 +18,7 @@ using namespace block;
 
 io::Task<Result<void>> done() { return io::Task<Result<void>>::ready(Result<void>()); }
 
-class MemoryDriver final : public Driver, public Resizable {
+class MemoryDriver final : public Driver, public Resizable, public Reopenable {
  public:
   MemoryDriver(uint64_t size, uint32_t alignment, Node& node)
       : size_(size), alignment_(alignment), node_(node) {}
@@ -77,6 +77,10 @@ class MemoryDriver final : public Driver, public Resizable {
   }
   bool zero_initialised() const override { return true; }
   Resizable* resizable() override { return this; }
+  Reopenable* reopenable() override { return this; }
+  io::Task<Result<void>> reopen(base::OptionSet, OpenFlags) override {
+    return io::Task<Result<void>>::ready(Result<void>());
+  }
 
   io::Task<Result<void>> resize(uint64_t size, Preallocation, bool) override {
     if (size > PageTable::kCapacity) return io::Task<Result<void>>::ready(fail_errno(EFBIG));

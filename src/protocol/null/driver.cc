@@ -13,7 +13,7 @@ namespace {
 using base::OptionType;
 using namespace block;
 
-class NullDriver final : public Driver {
+class NullDriver final : public Driver, public Reopenable {
  public:
   NullDriver(uint64_t size, uint64_t latency_ns, bool read_zeroes, Node& node)
       : size_(size), latency_(latency_ns), read_zeroes_(read_zeroes), node_(node) {}
@@ -42,6 +42,10 @@ class NullDriver final : public Driver {
     status.host_offset = offset;
     status.host = &node_;
     return io::Task<Result<BlockStatus>>::ready(status);
+  }
+  Reopenable* reopenable() override { return this; }
+  io::Task<Result<void>> reopen(base::OptionSet, OpenFlags) override {
+    return io::Task<Result<void>>::ready(Result<void>());
   }
   io::Task<Result<uint64_t>> allocated_size() override {
     return io::Task<Result<uint64_t>>::ready(uint64_t{0});
