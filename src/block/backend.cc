@@ -1,7 +1,10 @@
 #include "block/backend.h"
 
+#include <optional>
+
 #include "base/math.h"
 #include "base/try.h"
+#include "block/accounting.h"
 #include "block/backend_state.h"
 #include "block/graph_state.h"
 #include "block/unflushed.h"
@@ -32,12 +35,15 @@ class Request {
     BackendCounters::Counts& counts =
         state_.counters[ticket_.slot].of[static_cast<unsigned>(operation_)];
     if (result) {
+      const auto taken = static_cast<uint64_t>((now() - start_).count());
       BackendCounters::add(counts.operations, 1);
       BackendCounters::add(counts.bytes, bytes_);
+      BackendCounters::add(counts.time_ns, taken);
+      if (const auto& latencies = state_.node().state().latencies) [[unlikely]]
+        count_latency(*latencies, taken);
     } else {
       BackendCounters::add(counts.failed, 1);
     }
-    BackendCounters::add(counts.time_ns, static_cast<uint64_t>((now() - start_).count()));
     state_.in_flight->leave(ticket_);
   }
 
@@ -45,6 +51,16 @@ class Request {
   static io::Nanoseconds now() {
     const io::Reactor* reactor = io::Reactor::current();
     return reactor != nullptr ? reactor->now() : io::Nanoseconds(0);
+  }
+  void count_latency(LatencyHistograms& latencies, uint64_t nanoseconds) const {
+    // By the operation: discards are not measured.
+    constexpr std::optional<LatencyKind> kKinds[kOperations] = {
+        LatencyKind::kRead, LatencyKind::kWrite, LatencyKind::kWrite, std::nullopt,
+        LatencyKind::kFlush};
+    const auto kind = kKinds[static_cast<unsigned>(operation_)];
+    if (!kind) return;
+    const auto& histogram = latencies.of[static_cast<unsigned>(*kind)];
+    if (histogram != nullptr) histogram->add(ticket_.slot, nanoseconds);
   }
   Backend::State& state_;
   Operation operation_;
@@ -190,11 +206,10 @@ io::Task<Result<void>> Backend::resize(uint64_t size, Preallocation preallocatio
 
 void Backend::set_write_cache(bool on) { state_->write_cache.store(on, std::memory_order_relaxed); }
 
-BackendStatistics Backend::statistics() const {
-  BackendStatistics total;
+static void add_up(const Backend::State& s, BackendStatistics& total) {
   Accounting* accounts[kOperations] = {&total.read, &total.write, &total.zero, &total.discard,
                                        &total.flush};
-  for (const BackendCounters& counters : state_->counters) {
+  for (const BackendCounters& counters : s.counters) {
     for (size_t i = 0; i < kOperations; ++i) {
       const BackendCounters::Counts& counts = counters.of[i];
       accounts[i]->operations += counts.operations.load(std::memory_order_relaxed);
@@ -202,6 +217,21 @@ BackendStatistics Backend::statistics() const {
       accounts[i]->failed += counts.failed.load(std::memory_order_relaxed);
       accounts[i]->total_time_ns += counts.time_ns.load(std::memory_order_relaxed);
     }
+  }
+}
+
+BackendStatistics Backend::statistics() const {
+  BackendStatistics total;
+  add_up(*state_, total);
+  return total;
+}
+
+BackendStatistics statistics(const Node& node) {
+  BackendStatistics total;
+  Graph::State& graph = node.graph().state();
+  std::lock_guard guard(graph.structure);
+  for (const Backend::State* backend : graph.backends) {
+    if (&backend->node() == &node) add_up(*backend, total);
   }
   return total;
 }
@@ -215,6 +245,10 @@ io::Task<Result<void>> Backend::close() {
   Node& node = s.node();
   Result<void> flushed;
   if (s.edge.needed().has(Permission::kWrite)) flushed = co_await flush_written(node);
+  {
+    std::lock_guard guard(s.graph->state().structure);
+    std::erase(s.graph->state().backends, &s);
+  }
   detach_edge(s.edge);
   s.closed = true;
   Result<void> closed = co_await close_if_unused(s.graph->state(), node);

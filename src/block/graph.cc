@@ -50,6 +50,10 @@ static Result<std::unique_ptr<Backend>> make_backend(Graph& graph, Node& node, P
   ChildAccess::in_flight(state->edge) = state->in_flight;
   PLATTER_TRY(attach_edge(state->edge, node));
   state->closed = false;
+  {
+    std::lock_guard guard(graph.state().structure);
+    graph.state().backends.push_back(state.get());
+  }
   return std::make_unique<Backend>(std::move(state));
 }
 

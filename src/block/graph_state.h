@@ -26,7 +26,8 @@ struct Graph::State {
     Node* node;
     std::vector<std::shared_ptr<InFlight>> users;
   };
-  std::vector<Drained> drained;  // guarded by `structure`
+  std::vector<Drained> drained;           // guarded by `structure`
+  std::vector<Backend::State*> backends;  // those that are open; guarded by `structure`
 };
 
 // The backends from which `node` can be reached.

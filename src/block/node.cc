@@ -78,7 +78,8 @@ void Node::State::prepare_requests() {
 
 void Node::State::choose_write_path() {
   plain_write = plain_read && tracker == nullptr && detect_zeroes == DetectZeroes::kOff &&
-                debug_points == nullptr && recorded_in.empty();
+                debug_points == nullptr && recorded_in.empty() &&
+                write_threshold.load(std::memory_order_relaxed) == 0;
 }
 
 // ---- Child: the requests, with the permission for them asserted. A driver that asks for more than

@@ -9,7 +9,9 @@
 #include "block/dirty_bitmap.h"
 #include "block/driver.h"
 #include "block/in_flight.h"
+#include "block/latency_histogram.h"
 #include "block/node.h"
+#include "block/write_threshold.h"
 #include "block/write_tracker.h"
 
 namespace platter::block {
@@ -64,6 +66,10 @@ struct Node::State {
   WriteFlags slow_flags;                  // those that a plain write must not have
   std::unique_ptr<WriteTracker> tracker;  // null: writes are not tracked
   std::vector<std::shared_ptr<DirtyBitmap>> recorded_in;
+  std::unique_ptr<LatencyHistograms> latencies;  // null: not asked for
+  // The write that passes it takes it away, and calls the observer.
+  std::atomic<uint64_t> write_threshold{0};  // 0: none
+  ThresholdObserver threshold_observer;
 
   // Whether something was written since the last flush (set when a write ends; read mostly).
   std::atomic<bool> unflushed{true};
@@ -75,6 +81,12 @@ struct Node::State {
   void mark_dirty(uint64_t offset, uint64_t length) const {
     for (const auto& bitmap : recorded_in) bitmap->mark(offset, length);
   }
+  // A write up to `end` is to follow.
+  void check_threshold(uint64_t end) {
+    if (write_threshold.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      pass_threshold(end);
+  }
+  void pass_threshold(uint64_t end);
 };
 
 // The permissions that a child needs by its role alone (driver.cc).

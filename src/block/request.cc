@@ -257,6 +257,7 @@ io::Task<Result<void>> Node::write_slow(uint64_t offset, io::BufferList buffers,
   }
   const bool flush_after = flags.has(WriteFlag::kFua) && !s.fua && !s.no_flush;
   if (!s.fua) flags = flags.without(WriteFlags(WriteFlag::kFua));
+  s.check_threshold(offset + buffers.size());
   TrackedRange range(s, offset, buffers.size(), flags);
   co_await range.enter();
   Result<void> result = co_await write_placed(s, offset, buffers, flags);

@@ -93,6 +93,7 @@ io::Task<Result<void>> Node::zero_slow(uint64_t offset, uint64_t length, WriteFl
   if (!s.flags.unmap) flags = flags.without(WriteFlags(WriteFlag::kMayUnmap));
   const bool flush_after = flags.has(WriteFlag::kFua) && !s.fua && !s.no_flush;
   if (!s.fua) flags = flags.without(WriteFlags(WriteFlag::kFua));
+  s.check_threshold(offset + length);
   TrackedRange range(s, offset, length, flags);
   co_await range.enter();
   Zeroing zeroing(s, flags);
