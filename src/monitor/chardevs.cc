@@ -236,6 +236,22 @@ Result<void> Chardevs::add(std::string id, Json backend) {
   return added;
 }
 
+Result<void> Chardevs::change(std::string id, Json backend) {
+  const auto found = position_of(all_, id);
+  if (found == all_.end()) return fail(ENOENT, fmt::format("Chardev '{}' does not exist", id));
+  if ((*found)->taken) return fail(EBUSY, "Chardev user does not support chardev hotswap");
+  std::unique_ptr<Chardev> before = std::move(*found);
+  all_.erase(found);
+  auto changed = add(id, std::move(backend));
+  if (!changed) {
+    all_.push_back(std::move(before));
+    return changed;
+  }
+  // The new one's file, if it has taken the place of the old one's.
+  if (before->path == all_.back()->path) before->unlinks = false;
+  return {};
+}
+
 Result<void> Chardevs::remove(std::string id) {
   const auto found = position_of(all_, id);
   if (found == all_.end()) return fail(ENOENT, fmt::format("Chardev '{}' not found", id));

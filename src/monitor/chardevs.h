@@ -43,6 +43,7 @@ class Chardevs final : public ChardevTable {
 
   // ---- ChardevTable
   Result<void> add(std::string id, base::Json backend) override;
+  Result<void> change(std::string id, base::Json backend) override;
   Result<void> remove(std::string id) override;
   base::Json list() const override;
 

@@ -20,6 +20,7 @@ std::span<const CommandFunction> control_commands();
 std::span<const CommandFunction> node_commands();
 std::span<const CommandFunction> change_commands();
 std::span<const CommandFunction> object_commands();
+std::span<const CommandFunction> setting_commands();
 
 inline io::Task<Reply> ready(Reply reply) { return io::Task<Reply>::ready(std::move(reply)); }
 inline Reply done() { return base::Json::object(); }

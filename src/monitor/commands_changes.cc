@@ -2,8 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
+#include "base/math.h"
 #include "base/try.h"
+#include "block/dirty_bitmap.h"
+#include "crypto/digest.h"
 #include "monitor/actions.h"
 #include "monitor/commands.h"
 #include "monitor/image_info.h"
@@ -13,6 +17,7 @@ namespace platter::monitor {
 namespace {
 
 using base::Json;
+using block::Node;
 
 // ---- Each of these is a transaction of one.
 
@@ -45,6 +50,46 @@ io::Task<Reply> snapshot_sync(Control& control, Arguments arguments) {
 }
 io::Task<Reply> snapshot_internal(Control& control, Arguments arguments) {
   return one(control, "blockdev-snapshot-internal-sync", arguments);
+}
+
+// ---- x-debug-block-dirty-bitmap-sha256
+
+constexpr size_t kHashedBytes = size_t{64} << 10;
+
+// Of the bits, eight a byte, filled up to whole words. Parts that are zero, as most are, take no
+// room.
+std::string hash_bits(const block::DirtyBitmap& bitmap) {
+  const block::BitTree& tree = bitmap.tree();
+  const uint64_t bytes = base::divide_round_up(tree.size(), block::BitTree::kWordBits) * 8;
+  const std::vector<uint8_t> zeroes(kHashedBytes);
+  std::vector<std::vector<uint8_t>> kept;
+  std::vector<std::span<const uint8_t>> parts;
+  for (uint64_t offset = 0; offset < bytes; offset += kHashedBytes) {
+    const auto length = static_cast<size_t>(std::min<uint64_t>(kHashedBytes, bytes - offset));
+    if (tree.next_set(offset * 8) >= std::min((offset + length) * 8, tree.size())) {
+      parts.push_back(std::span(zeroes).first(length));
+      continue;
+    }
+    kept.emplace_back(length);
+    tree.store(offset * 8, kept.back());
+    parts.push_back(kept.back());
+  }
+  std::array<uint8_t, 32> digest;
+  crypto::hash(crypto::HashAlgorithm::kSha256, parts, digest);
+  std::string text;
+  for (const uint8_t byte : digest) text += fmt::format("{:02x}", byte);
+  return text;
+}
+
+io::Task<Reply> hash_bitmap(Control& control, Arguments arguments) {
+  const std::string& node_name = arguments.text("node");
+  Node* node = control.graph().find(node_name);
+  if (node == nullptr) co_return refuse(fmt::format("Node '{}' not found", node_name));
+  PLATTER_CO_ASSIGN(const auto bits,
+                    co_await control.bitmaps().bits(*node, arguments.text("name")));
+  Json reply = Json::object();
+  reply.add("sha256", hash_bits(*bits));
+  co_return reply;
 }
 
 io::Task<Reply> transaction(Control& control, Arguments arguments) {
@@ -102,6 +147,7 @@ constexpr CommandFunction kCommands[] = {
     {"block-dirty-bitmap-enable", enable_bitmap},
     {"block-dirty-bitmap-disable", disable_bitmap},
     {"block-dirty-bitmap-merge", merge_bitmaps},
+    {"x-debug-block-dirty-bitmap-sha256", hash_bitmap},
     {"blockdev-snapshot", snapshot},
     {"blockdev-snapshot-internal-sync", snapshot_internal},
     {"blockdev-snapshot-sync", snapshot_sync},

@@ -5,7 +5,10 @@
 #include <map>
 
 #include "base/try.h"
+#include "block/accounting.h"
+#include "block/latency_histogram.h"
 #include "block/named_nodes.h"
+#include "block/write_threshold.h"
 #include "monitor/commands.h"
 #include "monitor/image_info.h"
 #include "monitor/snapshots.h"
@@ -105,10 +108,10 @@ io::Task<Result<Json>> describe_node(Control& control, Node& node, bool flat) {
   cache.add("writeback", true);
   cache.add("direct", settings.cache_direct);
   cache.add("no-flush", settings.cache_no_flush);
-  // No node is throttled, or watches for a threshold.
+  // No node is throttled.
   for (const auto* limit : {"iops", "iops_rd", "iops_wr", "bps", "bps_rd", "bps_wr"})
     device.add(limit, 0);
-  device.add("write_threshold", 0);
+  device.add("write_threshold", static_cast<int64_t>(block::write_threshold(node)));
   PLATTER_CO_ASSIGN(const auto bitmaps, co_await control.bitmaps().list(node));
   if (!bitmaps.empty()) device.add("dirty-bitmaps", describe_bitmaps(bitmaps));
   co_return device;
@@ -129,43 +132,74 @@ io::Task<Reply> query_block(Control&, Arguments) { return ready(Json::array()); 
 
 // ---- query-blockstats
 
-// What is counted is counted at backends, which nodes are below: all of it is nothing here.
-Json node_statistics() {
-  constexpr std::string_view kCounters[] = {"rd_bytes",
-                                            "wr_bytes",
-                                            "unmap_bytes",
-                                            "rd_operations",
-                                            "wr_operations",
-                                            "flush_operations",
-                                            "unmap_operations",
-                                            "rd_total_time_ns",
-                                            "wr_total_time_ns",
-                                            "flush_total_time_ns",
-                                            "unmap_total_time_ns",
-                                            "wr_highest_offset",
-                                            "rd_merged",
-                                            "wr_merged",
-                                            "unmap_merged",
-                                            "failed_rd_operations",
-                                            "failed_wr_operations",
-                                            "failed_flush_operations",
-                                            "failed_unmap_operations",
-                                            "invalid_rd_operations",
-                                            "invalid_wr_operations",
-                                            "invalid_flush_operations",
-                                            "invalid_unmap_operations"};
+void add_counters(Json& statistics, const block::BackendStatistics& counted) {
+  // Zeroing is a way of writing.
+  const block::Accounting& rd = counted.read;
+  const block::Accounting& zero = counted.zero;
+  const block::Accounting& wr = counted.write;
+  const block::Accounting& unmap = counted.discard;
+  const block::Accounting& flush = counted.flush;
+  const std::pair<std::string_view, uint64_t> counters[] = {
+      {"rd_bytes", rd.bytes},
+      {"wr_bytes", wr.bytes + zero.bytes},
+      {"unmap_bytes", unmap.bytes},
+      {"rd_operations", rd.operations},
+      {"wr_operations", wr.operations + zero.operations},
+      {"flush_operations", flush.operations},
+      {"unmap_operations", unmap.operations},
+      {"rd_total_time_ns", rd.total_time_ns},
+      {"wr_total_time_ns", wr.total_time_ns + zero.total_time_ns},
+      {"flush_total_time_ns", flush.total_time_ns},
+      {"unmap_total_time_ns", unmap.total_time_ns},
+      {"failed_rd_operations", rd.failed},
+      {"failed_wr_operations", wr.failed + zero.failed},
+      {"failed_flush_operations", flush.failed},
+      {"failed_unmap_operations", unmap.failed},
+  };
+  for (const auto& [name, value] : counters) statistics.add(std::string(name), value);
+}
+
+void add_histograms(Json& statistics, const Node& node) {
+  constexpr std::pair<std::string_view, block::LatencyKind> kHistograms[] = {
+      {"rd_latency_histogram", block::LatencyKind::kRead},
+      {"wr_latency_histogram", block::LatencyKind::kWrite},
+      {"flush_latency_histogram", block::LatencyKind::kFlush}};
+  for (const auto& [name, kind] : kHistograms) {
+    const block::LatencyHistogram* histogram = block::latency_histogram(node, kind);
+    if (histogram == nullptr) continue;
+    Json& described = statistics.add(std::string(name), Json::object());
+    Json& boundaries = described.add("boundaries", Json::array());
+    for (const uint64_t boundary : histogram->boundaries()) boundaries.append(boundary);
+    Json& bins = described.add("bins", Json::array());
+    for (const uint64_t bin : histogram->bins()) bins.append(bin);
+  }
+}
+
+// What the backends on a node have counted. Nothing is merged on the way to them, and what they
+// refuse fails.
+Json node_statistics(const Node& node) {
+  constexpr std::string_view kNothing[] = {"wr_highest_offset",
+                                           "rd_merged",
+                                           "wr_merged",
+                                           "unmap_merged",
+                                           "invalid_rd_operations",
+                                           "invalid_wr_operations",
+                                           "invalid_flush_operations",
+                                           "invalid_unmap_operations"};
   Json statistics = Json::object();
-  for (const auto counter : kCounters) statistics.add(std::string(counter), 0);
+  add_counters(statistics, block::statistics(node));
+  for (const auto counter : kNothing) statistics.add(std::string(counter), 0);
   statistics.add("account_invalid", false);
   statistics.add("account_failed", false);
   statistics.add("timed_stats", Json::array());
+  add_histograms(statistics, node);
   return statistics;
 }
 
 Json describe_statistics(const Node& node) {
   Json described = Json::object();
   described.add("node-name", node.name());
-  described.add("stats", node_statistics());
+  described.add("stats", node_statistics(node));
   if (node.primary() != nullptr)
     described.add("parent", describe_statistics(node.primary()->node()));
   return described;

@@ -1,8 +1,11 @@
 // Commands about what is no node: objects, character devices, exports.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/try.h"
 #include "monitor/commands.h"
+#include "monitor/validate.h"
 
 namespace platter::monitor {
 namespace {
@@ -93,6 +96,101 @@ io::Task<Reply> qom_get(Control& control, Arguments arguments) {
   return ready(refuse(fmt::format("Property '{}.{}' not found", object->type, wanted)));
 }
 
+std::unexpected<Failure> not_writable(std::string_view type, std::string_view property) {
+  return refuse(fmt::format("Property '{}.{}' is not writable", type, property));
+}
+
+// What the schema says of an object's definition; null: nothing that may be set later.
+const Type* definition_of(const Schema& schema, std::string_view type) {
+  if (type == "iothread") return schema.find_type("IothreadProperties");
+  if (type == "throttle-group") return schema.find_type("ThrottleGroupProperties");
+  return nullptr;
+}
+
+Reply set_property(Control& control, Arguments arguments) {
+  const std::string& path = arguments.text("path");
+  const auto object = find_object(control.objects(), path);
+  if (!object) return not_found(fmt::format("Device '{}' not found", path));
+  const std::string& name = arguments.text("property");
+  if (std::ranges::find(object->properties, name, &ObjectProperty::name) ==
+      object->properties.end())
+    return refuse(fmt::format("Property '{}.{}' not found", object->type, name));
+  const Type* definition = definition_of(control.schema(), object->type);
+  if (definition == nullptr || definition->member(name) == nullptr)
+    return not_writable(object->type, name);
+  // The throttle group's older names are for its making.
+  if (name.starts_with("x-")) return refuse("Property cannot be set after initialization");
+  Json wish = Json::object();
+  wish.add(name, arguments.at("value"));
+  PLATTER_TRY(validate(*definition, wish));
+  PLATTER_ASSIGN(base::Options properties, base::Options::from_json(wish));
+  PLATTER_TRY(control.objects().change(path.substr(path.rfind('/') + 1), std::move(properties)));
+  return done();
+}
+
+io::Task<Reply> qom_set(Control& control, Arguments arguments) {
+  return ready(set_property(control, arguments));
+}
+
+struct ObjectType {
+  std::string_view name;
+  std::string_view parent;  // empty: none
+  bool abstract = false;
+  bool creatable = false;  // by object-add
+};
+constexpr ObjectType kObjectTypes[] = {
+    {.name = "container", .parent = "object"},
+    {.name = "event-loop-base", .parent = "object", .abstract = true},
+    {.name = "iothread", .parent = "event-loop-base", .creatable = true},
+    {.name = "object", .parent = "", .abstract = true},
+    {.name = "secret", .parent = "secret_common", .creatable = true},
+    {.name = "secret_common", .parent = "object", .abstract = true},
+    {.name = "throttle-group", .parent = "object", .creatable = true},
+};
+constexpr std::string_view kCreatable = "user-creatable";
+
+const ObjectType* find_object_type(std::string_view name) {
+  const auto found = std::ranges::find(kObjectTypes, name, &ObjectType::name);
+  return found == std::end(kObjectTypes) ? nullptr : &*found;
+}
+
+bool is_of_type(const ObjectType& type, std::string_view wanted) {
+  if (wanted == kCreatable) return type.creatable;
+  for (const ObjectType* one = &type; one != nullptr; one = find_object_type(one->parent)) {
+    if (one->name == wanted) return true;
+  }
+  return false;
+}
+
+io::Task<Reply> qom_list_types(Control&, Arguments arguments) {
+  Json list = Json::array();
+  for (const ObjectType& type : kObjectTypes) {
+    if (type.abstract && !arguments.flag("abstract")) continue;
+    if (arguments.has("implements") && !is_of_type(type, arguments.text("implements"))) continue;
+    Json& one = list.append(Json::object());
+    one.add("name", type.name);
+    if (type.abstract) one.add("abstract", true);
+    if (!type.parent.empty()) one.add("parent", type.parent);
+  }
+  return ready(std::move(list));
+}
+
+io::Task<Reply> qom_list_properties(Control&, Arguments arguments) {
+  const std::string& name = arguments.text("typename");
+  if (name == kCreatable) return ready(refuse("Parameter 'typename' expects a QOM type"));
+  if (find_object_type(name) == nullptr)
+    return ready(not_found(fmt::format("Class '{}' not found", name)));
+  Json list = Json::array();
+  auto add = [&list](std::string_view property, std::string_view type) {
+    Json& one = list.append(Json::object());
+    one.add("name", property);
+    one.add("type", type);
+  };
+  add("type", "string");
+  for (const ObjectProperty& property : properties_of_type(name)) add(property.name, property.type);
+  return ready(std::move(list));
+}
+
 // ---- Character devices
 
 io::Task<Reply> query_chardev(Control& control, Arguments) {
@@ -110,6 +208,15 @@ io::Task<Reply> chardev_add(Control& control, Arguments arguments) {
   if (control.chardevs() == nullptr) return ready(refuse("Character devices cannot be added here"));
   auto added = control.chardevs()->add(arguments.text("id"), arguments.at("backend"));
   if (!added) return ready(std::unexpected(Failure(added.error())));
+  return ready(done());
+}
+
+io::Task<Reply> chardev_change(Control& control, Arguments arguments) {
+  const std::string& id = arguments.text("id");
+  if (control.chardevs() == nullptr)
+    return ready(refuse(fmt::format("Chardev '{}' does not exist", id)));
+  auto changed = control.chardevs()->change(id, arguments.at("backend"));
+  if (!changed) return ready(std::unexpected(Failure(changed.error())));
   return ready(done());
 }
 
@@ -143,9 +250,13 @@ constexpr CommandFunction kCommands[] = {
     {"object-del", object_del},
     {"qom-list", qom_list},
     {"qom-get", qom_get},
+    {"qom-set", qom_set},
+    {"qom-list-types", qom_list_types},
+    {"qom-list-properties", qom_list_properties},
     {"query-chardev", query_chardev},
     {"query-chardev-backends", query_chardev_backends},
     {"chardev-add", chardev_add},
+    {"chardev-change", chardev_change},
     {"chardev-remove", chardev_remove},
     {"block-export-add", block_export_add},
     {"block-export-del", block_export_del},

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/try.h"
 #include "block/named_nodes.h"
+#include "block/write_threshold.h"
 #include "monitor/commands.h"
 #include "monitor/validate.h"
 
@@ -24,8 +25,8 @@ uint64_t system_microseconds() {
 }
 
 const CommandFunction* find_function(std::string_view name) {
-  for (const auto commands :
-       {control_commands(), node_commands(), change_commands(), object_commands()}) {
+  for (const auto commands : {control_commands(), node_commands(), change_commands(),
+                              object_commands(), setting_commands()}) {
     const auto found = std::ranges::find(commands, name, &CommandFunction::name);
     if (found != commands.end()) return &*found;
   }
@@ -73,6 +74,8 @@ io::Task<Result<void>> Control::close() {
   auto turn = co_await running_.lock();
   Result<void> result = co_await exports_.close_all();
   bitmaps_.clear();
+  for (block::Node* node : graph().nodes()) block::set_write_threshold(*node, 0, {});
+  co_await notices_.close();
   for (bool again = true; std::exchange(again, false);) {
     for (block::Node* node : graph().nodes()) {
       if (!block::is_kept(*node) || !block::uses(*node).empty()) continue;
@@ -91,6 +94,15 @@ void Control::add_listener(Session& session, std::function<void()> wake) {
 
 void Control::remove_listener(const Session& session) {
   std::erase_if(listeners_, [&](const Listener& one) { return one.session == &session; });
+}
+
+static io::Task<void> deliver(Control& control, std::string_view event, Json data) {
+  control.notify(event, std::move(data));
+  co_return;
+}
+
+void Control::notify_on(io::Reactor& reactor, std::string_view event, Json data) {
+  notices_.spawn(reactor, deliver(*this, event, std::move(data)));
 }
 
 void Control::notify(std::string_view name, Json data) {

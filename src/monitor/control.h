@@ -11,6 +11,7 @@
 
 #include "block/graph.h"
 #include "io/event.h"
+#include "io/gate.h"
 #include "io/sync.h"
 #include "monitor/arguments.h"
 #include "monitor/exports.h"
@@ -28,6 +29,8 @@ class ChardevTable {
   virtual ~ChardevTable() = default;
   // `backend`: as the schema's ChardevBackend has it.
   virtual Result<void> add(std::string id, base::Json backend) = 0;
+  // Another backend for one that nobody uses. On an error it has the one from before.
+  virtual Result<void> change(std::string id, base::Json backend) = 0;
   virtual Result<void> remove(std::string id) = 0;
   virtual base::Json list() const = 0;
 };
@@ -63,6 +66,8 @@ class Control final : public CommandRunner {
   void add_listener(Session& session, std::function<void()> wake);
   void remove_listener(const Session& session);
   void notify(std::string_view event, base::Json data);
+  // From any thread; the sessions hear of it on `reactor`, which is theirs. Not after close().
+  void notify_on(io::Reactor& reactor, std::string_view event, base::Json data);
 
   // ---- For the commands
   block::Graph& graph() { return parts_.graph; }
@@ -84,6 +89,7 @@ class Control final : public CommandRunner {
   NodeBitmaps bitmaps_;
   io::AsyncMutex running_;
   io::Event quit_;
+  io::Gate notices_;
   std::vector<Listener> listeners_;
 };
 

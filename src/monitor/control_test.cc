@@ -7,6 +7,7 @@
 #include "base/try.h"
 #include "block/named_nodes.h"
 #include "block/registry.h"
+#include "block/write_threshold.h"
 #include "io/reactor_group.h"
 #include "support/scratch_directory.h"
 
@@ -213,6 +214,63 @@ TEST_F(ControlTest, RecordsWritesInBitmaps) {
       command("block-dirty-bitmap-merge", R"({"node": "m", "target": "b", "bitmaps": ["a"]})"),
       kDone);
   EXPECT_EQ(count("b"), 2u);
+}
+
+TEST_F(ControlTest, TellsOnceThatAWriteHasPassedAThreshold) {
+  command("blockdev-add", R"({"driver": "memory", "node-name": "m", "size": 1048576})");
+  command("block-export-add", R"({"type": "nbd", "id": "e", "node-name": "m", "writable": true})");
+  EXPECT_EQ(command("block-set-write-threshold", R"({"node-name": "m", "write-threshold": 65536})"),
+            kDone);
+  Session session(control_, false);
+  session.receive(R"({"execute": "qmp_capabilities"})");
+  run(session);
+  session.take_output();
+  io::Event told;
+  control_.add_listener(session, [&told] { told.set(); });
+  ASSERT_TRUE(write(*exports_.last, 61440, 4096));
+  ASSERT_TRUE(write(*exports_.last, 65536, 100));
+  ASSERT_TRUE(write(*exports_.last, 131072, 100));
+  auto wait = [](io::Event& event) -> io::Task<void> { co_await event; };
+  io::run_blocking(reactors_->at(0), wait(told));
+  control_.remove_listener(session);
+  EXPECT_EQ(session.take_output(),
+            "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 500000}, \"event\": "
+            "\"BLOCK_WRITE_THRESHOLD\", \"data\": {\"node-name\": \"m\", \"amount-exceeded\": "
+            "100, \"write-threshold\": 65536}}\r\n");
+  EXPECT_EQ(block::write_threshold(*graph_.find("m")), 0u);
+}
+
+TEST_F(ControlTest, MeasuresLatenciesWhereItIsAskedTo) {
+  command("blockdev-add", R"({"driver": "memory", "node-name": "m", "size": 1048576})");
+  command("block-export-add", R"({"type": "nbd", "id": "e", "node-name": "m", "writable": true})");
+  auto set = [&](std::string_view arguments) {
+    return command("block-latency-histogram-set", arguments);
+  };
+  EXPECT_EQ(set(R"({"id": "x"})"), error("Device 'x' not found", "DeviceNotFound"));
+  for (const auto* wrong : {"[]", "[0]", "[5, 5]", "[9, 3]", "[-1]"}) {
+    EXPECT_EQ(
+        set(R"({"id": "e", "boundaries": [1], "boundaries-write": )" + std::string(wrong) + "}"),
+        error("Device 'e' set write boundaries fail"));
+  }
+  EXPECT_EQ(set(R"({"id": "e", "boundaries": ["x"]})"),
+            error("Parameter 'boundaries[0]' expects uint64"));
+  // Every request takes less than 2^62 nanoseconds.
+  EXPECT_EQ(set(R"({"id": "e", "boundaries": [4611686018427387904],
+                    "boundaries-write": [4611686018427387904, 4611686018427387905]})"),
+            kDone);
+  ASSERT_TRUE(write(*exports_.last, 0, 512));
+  ASSERT_TRUE(write(*exports_.last, 0, 512));
+  first_byte(*exports_.last, 0);
+  const std::string counted = command("query-blockstats", R"({"query-nodes": true})");
+  EXPECT_NE(counted.find("\"wr_operations\": 2"), counted.npos) << counted;
+  EXPECT_NE(counted.find("\"rd_latency_histogram\": {\"boundaries\": [4611686018427387904], "
+                         "\"bins\": [1, 0]}"),
+            counted.npos)
+      << counted;
+  EXPECT_NE(counted.find("4611686018427387905], \"bins\": [2, 0, 0]}"), counted.npos) << counted;
+  EXPECT_EQ(set(R"({"id": "m"})"), kDone);
+  EXPECT_EQ(command("query-blockstats", R"({"query-nodes": true})").find("histogram"),
+            std::string::npos);
 }
 
 TEST_F(ControlTest, GivesAnExportTheOverlayOnItsNode) {

@@ -66,6 +66,11 @@ Json Exports::list() const {
   return list;
 }
 
+block::Node* Exports::node(std::string_view id) const {
+  const auto found = std::ranges::find(entries_, id, &Entry::id);
+  return found == entries_.end() ? nullptr : graph_.find(found->made->node().name());
+}
+
 void Exports::sizes_may_have_changed() {
   for (const Entry& entry : entries_) entry.made->size_may_have_changed();
 }

@@ -62,6 +62,8 @@ class Exports {
   enum class Mode { kSafe, kHard };
   io::Task<Reply> remove(std::string id, Mode mode);
   base::Json list() const;
+  // What the export serves; null: there is none of this id.
+  block::Node* node(std::string_view id) const;
   void sizes_may_have_changed();
   io::Task<Result<void>> close_all();
   // Called with the id of an export that has ended.

@@ -10,6 +10,7 @@
 #include <optional>
 #include <sstream>
 
+#include "base/assert.h"
 #include "base/options.h"
 #include "base/try.h"
 #include "crypto/block_cipher.h"
@@ -275,8 +276,7 @@ Result<void> check_buckets(const ThrottleGroup& group) {
   return {};
 }
 
-Result<ThrottleGroup> take_throttle_group(Properties& properties) {
-  ThrottleGroup group;
+Result<ThrottleGroup> take_throttle_group(Properties& properties, ThrottleGroup group = {}) {
   // The same limits under two names; the older one refuses negative numbers by itself.
   for (const std::string_view prefix : {"limits.", "x-"}) {
     for (const auto& property : throttle_properties()) {
@@ -308,8 +308,7 @@ constexpr IoThreadProperty kIoThreadProperties[] = {
     {"thread-pool-max", &IoThread::thread_pool_max},
 };
 
-Result<IoThread> take_io_thread(Properties& properties) {
-  IoThread thread;
+Result<IoThread> take_io_thread(Properties& properties, IoThread thread = {}) {
   for (const auto& [name, member] : kIoThreadProperties) {
     PLATTER_ASSIGN(auto value, properties.take_integer(name));
     if (!value) continue;
@@ -354,6 +353,13 @@ std::vector<ObjectProperty> describe(const ThrottleGroup& group) {
 
 }  // namespace
 
+std::vector<ObjectProperty> properties_of_type(std::string_view type) {
+  if (type == "secret") return describe(SecretProperties());
+  if (type == "throttle-group") return describe(ThrottleGroup());
+  if (type == "iothread") return describe(IoThread());
+  return {};
+}
+
 Result<void> Objects::add(std::string_view definition) {
   PLATTER_ASSIGN(auto properties, Properties::parse(definition));
   return add(properties.take_values());
@@ -393,6 +399,28 @@ Result<void> Objects::add(base::Options definition) {
   }
   std::lock_guard guard(mutex_);
   if (!objects_.emplace(*id, std::move(object)).second) return taken();
+  return {};
+}
+
+Result<void> Objects::change(std::string_view id, base::Options values) {
+  Properties properties(std::move(values));
+  std::lock_guard guard(mutex_);
+  const auto found = objects_.find(id);
+  PLATTER_ASSERT(found != objects_.end());
+  Object next = IoThread{};
+  if (const auto* group = std::get_if<ThrottleGroup>(&found->second)) {
+    PLATTER_ASSIGN(next, take_throttle_group(properties, *group));
+    PLATTER_TRY(check_buckets(std::get<ThrottleGroup>(next)));
+  } else if (const auto* thread = std::get_if<IoThread>(&found->second)) {
+    PLATTER_ASSIGN(const IoThread changed, take_io_thread(properties, *thread));
+    if (changed.thread_pool_min > changed.thread_pool_max)
+      return fail(EINVAL, "bad thread-pool-min/thread-pool-max values");
+    next = changed;
+  } else {
+    return fail(ENOTSUP, "A secret's properties cannot be set after it was made");
+  }
+  PLATTER_TRY(properties.check_empty());
+  found->second = std::move(next);
   return {};
 }
 

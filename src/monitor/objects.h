@@ -57,6 +57,9 @@ struct ObjectName {
   std::string_view type;  // "secret"
 };
 
+// What an object of a type has, with the values that it is made with. Empty: there is no such type.
+std::vector<ObjectProperty> properties_of_type(std::string_view type);
+
 // Whether `id` may be the name of an object, or of an export.
 bool is_identifier(std::string_view id);
 
@@ -66,6 +69,8 @@ class Objects final : public block::SecretSource {
   Result<void> add(std::string_view definition);
   // The same, taken apart.
   Result<void> add(base::Options definition);
+  // Gives an object's properties other values; those that are not named stay. The object is there.
+  Result<void> change(std::string_view id, base::Options properties);
   // ENOENT: there is none. What has taken a copy keeps it.
   Result<void> remove(std::string_view id);
 

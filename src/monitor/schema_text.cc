@@ -155,11 +155,16 @@ struct XDbgBlockGraphEdge parent:int child:int name:str perm:[BlockPermission]
     shared-perm:[BlockPermission]
 command blockdev-add boxed BlockdevOptions
 command blockdev-del node-name:str
+command blockdev-reopen options:[BlockdevOptions]
 command query-named-block-nodes flat:bool? -> [BlockDeviceInfo]
 command query-block -> [BlockInfo]
 command query-blockstats query-nodes:bool? -> [BlockStats]
+command block-latency-histogram-set id:str boundaries:[uint64]? boundaries-read:[uint64]?
+    boundaries-write:[uint64]? boundaries-flush:[uint64]?
 command x-debug-query-block-graph -> XDbgBlockGraph !unstable
 command block_resize device:str? node-name:str? size:int
+command block-set-write-threshold node-name:str write-threshold:uint64
+event BLOCK_WRITE_THRESHOLD node-name:str amount-exceeded:uint64 write-threshold:uint64
 
 # ---- Dirty bitmaps
 struct BlockDirtyBitmapAdd node:str name:str granularity:uint32? persistent:bool? disabled:bool?
@@ -172,6 +177,8 @@ command block-dirty-bitmap-clear boxed BlockDirtyBitmap
 command block-dirty-bitmap-enable boxed BlockDirtyBitmap
 command block-dirty-bitmap-disable boxed BlockDirtyBitmap
 command block-dirty-bitmap-merge boxed BlockDirtyBitmapMerge
+struct BlockDirtyBitmapSha256 sha256:str
+command x-debug-block-dirty-bitmap-sha256 boxed BlockDirtyBitmap -> BlockDirtyBitmapSha256 !unstable
 
 # ---- Snapshots and transactions
 struct BlockdevSnapshotInternal device:str name:str
@@ -235,6 +242,10 @@ command object-add boxed ObjectOptions
 command object-del id:str
 command qom-list path:str -> [ObjectPropertyInfo]
 command qom-get path:str property:str -> any
+command qom-set path:str property:str value:any
+struct ObjectTypeInfo name:str abstract:bool? parent:str?
+command qom-list-types implements:str? abstract:bool? -> [ObjectTypeInfo]
+command qom-list-properties typename:str -> [ObjectPropertyInfo]
 
 # ---- Character devices
 struct ChardevInfo label:str filename:str frontend-open:bool
@@ -266,6 +277,7 @@ struct ChardevReturn pty:str?
 command query-chardev -> [ChardevInfo]
 command query-chardev-backends -> [ChardevBackendInfo]
 command chardev-add id:str backend:ChardevBackend -> ChardevReturn
+command chardev-change id:str backend:ChardevBackend -> ChardevReturn
 command chardev-remove id:str
 
 # ---- Exports

@@ -32,8 +32,9 @@ MAY_INCLUDE = {
 # What block/ shows to other rooms; the rest is its own affair. graph.h, backend.h and registry.h are
 # for those who make images and open them.
 BLOCK_SHOWS = {f"block/{name}.h" for name in
-               ("backend", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph", "named_nodes",
-                "node", "overlay", "registry", "secret_source", "types", "unflushed")}
+               ("accounting", "backend", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph",
+                "latency_histogram", "named_nodes", "node", "overlay", "registry", "reopen", "secret_source", "types",
+                "unflushed", "write_threshold")}
 DRIVER_ROOMS = {"format", "filter", "protocol"}
 # The one file of block/ that names drivers, and what it may include of them.
 BUILTIN_LIST = "block/builtin.cc"

@@ -16,6 +16,7 @@ import tempfile
 import client
 import scripts
 import schemas
+import setting_scripts  # noqa: F401 (adds to the table)
 
 AUTO_NAME = re.compile(r"#block\d+")
 
