@@ -3,11 +3,13 @@
 #include <optional>
 
 #include "base/math.h"
+#include "base/probe.h"
 #include "base/try.h"
 #include "block/accounting.h"
 #include "block/backend_state.h"
 #include "block/graph_state.h"
 #include "block/unflushed.h"
+#include "io/request_times.h"
 
 namespace platter::block {
 
@@ -25,13 +27,18 @@ class Request {
     // Memory is about as far away as the clock: they are asked at the same time.
     state_.node().driver().prefetch(offset_);
     start_ = now();
+    PLATTER_PROBE(backend_request_begin, this, static_cast<int>(operation_), offset_, bytes_);
     return true;
   }
   io::Task<void> enter_late() {
+    const io::Nanoseconds begun = now();
     do co_await state_.in_flight->wait_entry();
     while (!try_enter());
+    if (io::RequestTimes* times = co_await io::request_times()) times->waiting += now() - begun;
   }
   void end(const Result<void>& result) {
+    PLATTER_PROBE(backend_request_end, this, static_cast<int>(operation_),
+                  result ? 0 : result.error().code());
     BackendCounters::Counts& counts =
         state_.counters[ticket_.slot].of[static_cast<unsigned>(operation_)];
     if (result) {

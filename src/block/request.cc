@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/math.h"
+#include "base/probe.h"
 #include "base/try.h"
 #include "block/node_state.h"
 #include "block/request.h"
@@ -155,6 +156,7 @@ Result<void> check_range(const Node::State& s, uint64_t offset, uint64_t length)
 
 io::Task<Result<void>> Node::read(uint64_t offset, io::BufferList buffers) {
   State& s = *state_;
+  PLATTER_PROBE(node_request, s.name.c_str(), kProbedRead, offset, buffers.size());
   if (s.plain_read && buffers.size() - 1 < transfer_limit(s.limits) &&
       base::range_within(offset, buffers.size(), s.driver->size())) [[likely]] {
     return s.driver->read(offset, buffers);
@@ -183,6 +185,7 @@ io::Task<Result<void>> Node::read_slow(uint64_t offset, io::BufferList buffers) 
 
 io::Task<Result<void>> Node::write(uint64_t offset, io::BufferList buffers, WriteFlags flags) {
   State& s = *state_;
+  PLATTER_PROBE(node_request, s.name.c_str(), kProbedWrite, offset, buffers.size());
   if (s.plain_write && buffers.size() - 1 < transfer_limit(s.limits) &&
       (flags & s.slow_flags).empty() &&
       (s.limits.extends_on_write ? offset < kMaxLength - kMaxRequest
@@ -279,6 +282,7 @@ io::Task<Result<void>> flush_at_points(Node::State& s) {
 
 io::Task<Result<void>> Node::flush() {
   State& s = *state_;
+  PLATTER_PROBE(node_request, s.name.c_str(), kProbedFlush, UINT64_C(0), UINT64_C(0));
   if (s.primary != nullptr && s.primary->has_debug_points()) [[unlikely]]
     return flush_at_points(s);
   if (s.no_flush && s.type->kind == DriverKind::kProtocol) return ready({});

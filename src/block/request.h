@@ -5,6 +5,9 @@
 
 namespace platter::block {
 
+// What a probe calls an operation (docs/probes.md): as the backend's Operation.
+enum ProbedOperation : int { kProbedRead, kProbedWrite, kProbedZero, kProbedDiscard, kProbedFlush };
+
 // A write's place among the node's tracked writes. Lives in the request's frame; leave() after
 // enter().
 class TrackedRange {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/math.h"
+#include "base/probe.h"
 #include "base/try.h"
 #include "block/request.h"
 
@@ -83,6 +84,7 @@ Result<void> check_zero_range(const Node::State& s, uint64_t offset, uint64_t le
 }  // namespace
 
 io::Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, WriteFlags flags) {
+  PLATTER_PROBE(node_request, state_->name.c_str(), kProbedZero, offset, length);
   return zero_slow(offset, length, flags);
 }
 
@@ -105,6 +107,7 @@ io::Task<Result<void>> Node::zero_slow(uint64_t offset, uint64_t length, WriteFl
 }
 
 io::Task<Result<void>> Node::discard(uint64_t offset, uint64_t length) {
+  PLATTER_PROBE(node_request, state_->name.c_str(), kProbedDiscard, offset, length);
   if (length == 0 || !state_->flags.unmap) return io::Task<Result<void>>::ready(Result<void>());
   return discard_slow(offset, length);
 }

@@ -25,9 +25,11 @@
 #include <optional>
 #include <vector>
 
+#include "base/probe.h"
 #include "io/buffer.h"
 #include "io/file.h"
 #include "io/random.h"
+#include "io/request_times.h"
 #include "io/task.h"
 #include "io/worker_pool.h"
 #include "platter/error.h"
@@ -371,11 +373,21 @@ class Reactor::IoAwaiter {
       : reactor_(reactor), request_(std::move(request)) {}
 
   bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) {
+  template <typename Promise>
+  void await_suspend(std::coroutine_handle<Promise> handle) {
     request_.waiter = {.handle = handle, .reactor = &reactor_};
+    times_ = detail::times_of(handle.promise());
+    if (times_ != nullptr) [[unlikely]]
+      times_->file_begins(reactor_.now());
+    PLATTER_PROBE(file_request_submit, &request_, static_cast<int>(request_.kind), request_.offset,
+                  request_.buffers.size() + request_.length);
     reactor_.engine_->submit(request_);
   }
   Result<uint64_t> await_resume() {
+    PLATTER_PROBE(file_request_complete, &request_, static_cast<int>(request_.kind),
+                  request_.result);
+    if (times_ != nullptr) [[unlikely]]
+      times_->file_ends(reactor_.now());
     if (request_.result < 0) [[unlikely]]
       return std::unexpected(Error::from_errno(static_cast<int>(-request_.result)));
     return static_cast<uint64_t>(request_.result);
@@ -383,6 +395,7 @@ class Reactor::IoAwaiter {
 
  private:
   Reactor& reactor_;
+  RequestTimes* times_ = nullptr;
   IoRequest request_;
 };
 

@@ -27,6 +27,8 @@
 
 namespace platter::io {
 
+struct RequestTimes;  // io/request_times.h
+
 inline constexpr int kMaxTransfers = 256;
 
 namespace detail {
@@ -44,8 +46,19 @@ inline std::coroutine_handle<> bounded_transfer(std::coroutine_handle<> next) no
   return defer_transfer(next);
 }
 
+// Of the coroutine that a promise belongs to; null where it has none.
+template <typename Promise>
+RequestTimes* times_of(const Promise& promise) noexcept {
+  if constexpr (requires { promise.times; }) {
+    return promise.times;
+  } else {
+    return nullptr;
+  }
+}
+
 struct PromiseBase {
   std::coroutine_handle<> continuation;
+  RequestTimes* times = nullptr;  // of the request that it is for, if they are taken
 
   static void* operator new(size_t size) { return allocate_frame(size); }
   static void operator delete(void* frame, size_t size) noexcept { free_frame(frame, size); }
@@ -115,10 +128,12 @@ class [[nodiscard]] Task {
   struct Awaiter {
     Task& task;
     bool await_ready() const noexcept { return !task.handle_; }
-    std::coroutine_handle<> await_suspend(std::coroutine_handle<> awaiting) noexcept {
+    template <typename Promise>
+    std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> awaiting) noexcept {
       PLATTER_ASSERT(!task.started_);
       task.started_ = true;
       task.handle_.promise().continuation = awaiting;
+      task.handle_.promise().times = detail::times_of(awaiting.promise());
       return task.handle_;
     }
     T await_resume() {

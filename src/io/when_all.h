@@ -24,6 +24,7 @@ struct AllWaiter {
 struct AllPart {
   struct promise_type {
     AllWaiter* all = nullptr;
+    RequestTimes* times = nullptr;  // as Promise has it
     static void* operator new(size_t size) { return allocate_frame(size); }
     static void operator delete(void* frame, size_t size) noexcept { free_frame(frame, size); }
     AllPart get_return_object() noexcept {
@@ -51,11 +52,13 @@ struct AllParts {
   std::vector<AllPart>& parts;
 
   bool await_ready() const noexcept { return parts.empty(); }
-  bool await_suspend(std::coroutine_handle<> continuation) {
+  template <typename Promise>
+  bool await_suspend(std::coroutine_handle<Promise> continuation) {
     all.continuation = continuation;
     all.left = parts.size() + 1;  // held by this call until every part has been started
     for (AllPart& part : parts) {
       part.handle.promise().all = &all;
+      part.handle.promise().times = times_of(continuation.promise());
       part.handle.resume();
     }
     return --all.left != 0;

@@ -105,6 +105,7 @@ io::Task<Result<std::unique_ptr<BlockExport>>> BuiltinExportTypes::start(
   PLATTER_CO_ASSIGN(auto reactors, co_await reactors_for(options.iothread));
   PLATTER_CO_ASSIGN(vhost_user::Options made, read_options(options));
   made.reactors = std::move(reactors);
+  made.slow_request = slow_request_;
   block::Permissions needed = block::Permission::kConsistentRead;
   if (options.writable) needed |= block::Permission::kWrite;
   PLATTER_CO_ASSIGN(auto backend, co_await options.node->graph().attach(*options.node, needed,

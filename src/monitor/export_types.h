@@ -20,6 +20,9 @@ class BuiltinExportTypes final : public ExportTypes {
                      const base::Log& log)
       : reactors_(std::move(reactors)), objects_(objects), log_(log) {}
 
+  // Of exports that are made from now on, requests that take longer are told of in the log.
+  void set_slow_request(io::Nanoseconds time) { slow_request_ = time; }
+
   bool knows(std::string_view type) const override { return type == "vhost-user-blk"; }
   io::Task<Result<std::unique_ptr<BlockExport>>> start(BlockExportOptions options) override;
 
@@ -29,6 +32,7 @@ class BuiltinExportTypes final : public ExportTypes {
   const std::vector<io::Reactor*> reactors_;
   const Objects& objects_;
   const base::Log& log_;
+  io::Nanoseconds slow_request_{};
 };
 
 }  // namespace platter::monitor

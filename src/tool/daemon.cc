@@ -14,6 +14,7 @@
 #include "tool/help.h"
 #include "tool/pid_file.h"
 #include "tool/session.h"
+#include "tool/slow_request.h"
 
 namespace platter::tool {
 namespace {
@@ -86,6 +87,7 @@ class Daemon {
     if (given.is("object")) made = invocation_.objects.add(given.value);
     if (given.is("chardev")) made = add_chardev(given.value);
     if (given.is("monitor")) made = add_monitor(given.value);
+    if (given.is("slow")) made = set_slow_request(given.value);
     if (!made) return io::Task<Reply>::ready(std::unexpected(Failure(made.error())));
     return io::Task<Reply>::ready(base::Json());
   }
@@ -103,6 +105,12 @@ class Daemon {
     if (stdio && invocation_.has("daemonize"))
       return fail(EINVAL, "cannot use stdio with -daemonize");
     return chardevs_.add(definition);
+  }
+
+  Result<void> set_slow_request(const std::string& text) {
+    PLATTER_ASSIGN(const io::Nanoseconds time, parse_slow_request(text));
+    exports_.set_slow_request(time);
+    return {};
   }
 
   Result<void> add_monitor(const std::string& definition) {
@@ -170,6 +178,9 @@ constexpr CommandOption kOptions[] = {
      .argument = "DIRECTORY",
      .help = "where what is not yet on disk outlives a killed process, or none (default: this "
              "user's in /dev/shm; none as qemu-storage-daemon)"},
+    {.name = "slow",
+     .argument = "MS",
+     .help = "say which requests of the exports that follow take so many milliseconds or more"},
     {.name = "pidfile", .argument = "FILE", .help = "has the process id while it runs"},
     {.name = "daemonize", .help = "go into the background once everything is ready"},
     {.letter = 'T',

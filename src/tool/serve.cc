@@ -15,6 +15,7 @@
 #include "tool/io_shell/open_image.h"
 #include "tool/serve_status.h"
 #include "tool/session.h"
+#include "tool/slow_request.h"
 
 namespace platter::tool {
 namespace {
@@ -37,6 +38,7 @@ struct ServeArguments {
   unsigned socket_mode = 0600;
   virtio::blk::Properties properties = vhost_user::default_properties();
   io::Nanoseconds polling = kDefaultPolling;
+  io::Nanoseconds slow_request{};
   bool quiet = false;
 };
 
@@ -87,6 +89,11 @@ Result<ServeArguments> read_arguments(const Invocation& invocation) {
   }
   if (const auto mode = invocation.value("socket-mode")) {
     PLATTER_ASSIGN(arguments.socket_mode, parse_number<unsigned>("socket-mode", *mode, 0, 0777, 8));
+  }
+  if (const auto slow = invocation.value("slow")) {
+    auto time = parse_slow_request(*slow);
+    if (!time) return std::unexpected(std::move(time).error().with_context("--slow"));
+    arguments.slow_request = *time;
   }
   if (const auto poll = invocation.value("poll")) {
     PLATTER_ASSIGN(const uint64_t longest,
@@ -144,6 +151,7 @@ io::Task<Result<void>> serve_image(Session& session, const ServeArguments& argum
   options.socket_mode = arguments.socket_mode;
   options.properties = arguments.properties;
   options.reactors = reactors;
+  options.slow_request = arguments.slow_request;
   PLATTER_CO_ASSIGN(auto served,
                     vhost_user::Export::start(image.backend(), std::move(options), session.log()));
   if (!arguments.quiet) {
@@ -224,6 +232,9 @@ constexpr CommandOption kOptions[] = {
     {.name = "poll",
      .argument = "MICROSECONDS",
      .help = "look at the queues for up to so long before sleeping (default: 32)"},
+    {.name = "slow",
+     .argument = "MS",
+     .help = "say which requests take so many milliseconds or more, and where they spend them"},
 };
 
 constexpr ExitMeaning kExitStatuses[] = {

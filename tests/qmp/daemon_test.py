@@ -138,6 +138,28 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(failed.returncode, 1)
         self.assertIn("Cannot find device='none'", failed.stderr.decode())
 
+    def test_an_image_that_is_reopened_keeps_its_bitmaps(self):
+        daemon = self.start(*self.node)
+        daemon.command("qmp_capabilities")
+
+        def reopen(**more):
+            options = {"driver": "qcow2", "node-name": "disk", "file": {"driver": "file", "filename": "disk.qcow2"}, **more}
+            return daemon.command("blockdev-reopen", options=[options])
+
+        daemon.command("block-dirty-bitmap-add", node="disk", name="first", persistent=True)
+        self.assertEqual(daemon.command("block_resize", node_name="disk", size=33554432), {"return": {}})
+        self.assertEqual(reopen(**{"read-only": True}), {"return": {}})
+        self.assertTrue(self.is_sound())
+        self.assertEqual(reopen(**{"lazy-refcounts": True}), {"return": {}})
+        daemon.command("block-dirty-bitmap-add", node="disk", name="second", persistent=True)
+        self.assertEqual(daemon.command("block_resize", node_name="disk", size=67108864), {"return": {}})
+        self.assertEqual(reopen(**{"read-only": True}), {"return": {}})
+        described = json.loads(run(PLATTER, "info", "-U", "--output=json", self.directory / "disk.qcow2").stdout)
+        bitmaps = described["format-specific"]["data"]["bitmaps"]
+        self.assertEqual({bitmap["name"]: bitmap["flags"] for bitmap in bitmaps}, {"first": ["auto"], "second": ["auto"]})
+        self.assertEqual(daemon.end(), 0)
+        self.assertTrue(self.is_sound())
+
     def test_a_locked_image_is_refused(self):
         daemon = self.start(*self.node)
         second = run(PLATTER, "daemon", *self.node, cwd=self.directory)
@@ -202,6 +224,8 @@ class DaemonTest(unittest.TestCase):
                  "--export nope,id=a,node-name=x: Parameter 'type' does not accept value 'nope'"),
                 (("--daemonize", "--chardev", "stdio,id=a"),
                  "--chardev stdio,id=a: cannot use stdio with -daemonize"),
+                (("--slow", "0"), "--slow 0: Expecting a number of milliseconds from 1 to 3600000, not '0'"),
+                (("--slow", "1s"), "--slow 1s: Expecting a number of milliseconds from 1 to 3600000, not '1s'"),
                 (("--foo",), "unrecognized option '--foo'"),
                 (("--blockdev",), "option '--blockdev' requires an argument")):
             done = run(COMPAT, *words, cwd=self.directory, stdin=subprocess.DEVNULL)

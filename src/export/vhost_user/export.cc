@@ -85,6 +85,10 @@ Result<std::unique_ptr<Export>> Export::start(block::Backend& backend, Options o
                                     options.properties.queues, Options::kMaxQueues));
   }
   PLATTER_ASSIGN(auto device, virtio::blk::Device::make(backend, options.properties));
+  if (options.slow_request.count() != 0) {
+    device->watch_slow_requests(std::make_unique<virtio::blk::SlowRequests>(
+        log, backend.node().filename(), options.slow_request));
+  }
   if (!options.listening) {
     PLATTER_ASSIGN(options.listening, listen_at(options.path, options.socket_mode));
   }

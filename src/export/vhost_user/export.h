@@ -26,6 +26,8 @@ struct Options {
   io::Descriptor listening{};  // a socket that listens already
   unsigned socket_mode = 0600;
   virtio::blk::Properties properties;
+  // Requests that take so long, or longer, are told of in the log; 0: none are.
+  io::Nanoseconds slow_request{};
   std::vector<io::Reactor*> reactors;  // where queues run; at least one
 };
 

@@ -93,13 +93,14 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
 // Nothing is cached.
 io::Task<Result<void>> Qcow2::use_state_file() {
   if (state_directory_.empty()) co_return Result<void>{};
-  PLATTER_CO_ASSIGN(state_, open_state_file(image_, state_directory_));
-  PLATTER_CO_TRY(co_await take_up_left_state(image_, *state_));
-  PLATTER_CO_TRY(state_->begin({.refcount_slots = refcounts_.cache().state_slots(),
-                                .refcount_slice_bytes = refcounts_.cache().slice_bytes(),
-                                .l2_slots = mapping_.cache().state_slots(),
-                                .l2_slice_bytes = mapping_.cache().slice_bytes(),
-                                .unit_bytes = image_.metadata_unit}));
+  PLATTER_CO_ASSIGN(auto state, open_state_file(image_, state_directory_));
+  PLATTER_CO_TRY(co_await take_up_left_state(image_, *state));
+  PLATTER_CO_TRY(state->begin({.refcount_slots = refcounts_.cache().state_slots(),
+                               .refcount_slice_bytes = refcounts_.cache().slice_bytes(),
+                               .l2_slots = mapping_.cache().state_slots(),
+                               .l2_slice_bytes = mapping_.cache().slice_bytes(),
+                               .unit_bytes = image_.metadata_unit}));
+  state_ = std::move(state);
   refcounts_.keep_in(state_->refcount_slices(), state_->refcount_table());
   mapping_.keep_in(state_->l2_slices(), state_->l1());
   co_return Result<void>{};

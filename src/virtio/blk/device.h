@@ -8,12 +8,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "block/backend.h"
 #include "platter/error.h"
 #include "virtio/blk/properties.h"
 #include "virtio/blk/request.h"
+#include "virtio/blk/slow_requests.h"
 
 namespace platter::virtio::blk {
 
@@ -33,6 +35,9 @@ class Device {
 
   const Properties& properties() const { return properties_; }
   Executor& executor() { return executor_; }
+  // From now on requests that take longer are told of; null: none. Before any queue runs.
+  void watch_slow_requests(std::unique_ptr<SlowRequests> slow) { slow_ = std::move(slow); }
+  SlowRequests* slow_requests() const { return slow_.get(); }
 
   // Of the device type, and those that every device has: any layout, indirect descriptors, event
   // index, version 1, packed rings, order kept, notification when empty.
@@ -73,6 +78,7 @@ class Device {
   const uint64_t offered_;
   Executor executor_;
   uint64_t features_ = 0;
+  std::unique_ptr<SlowRequests> slow_;
   std::atomic<bool> write_cache_;
   std::atomic<uint8_t> status_ = 0;
 };

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/assert.h"
+#include "base/probe.h"
+#include "io/request_times.h"
 
 namespace platter::virtio::blk {
 namespace {
@@ -110,6 +112,10 @@ bool QueueServer::take_batch() {
       break;
     }
     slot->request = *request;
+    if (device_.slow_requests() != nullptr) [[unlikely]]
+      slot->taken = reactor_.now();
+    PLATTER_PROBE(guest_request_taken, slot, static_cast<uint32_t>(request->kind), request->sector,
+                  data_bytes(*request), request->out ? 1 : 0);
     slot->merged = nullptr;
     if (request->kind == Kind::kReadWrite) {
       plan(slot);
@@ -181,7 +187,17 @@ io::Task<void> QueueServer::serve(Slot* slot) {
     }
     (request.out ? request.from_driver : request.to_driver) = io::BufferList(slot->pieces);
   }
+  io::RequestTimes times;
+  SlowRequests* const slow = device_.slow_requests();
+  if (slow != nullptr) [[unlikely]] {
+    times.waiting = reactor_.now() - slot->taken;
+    co_await io::measure_here(times);
+  }
   auto outcome = co_await device_.executor().run(request);
+  if (slow != nullptr) [[unlikely]] {
+    const io::Nanoseconds now = reactor_.now();
+    slow->ended(request, {now - slot->taken, times.waiting, times.in_files}, now);
+  }
   if (!outcome) {
     queue_->push(slot->chain, 0);
     free_.push_back(slot);
@@ -202,6 +218,7 @@ io::Task<void> QueueServer::serve(Slot* slot) {
 
 void QueueServer::finish(Slot* slot, Executor::Outcome outcome) {
   *slot->request.status = static_cast<uint8_t>(outcome.status);
+  PLATTER_PROBE(guest_request_completed, slot, static_cast<int>(outcome.status), outcome.written);
   if (log_) [[unlikely]] {
     for (const auto& range : slot->chain.writable_ranges()) log_->mark(range.address, range.bytes);
   }

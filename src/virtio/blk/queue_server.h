@@ -73,6 +73,7 @@ class QueueServer final : private io::Poller {
     Request request{};
     // Of a request that others were merged into: they, and all their pieces.
     Slot* merged = nullptr;
+    io::Nanoseconds taken{};  // when, where slow requests are told of
     std::vector<iovec> pieces;
   };
   // Reads, or writes, that wait for the batch to be complete.

@@ -39,8 +39,11 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
     auto group = io::ReactorGroup::start({});
     ASSERT_TRUE(group) << group.error().message();
     reactors_ = std::move(*group);
+    open("driver=memory,size=1M");
+  }
+  void open(std::string_view options) {
     block::OpenRequest request;
-    request.options = *base::Options::from_key_values("driver=memory,size=1M");
+    request.options = *base::Options::from_key_values(options);
     request.flags.read_only = false;
     request.policy = OpenPolicy::anything();
     auto opened =
@@ -60,6 +63,7 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
 
   void serve(Properties properties = {}) {
     device_ = *Device::make(*backend_, properties);
+    if (slow_) device_->watch_slow_requests(std::move(slow_));
     ASSERT_TRUE(device_->set_features(options_.features));
     run(start());
   }
@@ -122,6 +126,7 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
   std::unique_ptr<block::Backend> backend_;
   std::unique_ptr<Device> device_;
   Events events_;
+  std::unique_ptr<SlowRequests> slow_;  // for serve()
   std::unique_ptr<QueueServer> server_;
   std::vector<test::Used> used_;
 };
@@ -137,6 +142,23 @@ TEST_P(QueueServerTest, WritesAndReadsBack) {
   EXPECT_EQ(*guest_.at(status(1)), 0);
   EXPECT_EQ(std::memcmp(guest_.at(payload(0)), guest_.at(payload(1)), kBlock), 0);
   EXPECT_EQ(used_.at(1).written, kBlock + 1);
+}
+
+TEST_P(QueueServerTest, TellsOfRequestsThatAreSlow) {
+  std::vector<std::string> lines;
+  const base::Log log(
+      [&lines](base::LogLevel, std::string_view line) { lines.emplace_back(line); });
+  EXPECT_TRUE(run(backend_->close()));
+  open("driver=null-co,size=1M,latency-ns=1000000");
+  slow_ = std::make_unique<SlowRequests>(log, "disk", std::chrono::milliseconds(1));
+  serve();
+  add(0, 1, 8);
+  wait_for(1);
+  run(stop());
+  ASSERT_EQ(lines.size(), 1U);
+  EXPECT_TRUE(lines[0].starts_with("disk: slow request: write of 4096 bytes at 4096 took "))
+      << lines[0];
+  EXPECT_TRUE(lines[0].ends_with(", 0.0 ms in files")) << lines[0];
 }
 
 // What is available before the service begins is one batch.
