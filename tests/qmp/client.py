@@ -24,11 +24,11 @@ def talk_stdio(program, requests, directory, arguments=()):
 class SocketClient:
     """A daemon that listens at a UNIX socket, and a client of it."""
 
-    def __init__(self, program, directory, arguments=(), name="qmp.sock"):
+    def __init__(self, program, directory, arguments=(), name="qmp.sock", stderr=subprocess.PIPE):
         self.path = str(directory / name)
         self.process = subprocess.Popen(
             [program, *arguments, "--chardev", f"socket,path={self.path},server=on,wait=off,id=m", "--monitor", "m"],
-            cwd=directory, stderr=subprocess.PIPE)
+            cwd=directory, stderr=stderr)
         self.connect()
 
     def connect(self):

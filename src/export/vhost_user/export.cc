@@ -72,8 +72,17 @@ virtio::blk::Properties default_properties() {
 Export::Export(std::unique_ptr<virtio::blk::Device> device, Options options, const base::Log& log)
     : device_(std::move(device)),
       options_(std::move(options)),
-      log_(log),
+      user_log_(log),
+      log_([this](base::LogLevel level, std::string_view line) { pass_on(level, line); }),
       waiting_(options_.listening.get()) {}
+
+void Export::pass_on(base::LogLevel level, std::string_view line) {
+  if (level < base::LogLevel::kWarning) return user_log_.write(level, line);
+  const auto left_out = lines_.admit(io::Reactor::current()->now());
+  if (!left_out) return;
+  if (*left_out == 0) return user_log_.write(level, line);
+  user_log_.write(level, fmt::format("{} ({} more before it)", line, *left_out));
+}
 
 Export::~Export() { PLATTER_ASSERT(stopping_ && session_ == nullptr); }
 

@@ -9,9 +9,9 @@
 // Any thread; what is not slow costs a comparison.
 #pragma once
 
-#include <atomic>
 #include <string>
 
+#include "base/line_limit.h"
 #include "base/log.h"
 #include "io/reactor.h"
 #include "virtio/blk/request.h"
@@ -44,9 +44,7 @@ class SlowRequests {
   const base::Log& log_;
   const std::string name_;
   const io::Nanoseconds limit_;
-  std::atomic<int64_t> second_{-1};  // in which lines_ were written
-  std::atomic<unsigned> lines_{0};
-  std::atomic<uint64_t> left_out_{0};
+  base::LineLimit lines_{kLinesASecond};
 };
 
 }  // namespace platter::virtio::blk
