@@ -30,6 +30,14 @@ def run(*words, status=0, **keywords):
     return ended
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("it does not come to be")
+        time.sleep(0.01)
+
+
 def wait_until_unlocked(*names):
     """What a killed program had in flight keeps the locks of its files for an instant after its parent has heard of its end."""
     deadline = time.monotonic() + TIMEOUT_S

@@ -1,8 +1,13 @@
 // platter serve: an image as a disk of a virtual machine, until it is interrupted.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <charconv>
+#include <cstdlib>
+#include <cstring>
 
 #include "base/size.h"
 #include "base/try.h"
@@ -35,6 +40,7 @@ constexpr auto kNothingToDraw = std::chrono::hours(1);
 struct ServeArguments {
   OpenSettings image;
   std::string socket;
+  io::Descriptor listening;  // it is there already, by that name
   unsigned socket_mode = 0600;
   virtio::blk::Properties properties = vhost_user::default_properties();
   io::Nanoseconds polling = kDefaultPolling;
@@ -56,6 +62,39 @@ Result<T> parse_number(std::string_view name, std::string_view text, T least, T 
   return number;
 }
 
+// The socket that a service manager listens at for us (sd_listen_fds(3)); none: there is no such.
+Result<io::Descriptor> take_passed_socket() {
+  constexpr int kFirstPassed = 3;
+  const char* process = std::getenv("LISTEN_PID");
+  const char* count = std::getenv("LISTEN_FDS");
+  if (process == nullptr || count == nullptr || process != std::to_string(getpid()))
+    return io::Descriptor();
+  if (std::string_view(count) != "1") {
+    return fail(EINVAL,
+                fmt::format("A service manager has passed {} sockets, and one is served", count));
+  }
+  // Nobody that we start is to take it for his.
+  unsetenv("LISTEN_PID");
+  unsetenv("LISTEN_FDS");
+  io::Descriptor passed(kFirstPassed);
+  int listens = 0, domain = 0;
+  socklen_t bytes = sizeof listens;
+  if (getsockopt(passed.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || listens == 0 ||
+      getsockopt(passed.get(), SOL_SOCKET, SO_DOMAIN, &domain, &bytes) != 0 || domain != AF_UNIX)
+    return fail(EINVAL, "What a service manager has passed is no UNIX socket that listens");
+  if (fcntl(passed.get(), F_SETFD, FD_CLOEXEC) != 0 ||
+      fcntl(passed.get(), F_SETFL, O_NONBLOCK) != 0)
+    return fail_errno(errno);
+  return passed;
+}
+
+std::string name_of(const io::Descriptor& socket) {
+  sockaddr_un address{};
+  socklen_t bytes = sizeof address;
+  if (getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &bytes) != 0) return {};
+  return std::string(address.sun_path, strnlen(address.sun_path, sizeof address.sun_path));
+}
+
 Result<ServeArguments> read_arguments(const Invocation& invocation) {
   ServeArguments arguments;
   OpenSettings& image = arguments.image;
@@ -72,7 +111,16 @@ Result<ServeArguments> read_arguments(const Invocation& invocation) {
   image.snapshot = invocation.has("snapshot");
   if (image.snapshot && !image.writable)
     return fail(EINVAL, "--snapshot is for what is written: it does not go with --read-only");
-  arguments.socket = *invocation.value("vhost-user");
+  PLATTER_ASSIGN(arguments.listening, take_passed_socket());
+  if (!arguments.listening && !invocation.has("vhost-user"))
+    return fail(EINVAL, "Expecting --vhost-user SOCKET: where to serve the image");
+  if (arguments.listening && invocation.has("vhost-user"))
+    return fail(EINVAL, "--vhost-user does not go with a socket that a service manager has passed");
+  if (arguments.listening) {
+    arguments.socket = name_of(arguments.listening);
+  } else {
+    arguments.socket = *invocation.value("vhost-user");
+  }
   arguments.quiet = invocation.has("q");
 
   virtio::blk::Properties& properties = arguments.properties;
@@ -141,13 +189,18 @@ io::Task<void> wait_and_show(Session& session, const ServeArguments& arguments,
   }
 }
 
-io::Task<Result<void>> serve_image(Session& session, const ServeArguments& arguments,
-                                   OpenImage& image, io::CancelToken interrupted) {
+io::Task<Result<void>> serve_image(Session& session, ServeArguments& arguments, OpenImage& image,
+                                   io::CancelToken interrupted) {
   const auto reactors = session.all_reactors();
   for (io::Reactor* reactor : reactors)
     co_await io::run_on(*reactor, set_polling(arguments.polling));
   vhost_user::Options options;
-  options.path = arguments.socket;
+  // A socket that is there already is its maker's to remove.
+  if (arguments.listening) {
+    options.listening = std::move(arguments.listening);
+  } else {
+    options.path = arguments.socket;
+  }
   options.socket_mode = arguments.socket_mode;
   options.properties = arguments.properties;
   options.reactors = reactors;
@@ -173,8 +226,8 @@ io::Task<Result<std::unique_ptr<OpenImage>>> open_patiently(Session& session,
   }
 }
 
-io::Task<int> run_in(Session& session, const Invocation& invocation,
-                     const ServeArguments& arguments, io::CancelToken interrupted) {
+io::Task<int> run_in(Session& session, const Invocation& invocation, ServeArguments& arguments,
+                     io::CancelToken interrupted) {
   auto image = co_await open_patiently(session, arguments.image);
   if (!image) {
     co_return invocation.fail(std::move(image).error().with_context(
@@ -190,8 +243,6 @@ io::Task<int> run_in(Session& session, const Invocation& invocation,
 int run_serve(Invocation& invocation) {
   if (invocation.operands.size() != 1)
     return invocation.usage_error("Expecting one image file name");
-  if (!invocation.has("vhost-user"))
-    return invocation.usage_error("Expecting --vhost-user SOCKET: where to serve the image");
   auto arguments = read_arguments(invocation);
   if (!arguments) return invocation.fail(arguments.error());
   // What a machine writes to a throw-away overlay goes with the process.
@@ -218,8 +269,8 @@ constexpr CommandOption kOptions[] = {
     {.letter = 'q', .help = "say nothing but errors"},
     {.name = "vhost-user",
      .argument = "SOCKET",
-     .help = "serve it as a vhost-user-blk device at this UNIX socket",
-     .required = true},
+     .help = "serve it as a vhost-user-blk device at this UNIX socket (needless where a service "
+             "manager has passed one that listens)"},
     {.name = "socket-mode", .argument = "MODE", .help = "permissions of the socket (default: 600)"},
     {.name = "queues", .argument = "N", .help = "queues that a machine may use (default: 64)"},
     {.name = "serial", .argument = "TEXT", .help = "the disk's serial number, up to 20 bytes"},

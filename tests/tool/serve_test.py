@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""`platter serve` as whoever starts it meets it.
+
+usage: serve_test.py PLATTER
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import scratch
+from scratch import run
+
+PLATTER = str(pathlib.Path(sys.argv.pop(1)).resolve())
+LIMIT_S = 60
+GET_FEATURES = struct.pack("<III", 1, 1, 0)
+
+
+class ServeTest(scratch.Scratch):
+    def setUp(self):
+        super().setUp()
+        run(PLATTER, "create", "-q", "-f", "qcow2", "disk.qcow2", "64M")
+
+    def activated(self, count, *words, descriptor):
+        """As a service manager starts it: with a socket as descriptor 3, and its own number."""
+        script = f'exec 3<&{descriptor}; exec env LISTEN_PID=$$ LISTEN_FDS={count} "$@"'
+        return subprocess.Popen(["sh", "-c", script, "sh", PLATTER, "serve", *words], pass_fds=[descriptor],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def features_at(self, path):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(LIMIT_S)
+            peer.connect(path)
+            peer.sendall(GET_FEATURES)
+            reply = peer.recv(20, socket.MSG_WAITALL)
+            return struct.unpack("<IIIQ", reply)
+
+    def test_a_socket_that_a_service_manager_listens_at(self):
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("sock")
+            listening.listen()
+            with self.activated(1, "disk.qcow2", "-q", descriptor=listening.fileno()) as served:
+                for _ in range(2):
+                    request, flags, size, features = self.features_at("sock")
+                    self.assertEqual((request, flags, size), (1, 5, 8))
+                    self.assertNotEqual(features & 1 << 30, 0)
+                served.send_signal(signal.SIGTERM)
+                self.assertEqual(served.communicate(timeout=LIMIT_S), ("", ""))
+            self.assertEqual(served.returncode, 0)
+            self.assertTrue(os.path.exists("sock"), "it was not ours to remove")
+
+    def test_sockets_that_it_cannot_serve(self):
+        for kind, count, words, why in (
+                (socket.AF_UNIX, 2, (), "has passed 2 sockets, and one is served"),
+                (socket.AF_INET, 1, (), "is no UNIX socket that listens"),
+                (socket.AF_UNIX, 1, ("--vhost-user", "other"), "--vhost-user does not go with")):
+            with self.subTest(why), socket.socket(kind) as listening:
+                listening.bind("s" + str(count) + str(len(words)) if kind == socket.AF_UNIX else ("127.0.0.1", 0))
+                listening.listen()
+                with self.activated(count, "disk.qcow2", *words, descriptor=listening.fileno()) as served:
+                    out, err = served.communicate(timeout=LIMIT_S)
+                self.assertEqual((served.returncode, out, err.count("\n")), (1, "", 1), err)
+                self.assertIn(why, err)
+
+    def test_no_socket(self):
+        done = run(PLATTER, "serve", "disk.qcow2", status=1)
+        self.assertIn("Expecting --vhost-user SOCKET", done.stderr)
+
+    def test_where_state_is_kept(self):
+        pathlib.Path("file").touch()
+        done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "file", status=1)
+        self.assertIn("'file' is no directory that this user alone writes to", done.stderr)
+        self.assertFalse(os.path.exists("s"))
+        done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "no/where", status=1)
+        self.assertIn("Could not make directory 'no/where': No such file or directory", done.stderr)
+
+    def test_it_waits_for_the_locks_of_one_that_was_killed(self):
+        words = [PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "-q", "--state", "states"]
+        for _ in range(5):
+            with subprocess.Popen(words) as served:
+                self.wait_for_socket("s", served)
+                self.features_at("s")
+                served.kill()
+        with subprocess.Popen(words) as served:
+            self.wait_for_socket("s", served)
+            self.assertEqual(len(os.listdir("states")), 1)
+            served.terminate()
+        self.assertEqual((served.returncode, os.listdir("states")), (0, []))
+
+    def wait_for_socket(self, path, process):
+        def listens():
+            self.assertIsNone(process.poll())
+            with socket.socket(socket.AF_UNIX) as peer:
+                return peer.connect_ex(path) == 0
+        scratch.wait_until(listens)
+
+
+if __name__ == "__main__":
+    unittest.main()
