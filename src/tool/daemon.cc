@@ -155,6 +155,7 @@ int run_daemon(Invocation& invocation) {
   if (invocation.has("daemonize")) {
     if (auto entered = background.enter(); !entered) return invocation.fail(entered.error());
   }
+  raise_file_limit();
   auto session = Session::start(invocation, Reactors::kOneAProcessor, state_directory(invocation));
   if (!session) return invocation.fail(session.error());
   return io::run_blocking((*session)->reactors().at(0), run_in(**session, invocation, background));

@@ -1,5 +1,6 @@
 #include "tool/session.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,6 +65,14 @@ std::string state_directory(const Invocation& invocation) {
   if (!said && invocation.dialect != Dialect::kPlatter) return {};
   if (!said) return "/dev/shm/platter-" + std::to_string(geteuid());
   return *said == "none" ? std::string() : *said;
+}
+
+void raise_file_limit() {
+  rlimit limit;
+  // Best effort: who meets the limit is told.
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 Result<std::unique_ptr<Session>> Session::start(const Invocation& invocation, Reactors reactors,

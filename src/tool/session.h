@@ -57,6 +57,9 @@ class Session {
 // name.
 std::string state_directory(const Invocation& invocation);
 
+// Lets this process have as many open files as it may: for who serves many images.
+void raise_file_limit();
+
 // Starts a session, runs the task that `work` makes on its first reactor, and returns the task's
 // exit status. Where a signal was caught the process then ends as of that signal.
 int run_session(Invocation& invocation, const std::function<io::Task<int>(Session&)>& work,
