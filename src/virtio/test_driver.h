@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "virtio/features.h"
 #include "virtio/queue.h"
+#include "virtio/ring_memory.h"
 
 namespace platter::virtio::test {
 
@@ -81,13 +82,14 @@ class Driver {
 
  protected:
   bool has(uint64_t feature) const { return (options_.features & feature) != 0; }
+  // Fields that the device may look at, or write, at the same instant.
   template <typename T>
   void put(uint64_t address, T value) {
-    base::store_little<T>({guest_->at(address), sizeof(T)}, 0, value);
+    store_release<T>(guest_->at(address), value);
   }
   template <typename T>
   T get(uint64_t address) {
-    return base::load_little<T>({guest_->at(address), sizeof(T)});
+    return load_acquire<T>(guest_->at(address));
   }
   uint64_t table(uint16_t id) const { return Guest::kTables + id * 64 * kDescriptorBytes; }
 
