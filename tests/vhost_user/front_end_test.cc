@@ -182,6 +182,25 @@ TEST_P(FrontEndTest, GoesOnWhereItWasStopped) {
   EXPECT_EQ(found, data);
 }
 
+// QEMU before 8.0 asks in this order when it migrates a machine.
+TEST_P(FrontEndTest, TellsWhereItStoppedAfterAReset) {
+  if (GetParam().back_end != "platter") GTEST_SKIP() << "it has no status";
+  const auto device = connect();
+  ASSERT_TRUE(device);
+  const std::vector<uint8_t> data = pattern(8, 9);
+  for (uint64_t i = 0; i < 100; ++i) ASSERT_EQ(device->write(i * 8, data).value_or(kIoError), kOk);
+  ASSERT_TRUE(device->front_end().set_status(0));
+  const auto base = device->front_end().get_vring_base(0);
+  ASSERT_TRUE(base) << base.error().message();
+  EXPECT_EQ(*base, device->queue(0).ring().base());
+  ASSERT_TRUE(device->front_end().set_features(device->features()));
+  const auto restarted = device->start();
+  ASSERT_TRUE(restarted) << restarted.error().message();
+  std::vector<uint8_t> found(data.size());
+  EXPECT_EQ(device->read(99 * 8, found).value_or(kIoError), kOk);
+  EXPECT_EQ(found, data);
+}
+
 // What was flushed is there after a kill.
 TEST_P(FrontEndTest, GoesOnWithABackEndThatWasStartedAnew) {
   const auto device = connect();

@@ -128,6 +128,7 @@ Result<void> Vring::set_base(uint32_t base) {
   if (running_) return fail(EBUSY, "the base of a ring that runs");
   base_ = base;
   has_base_ = true;
+  stopped_at_.reset();
   return {};
 }
 
@@ -217,8 +218,10 @@ io::Task<uint32_t> Vring::stop() {
     running_.reset();
     base_ = is_packed() ? uint32_t{state.used} << 16 | state.available : state.available;
     has_base_ = true;
-  } else if (!has_base_ && is_packed()) {
-    co_return uint32_t{kPackedWrap} << 16 | kPackedWrap;
+    stopped_at_ = base_;
+  } else if (!has_base_) {
+    if (stopped_at_) co_return *stopped_at_;
+    if (is_packed()) co_return uint32_t{kPackedWrap} << 16 | kPackedWrap;
   }
   co_return base_;
 }

@@ -49,7 +49,8 @@ class Vring {
   io::Task<uint32_t> stop();
   // The descriptors are given back; it runs again when there is a new one for the kick.
   void forget_events();
-  // As it was made.
+  // As it was made; but stop() still tells where it ended. A front-end that migrates its machine
+  // may reset the device first and ask then (QEMU before 8.0).
   void forget();
 
  private:
@@ -68,6 +69,7 @@ class Vring {
   std::optional<VringAddress> address_;
   uint32_t base_ = 0;
   bool has_base_ = false;
+  std::optional<uint32_t> stopped_at_;    // since it ran, until it gets another base
   std::shared_ptr<io::Descriptor> kick_;  // null: not given; it may hold none
   std::shared_ptr<io::Descriptor> call_;
   std::shared_ptr<io::Descriptor> error_;
