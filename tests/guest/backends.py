@@ -18,10 +18,11 @@ class Backend:
     lacks = {}  # what it cannot do, and why that is so
     first_cache_type = "write back"  # that a guest finds
 
-    def __init__(self, programs, image, path, queues=1, writable=True, format="qcow2"):
+    def __init__(self, programs, image, path, queues=1, writable=True, format="qcow2", exports=1):
         self.programs = programs
         self.image = image
-        self.path = str(path)
+        # Of as many exports of the one node.
+        self.paths = [str(path), *(f"{path}-{number}" for number in range(1, exports))]
         self.queues = queues
         self.writable = writable
         self.format = format
@@ -40,21 +41,23 @@ class Backend:
             self._process.wait()
 
     def start(self):
-        if os.path.exists(self.path):
-            os.unlink(self.path)
+        for path in self.paths:
+            if os.path.exists(path):
+                os.unlink(path)
         self._process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + READY_LIMIT_S
         while not self._listens():
             if self._process.poll() is not None:
                 raise AssertionError(f"{self.name} ended with {self._process.returncode} before it listened")
             if time.monotonic() > deadline:
-                raise AssertionError(f"{self.name} does not listen on {self.path}")
+                raise AssertionError(f"{self.name} does not listen on {' and '.join(self.paths)}")
             time.sleep(0.005)
 
     def _listens(self):
         """Sees it in the kernel's table: a connection would be the one that it waits for."""
         with open("/proc/net/unix") as table:
-            return any(f" {_LISTENING} " in line and line.rstrip("\n").endswith(" " + self.path) for line in table)
+            listening = [line.split()[-1] for line in table if f" {_LISTENING} " in line]
+        return all(path in listening for path in self.paths)
 
     def kill(self):
         self._process.kill()
@@ -67,42 +70,61 @@ class Backend:
         if status != 0:
             raise AssertionError(f"{self.name} ended with {status} when it was told to stop")
 
-    def device(self, ring, reconnect=False):
+    def device(self, ring, reconnect=False, export=0):
         """QEMU's options for the disk."""
         again = ",reconnect=1" if reconnect else ""
         packed = "on" if ring == "packed" else "off"
-        return ["-chardev", f"socket,id=back-end,path={self.path}{again}",
+        return ["-chardev", f"socket,id=back-end,path={self.paths[export]}{again}",
                 "-device", f"vhost-user-blk-pci,chardev=back-end,num-queues={self.queues},packed={packed}"]
 
 
-class StorageDaemon(Backend):
-    name = "qemu-storage-daemon"
-    lacks = {"packed": "its export has split rings only"}
-    # Its configuration space begins with a "wce" of 0, whatever the cache.
-    first_cache_type = "write through"
+class Daemon(Backend):
+    """What has the command line of qemu-storage-daemon."""
+
+    def program(self):
+        raise NotImplementedError
 
     def command(self):
         writable, read_only = ("on", "off") if self.writable else ("off", "on")
         # Discards are passed on, as platter does.
         options = f"read-only={read_only},discard=unmap"
         # Without an iothread: with one it hangs, now and then, when it is told to stop just after a front-end has left.
-        return ["qemu-storage-daemon",
-                "--blockdev", f"driver=file,node-name=file,filename={self.image},{options}",
-                "--blockdev", f"driver={self.format},node-name=disk,file=file,{options}",
-                "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,"
-                            f"addr.path={self.path},writable={writable},num-queues={self.queues}"]
+        words = [*self.program(),
+                 "--blockdev", f"driver=file,node-name=file,filename={self.image},{options}",
+                 "--blockdev", f"driver={self.format},node-name=disk,file=file,{options}"]
+        for number, path in enumerate(self.paths):
+            words += ["--export", f"type=vhost-user-blk,id=export{number},node-name=disk,addr.type=unix,"
+                                  f"addr.path={path},writable={writable},num-queues={self.queues}"]
+        return words
+
+
+class StorageDaemon(Daemon):
+    name = "qemu-storage-daemon"
+    lacks = {"packed": "its export has split rings only"}
+    # Its configuration space begins with a "wce" of 0, whatever the cache.
+    first_cache_type = "write through"
+
+    def program(self):
+        return ["qemu-storage-daemon"]
+
+
+class PlatterDaemon(Daemon):
+    name = "platter-daemon"
+
+    def program(self):
+        return [f"{self.programs}/platter", "daemon"]
 
 
 class Platter(Backend):
     name = "platter"
 
     def command(self):
-        command = [f"{self.programs}/platter", "serve", self.image, "-f", self.format, "--vhost-user", self.path,
+        command = [f"{self.programs}/platter", "serve", self.image, "-f", self.format, "--vhost-user", self.paths[0],
                    "--queues", str(self.queues), "-q"]
         return command if self.writable else [*command, "--read-only"]
 
 
-BACKENDS = {backend.name: backend for backend in (Platter, StorageDaemon)}
+BACKENDS = {backend.name: backend for backend in (Platter, PlatterDaemon, StorageDaemon)}
 
 
 def arguments(description):

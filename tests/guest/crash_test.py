@@ -30,7 +30,7 @@ LIMIT_S, LIMIT_PER_KILL_S = 60, 15
 
 # Two writers: one through a file system, a file a time, and one that writes records to the disk itself. Both say what is
 # durable once they know it.
-SCRIPT = f"""
+WRITERS = f"""
 /tools/mke2fs -q -t ext4 /dev/vda {FILE_SYSTEM_KIB}k && mount -t ext4 /dev/vda /mnt || exit 1
 dd if=/dev/urandom of=/tmp/noise bs=64k count=16 2> /dev/null
 files() {{
@@ -45,11 +45,13 @@ disk_load journal /dev/vda {JOURNAL_FIRST} {JOURNAL_BLOCKS} {JOURNAL_BLOCKS} &
 journal=$!
 files &
 files=$!
-echo started
-read -r line < /dev/ttyS1
+"""
+WAIT = "read -r line < /dev/ttyS1\n"
+STOP = """
 touch /tmp/stop
 kill $journal && wait $files && umount /mnt || exit 1
 """
+SCRIPT = f"{WRITERS}echo started\n{WAIT}{STOP}"
 
 
 def acknowledged(lines, kind):
