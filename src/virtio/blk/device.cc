@@ -97,4 +97,26 @@ void Device::reset() {
   status_.store(0, std::memory_order_release);
 }
 
+DeviceState Device::state() const {
+  return {.features = features_,
+          .status = status(),
+          .write_cache = write_cache(),
+          .config = config_space(properties_, backend_.size(), write_cache()),
+          .serial = properties_.serial};
+}
+
+Result<void> Device::restore(const DeviceState& state) {
+  const auto other = [](std::string_view what) {
+    return fail(EINVAL, fmt::format("virtio-blk: The state is that of another device: {}", what));
+  };
+  if (state.serial != properties_.serial) return other("it has another serial number");
+  if (state.config != config_space(properties_, backend_.size(), state.write_cache))
+    return other("it has another configuration space");
+  if (state.queues.size() != properties_.queues) return other("it has another number of queues");
+  PLATTER_TRY(set_features(state.features));
+  set_write_cache(state.write_cache);
+  status_.store(state.status, std::memory_order_release);
+  return {};
+}
+
 }  // namespace platter::virtio::blk

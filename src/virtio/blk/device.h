@@ -13,6 +13,7 @@
 
 #include "block/backend.h"
 #include "platter/error.h"
+#include "virtio/blk/device_state.h"
 #include "virtio/blk/properties.h"
 #include "virtio/blk/request.h"
 #include "virtio/blk/slow_requests.h"
@@ -62,6 +63,12 @@ class Device {
   void start();
   // As after make(). No queue runs.
   void reset();
+
+  // All but the queues, which the transport has. No queue runs.
+  DeviceState state() const;
+  // Goes on from it. EINVAL: its driver would see another device now, or it has features that are
+  // not offered; nothing has changed then.
+  Result<void> restore(const DeviceState& state);
 
   // A driver broke the rules so that what it says means nothing: it must reset the device.
   void break_down() { status_.fetch_or(kNeedsReset, std::memory_order_acq_rel); }

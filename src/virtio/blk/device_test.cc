@@ -36,6 +36,11 @@ class BlkDeviceTest : public testing::Test {
   std::unique_ptr<Device> make(Properties properties = {}) {
     return *Device::make(*backend_, std::move(properties));
   }
+  static Properties named(std::string serial) {
+    Properties properties;
+    properties.serial = std::move(serial);
+    return properties;
+  }
   static uint8_t wce(const Device& device) {
     std::array<uint8_t, 1> byte;
     device.read_config(kWceOffset, byte);
@@ -97,6 +102,42 @@ TEST_F(BlkDeviceTest, WithoutConfigWceTheCacheFollowsFlush) {
   ASSERT_TRUE(device->set_features(kVersion1 | kConfigWce));
   device->start();
   EXPECT_EQ(wce(*device), 1);
+}
+
+TEST_F(BlkDeviceTest, GoesOnFromAnothersState) {
+  auto first = make(named("s"));
+  ASSERT_TRUE(first->set_features(kVersion1 | kFlush | kConfigWce));
+  ASSERT_TRUE(first->set_status(kAcknowledge | kDriver | kFeaturesOk | kDriverOk));
+  const uint8_t off[] = {0};
+  ASSERT_TRUE(first->write_config(kWceOffset, off));
+  first->break_down();
+  DeviceState state = first->state();
+  state.queues.resize(1);
+  auto second = make(named("s"));
+  const auto restored = second->restore(state);
+  ASSERT_TRUE(restored) << restored.error().message();
+  EXPECT_EQ(second->features(), first->features());
+  EXPECT_EQ(second->status(), first->status());
+  EXPECT_TRUE(second->is_broken());
+  EXPECT_EQ(wce(*second), 0);
+}
+
+TEST_F(BlkDeviceTest, AStateOfAnotherDeviceChangesNothing) {
+  auto device = make(named("s"));
+  const auto refuse = [&](auto change) {
+    DeviceState state = make(named("s"))->state();
+    state.queues.resize(1);
+    state.status = kAcknowledge;
+    change(state);
+    EXPECT_FALSE(device->restore(state));
+    EXPECT_EQ(device->status(), 0);
+    EXPECT_EQ(device->features(), 0U);
+  };
+  refuse([](DeviceState& state) { state.serial = "t"; });
+  refuse([](DeviceState& state) { state.config[0] ^= 1; });
+  refuse([](DeviceState& state) { state.write_cache = !state.write_cache; });
+  refuse([](DeviceState& state) { state.queues.resize(2); });
+  refuse([](DeviceState& state) { state.features = kAccessPlatform; });
 }
 
 TEST_F(BlkDeviceTest, StatusOnlyGrowsUntilAReset) {
