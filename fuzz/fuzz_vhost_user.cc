@@ -6,6 +6,7 @@
 // Whatever it does, the session must end when its socket is shut, with its queues stopped, and the
 // disk must still be read.
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -71,7 +73,10 @@ class Disk {
     virtio::blk::Properties properties = vhost_user::default_properties();
     properties.queues = kQueues;
     device_ = *virtio::blk::Device::make(*backend_, properties);
+    first_state_ = device_->state();
     for (unsigned i = 0; i < reactors_->size(); ++i) all_.push_back(&reactors_->at(i));
+    // As the program does it.
+    signal(SIGPIPE, SIG_IGN);
   }
   ~Disk() { require(run(backend_->close()).has_value()); }
 
@@ -80,6 +85,7 @@ class Disk {
     return io::run_blocking(reactors_->at(0), std::move(task));
   }
   virtio::blk::Device& device() { return *device_; }
+  const virtio::blk::DeviceState& first_state() const { return first_state_; }
   const std::vector<io::Reactor*>& reactors() const { return all_; }
   const base::Log& log() const { return log_; }
   bool is_readable() {
@@ -94,6 +100,7 @@ class Disk {
   block::Graph graph_{{registry_, io::system_files(), log_}};
   std::unique_ptr<block::Backend> backend_;
   std::unique_ptr<virtio::blk::Device> device_;
+  virtio::blk::DeviceState first_state_;
   std::vector<io::Reactor*> all_;
 };
 
@@ -239,7 +246,8 @@ class FrontEnd {
     if (has(kEventIndex)) features |= virtio::kEventIndex;
     if (has(kIndirect)) features |= virtio::kIndirectDescriptors;
     if (has(kInOrder)) features |= virtio::kInOrder;
-    send_fields(Request::kSetProtocolFeatures, {}, uint64_t{vhost_user::kReplyAck});
+    send_fields(Request::kSetProtocolFeatures, {},
+                uint64_t{vhost_user::kReplyAck | vhost_user::kDeviceState});
     send_fields(Request::kSetFeatures, {}, features);
     const int memory[] = {memory_file_.get()};
     send_fields(Request::kSetMemoryTable, memory, uint32_t{1}, uint32_t{0}, kGuestBase,
@@ -297,8 +305,38 @@ class FrontEnd {
       case 0: (void)!ftruncate(memory_file_.get(), input_.take() * 1024); break;
       case 1: send_bytes(input_.take_bytes(input_.take() % 32)); break;
       case 9: (void)!ftruncate(inflight_file_.get(), input_.take() * 8); break;
+      case 10: transfer_state(input_.take()); break;
       default: synchronise();
     }
+  }
+  // The device's own state, or one that is made up, of which some bytes are others; the pipe may
+  // stay open, or have nobody at its other end.
+  void transfer_state(uint8_t shape) {
+    int ends[2];
+    require(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+    const bool loads = (shape & 1) != 0;
+    const int theirs[] = {ends[loads ? 0 : 1]};
+    io::Descriptor given(theirs[0]);
+    io::Descriptor kept(ends[loads ? 1 : 0]);
+    if ((shape & 2) != 0) {
+      for (uint32_t queue = 0; queue < kQueues; ++queue)
+        send_fields(Request::kGetVringBase, {}, queue, uint32_t{0});
+    }
+    send_fields(Request::kSetDeviceState, theirs, uint32_t{loads}, uint32_t{0});
+    given.reset();
+    if (loads) {
+      virtio::blk::DeviceState state = disk().first_state();
+      state.queues = {{.size = kRingSize, .position = virtio::QueueState{input_.take(), 0}}, {}};
+      state.features |= input_.take<uint32_t>();
+      auto bytes = state.encode();
+      for (int changes = shape >> 6; changes > 0; --changes)
+        bytes[input_.take() % bytes.size()] = input_.take();
+      (void)!write(kept.get(), bytes.data(), bytes.size());
+    }
+    if ((shape & 4) != 0) kept.reset();
+    if ((shape & 8) != 0) synchronise();
+    send_fields(Request::kCheckDeviceState, {});
+    if ((shape & 16) != 0) synchronise();
   }
   void send_bytes(std::span<const uint8_t> bytes) {
     (void)!send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);

@@ -1,10 +1,12 @@
 #include "vhost_user/block_device.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -168,7 +170,7 @@ Result<void> BlockDevice::give_queue(uint32_t index) {
   BlockQueue& queue = *queues_[index];
   DriverRing& ring = queue.ring();
   PLATTER_TRY(front_end_->set_vring_num(index, ring.options().size));
-  PLATTER_TRY(front_end_->set_vring_base(index, ring.base()));
+  if (!has_positions_) PLATTER_TRY(front_end_->set_vring_base(index, ring.base()));
   PLATTER_TRY(give_addresses(index, 0));
   PLATTER_TRY(front_end_->set_vring_call(index, queue.call_file()));
   PLATTER_TRY(front_end_->set_vring_err(index, queue.error_file()));
@@ -216,6 +218,46 @@ Result<void> BlockDevice::start_log(int file) {
 Result<void> BlockDevice::reconnect(const std::string& path) {
   PLATTER_TRY(negotiate(path));
   return start();
+}
+
+Result<std::vector<uint8_t>> BlockDevice::save_state() {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return std::unexpected(Error::from_errno(errno));
+  const Descriptor from(ends[0]);
+  Descriptor to(ends[1]);
+  PLATTER_TRY(front_end_->set_device_state_fd(kSaveState, to.get()));
+  to = Descriptor();
+  std::vector<uint8_t> state;
+  std::array<uint8_t, 64> piece;
+  for (;;) {
+    const ssize_t got = ::read(from.get(), piece.data(), piece.size());
+    if (got < 0) return std::unexpected(Error::from_errno(errno));
+    if (got == 0) break;
+    state.insert(state.end(), piece.begin(), piece.begin() + got);
+  }
+  PLATTER_TRY(front_end_->check_device_state());
+  return state;
+}
+
+Result<void> BlockDevice::load_state(std::span<const uint8_t> state) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return std::unexpected(Error::from_errno(errno));
+  Descriptor from(ends[0]);
+  Descriptor to(ends[1]);
+  PLATTER_TRY(front_end_->set_device_state_fd(kLoadState, from.get()));
+  if (::write(to.get(), state.data(), state.size()) != static_cast<ssize_t>(state.size()))
+    return std::unexpected(Error::from_errno(errno));
+  to = Descriptor();
+  return front_end_->check_device_state();
+}
+
+Result<void> BlockDevice::reconnect(const std::string& path, std::span<const uint8_t> state) {
+  PLATTER_TRY(negotiate(path));
+  PLATTER_TRY(load_state(state));
+  has_positions_ = true;
+  auto started = start();
+  has_positions_ = false;
+  return started;
 }
 
 uint64_t BlockDevice::sectors() const { return base::load_little<uint64_t>(config_); }

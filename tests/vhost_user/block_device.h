@@ -111,6 +111,12 @@ class BlockDevice {
   // To a back-end that was started anew, with what its predecessor left in flight.
   Result<void> reconnect(const std::string& path);
 
+  // The back-end's state, while it has no queue.
+  Result<std::vector<uint8_t>> save_state();
+  Result<void> load_state(std::span<const uint8_t> state);
+  // To another back-end, which has its state from the one before, the rings' positions included.
+  Result<void> reconnect(const std::string& path, std::span<const uint8_t> state);
+
   // From now on the back-end marks the pages that it writes: bit by bit, from guest address 0 on.
   Result<void> start_log(int file);
   uint64_t log_bytes() const;
@@ -151,6 +157,7 @@ class BlockDevice {
   uint64_t protocol_features_ = 0;
   std::vector<uint8_t> config_;
   std::optional<Inflight> inflight_;
+  bool has_positions_ = false;  // the back-end, from a state
 };
 
 }  // namespace platter::front_end

@@ -252,6 +252,22 @@ Result<void> FrontEnd::set_inflight_fd(const Inflight& inflight) {
                  {&file, 1});
 }
 
+Result<void> FrontEnd::set_device_state_fd(uint32_t direction, int pipe) {
+  PLATTER_ASSIGN(const Message answer,
+                 ask(Request::kSetDeviceStateFd, Payload().add(direction).add(kWhileStopped).take(),
+                     {&pipe, 1}));
+  if (answer.payload.size() == sizeof(uint64_t) &&
+      base::load_little<uint64_t>(answer.payload) == kOwnPipe)
+    return {};
+  return unexpected_answer("does not take the pipe", Request::kSetDeviceStateFd);
+}
+
+Result<void> FrontEnd::check_device_state() {
+  PLATTER_ASSIGN(const uint64_t failed, get(Request::kCheckDeviceState));
+  if (failed == 0) return {};
+  return unexpected_answer("says that it failed", Request::kCheckDeviceState);
+}
+
 Result<void> FrontEnd::set_backend_req_fd(int file) {
   return command(Request::kSetBackendReqFd, {}, {&file, 1});
 }

@@ -88,6 +88,10 @@ class FrontEnd {
   Result<Inflight> get_inflight_fd(uint16_t queues, uint16_t queue_size);
   Result<void> set_inflight_fd(const Inflight& inflight);
   Result<void> set_backend_req_fd(int file);
+  // The back-end's end of a pipe, and kSaveState or kLoadState.
+  Result<void> set_device_state_fd(uint32_t direction, int pipe);
+  // EPROTO: it was not saved, or not loaded.
+  Result<void> check_device_state();
 
   Result<void> set_vring_num(uint32_t queue, uint32_t entries);
   Result<void> set_vring_base(uint32_t queue, uint32_t base);

@@ -36,6 +36,8 @@ enum class Request : uint32_t {
   kRemMemReg = 38,
   kSetStatus = 39,
   kGetStatus = 40,
+  kSetDeviceStateFd = 42,
+  kCheckDeviceState = 43,
 };
 
 // What a back-end sends on the connection that it was given for it.
@@ -60,11 +62,17 @@ inline constexpr uint64_t kInflight = 1U << 12;
 inline constexpr uint64_t kResetDevice = 1U << 13;
 inline constexpr uint64_t kConfigureMemSlots = 1U << 15;
 inline constexpr uint64_t kStatus = 1U << 16;
+inline constexpr uint64_t kDeviceState = 1U << 19;
 }  // namespace protocol_feature
 
 // Beside the number of a queue, where a message could have had a descriptor and has none.
 inline constexpr uint64_t kNoDescriptor = 1U << 8;
 inline constexpr uint32_t kVringLog = 1;
+// Of a device's state: where it goes, when, and that it goes through the front-end's own pipe.
+inline constexpr uint32_t kSaveState = 0;
+inline constexpr uint32_t kLoadState = 1;
+inline constexpr uint32_t kWhileStopped = 0;
+inline constexpr uint64_t kOwnPipe = 1U << 8;
 // What a bit of the log stands for.
 inline constexpr uint64_t kLogPage = 4096;
 

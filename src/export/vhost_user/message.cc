@@ -92,6 +92,8 @@ const char* name_of(Request request) {
     case Request::kRemoveMemoryRegion: return "REM_MEM_REG";
     case Request::kSetStatus: return "SET_STATUS";
     case Request::kGetStatus: return "GET_STATUS";
+    case Request::kSetDeviceState: return "SET_DEVICE_STATE_FD";
+    case Request::kCheckDeviceState: return "CHECK_DEVICE_STATE";
   }
   return nullptr;
 }
@@ -203,6 +205,17 @@ std::vector<uint8_t> encode_inflight(const InflightDescription& description, siz
   append(payload, description.queue_size);
   payload.resize(bytes);
   return payload;
+}
+
+Result<bool> parse_state_is_loaded(std::span<const uint8_t> payload) {
+  PLATTER_TRY(check_bytes(payload, 2 * sizeof(uint32_t)));
+  const auto direction = load<uint32_t>(payload, 0);
+  const auto phase = load<uint32_t>(payload, sizeof(uint32_t));
+  if (direction > 1 || phase != 0) {
+    return fail(EPROTO,
+                fmt::format("a state's transfer in direction {} and phase {}", direction, phase));
+  }
+  return direction == 1;
 }
 
 Result<ConfigAccess> parse_config(std::span<const uint8_t> payload) {

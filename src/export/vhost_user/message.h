@@ -43,6 +43,8 @@ enum class Request : uint32_t {
   kRemoveMemoryRegion = 38,
   kSetStatus = 39,
   kGetStatus = 40,
+  kSetDeviceState = 42,
+  kCheckDeviceState = 43,
 };
 // Null: none of these.
 const char* name_of(Request request);
@@ -64,6 +66,7 @@ inline constexpr uint64_t kInflightSharedMemory = uint64_t{1} << 12;
 inline constexpr uint64_t kResetDeviceFeature = uint64_t{1} << 13;
 inline constexpr uint64_t kMemorySlots = uint64_t{1} << 15;
 inline constexpr uint64_t kStatus = uint64_t{1} << 16;
+inline constexpr uint64_t kDeviceState = uint64_t{1} << 19;
 
 inline constexpr size_t kHeaderBytes = 12;
 // More than any message needs: a memory table of 8 regions has 264, a configuration 268.
@@ -151,6 +154,14 @@ struct InflightDescription {
 };
 Result<InflightDescription> parse_inflight(std::span<const uint8_t> payload);
 std::vector<uint8_t> encode_inflight(const InflightDescription& description, size_t bytes);
+
+// The answer to SET_DEVICE_STATE_FD: the front-end's descriptor is used, or it failed.
+inline constexpr uint64_t kOwnDescriptorIsUsed = 1 << 8;
+inline constexpr uint64_t kStateTransferFailed = kOwnDescriptorIsUsed | 1;
+
+// Whether the back-end's state is loaded, or saved; always while the rings are stopped, which is
+// the one phase there is.
+Result<bool> parse_state_is_loaded(std::span<const uint8_t> payload);
 
 struct ConfigAccess {
   uint32_t offset;

@@ -12,9 +12,9 @@
 namespace platter::vhost_user {
 namespace {
 
-constexpr uint64_t kOfferedProtocolFeatures = kMultiQueue | kLogSharedMemory | kReplyAck |
-                                              kBackendChannel | kConfig | kInflightSharedMemory |
-                                              kResetDeviceFeature | kMemorySlots | kStatus;
+constexpr uint64_t kOfferedProtocolFeatures =
+    kMultiQueue | kLogSharedMemory | kReplyAck | kBackendChannel | kConfig | kInflightSharedMemory |
+    kResetDeviceFeature | kMemorySlots | kStatus | kDeviceState;
 
 Result<io::Descriptor> only_descriptor(Message& message) {
   if (message.descriptors.size() != 1) {
@@ -65,9 +65,10 @@ io::Task<Result<void>> Session::serve() {
 io::Task<Result<void>> Session::answer(const Message& message, Result<Reply> reply) {
   const bool acknowledges = (protocol_features_ & kReplyAck) != 0 && message.header.wants_reply();
   if (!reply) {
-    Error error = std::move(reply).error().with_context(describe(message));
-    if (!acknowledges) co_return std::unexpected(std::move(error));
-    log_.warning("vhost-user: " + error.message());
+    if (!acknowledges) {
+      co_return std::unexpected(std::move(reply).error().with_context(describe(message)));
+    }
+    warn(message, std::move(reply).error());
   }
   Reply answer;
   if (reply && *reply) {
@@ -302,6 +303,16 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       PLATTER_CO_TRY(co_await set_status(status));
       co_return Reply();
     }
+    case Request::kSetDeviceState: {
+      auto begun = co_await begin_state_transfer(message);
+      if (!begun) warn(message, std::move(begun).error());
+      co_return Reply(encode_number(begun ? kOwnDescriptorIsUsed : kStateTransferFailed));
+    }
+    case Request::kCheckDeviceState: {
+      auto ended = co_await end_state_transfer();
+      if (!ended) warn(message, std::move(ended).error());
+      co_return Reply(encode_number(ended ? 0 : 1));
+    }
     default: co_return fail(ENOTSUP, "is not known");
   }
 }
@@ -338,6 +349,57 @@ io::Task<Result<void>> Session::set_status(uint64_t status) {
   co_return device_.set_status(static_cast<uint8_t>(status));
 }
 
+// ---- The device's state
+
+void Session::warn(const Message& message, Error error) {
+  log_.warning("vhost-user: " + std::move(error).with_context(describe(message)).message());
+}
+
+Result<void> Session::check_stopped() const {
+  for (const auto& each : vrings_) {
+    if (each->is_running()) return fail(EBUSY, "a ring runs");
+  }
+  return {};
+}
+
+io::Task<Result<void>> Session::begin_state_transfer(Message& message) {
+  co_await drop_state_transfer();
+  if ((protocol_features_ & kDeviceState) == 0) co_return fail(EINVAL, "was not negotiated");
+  PLATTER_CO_ASSIGN(const bool loads, parse_state_is_loaded(message.payload()));
+  PLATTER_CO_ASSIGN(auto pipe, only_descriptor(message));
+  PLATTER_CO_TRY(check_stopped());
+  if (loads) {
+    PLATTER_CO_ASSIGN(state_transfer_,
+                      StateTransfer::load(std::move(pipe), virtio::blk::DeviceState::kMaxBytes));
+    co_return Result<void>();
+  }
+  virtio::blk::DeviceState state = device_.state();
+  for (const auto& each : vrings_) state.queues.push_back(each->state());
+  PLATTER_CO_ASSIGN(state_transfer_, StateTransfer::save(std::move(pipe), state.encode()));
+  co_return Result<void>();
+}
+
+io::Task<Result<void>> Session::end_state_transfer() {
+  const auto transfer = std::move(state_transfer_);
+  if (!transfer) co_return fail(EINVAL, "there is none");
+  PLATTER_CO_ASSIGN(const auto bytes, co_await transfer->end());
+  if (!transfer->loads()) co_return Result<void>();
+  co_return restore(bytes);
+}
+
+Result<void> Session::restore(std::span<const uint8_t> bytes) {
+  PLATTER_TRY(check_stopped());
+  PLATTER_ASSIGN(const auto state, virtio::blk::DeviceState::parse(bytes));
+  PLATTER_TRY(device_.restore(state));
+  PLATTER_ASSERT(state.queues.size() == vrings_.size());
+  for (size_t i = 0; i < vrings_.size(); ++i) vrings_[i]->restore(state.queues[i]);
+  return {};
+}
+
+io::Task<void> Session::drop_state_transfer() {
+  if (const auto transfer = std::move(state_transfer_)) (void)co_await transfer->end();
+}
+
 io::Task<void> Session::stop_vrings() {
   for (auto& each : vrings_) {
     (void)co_await each->stop();
@@ -346,6 +408,7 @@ io::Task<void> Session::stop_vrings() {
 }
 
 io::Task<Result<void>> Session::reset() {
+  co_await drop_state_transfer();
   co_await stop_vrings();
   logs_ = false;
   log_pages_.reset();

@@ -18,6 +18,7 @@
 #include "export/vhost_user/inflight_area.h"
 #include "export/vhost_user/memory_table.h"
 #include "export/vhost_user/message.h"
+#include "export/vhost_user/state_transfer.h"
 #include "export/vhost_user/vring.h"
 #include "virtio/blk/device.h"
 
@@ -58,6 +59,13 @@ class Session {
   Result<Reply> get_inflight(const Message& message) const;
   Result<void> set_inflight(Message& message);
   Result<void> check_inflight(const InflightDescription& description) const;
+  void warn(const Message& message, Error error);
+  Result<void> check_stopped() const;
+  io::Task<Result<void>> begin_state_transfer(Message& message);
+  // What was loaded becomes the device's state.
+  io::Task<Result<void>> end_state_transfer();
+  Result<void> restore(std::span<const uint8_t> bytes);
+  io::Task<void> drop_state_transfer();
   io::Task<Result<void>> change_memory(Message& message);
   io::Task<void> use_log();
   io::Task<Result<void>> set_status(uint64_t status);
@@ -78,6 +86,7 @@ class Session {
   std::shared_ptr<virtio::DirtyLog> log_pages_;  // that a migration looks at
   bool logs_ = false;                            // the front-end wants it kept
   std::shared_ptr<InflightArea> inflight_;
+  std::unique_ptr<StateTransfer> state_transfer_;  // until it has been asked for
 };
 
 }  // namespace platter::vhost_user

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <csignal>
 #include <cstring>
 #include <mutex>
 #include <optional>
@@ -467,6 +469,132 @@ TEST_F(InflightSessionTest, AQueueThatItHasNoRoomForIsRefused) {
   EXPECT_EQ(demand(Request::kSetVringKick, fields(uint64_t{1}), kick), 1U);
   EXPECT_TRUE(was_told("of 1 queues only"));
 }
+
+// ---- The device's state
+
+class StateSessionTest : public InflightSessionTest {
+ protected:
+  static constexpr uint32_t kSave = 0;
+  static constexpr uint32_t kLoad = 1;
+  static constexpr uint64_t kTaken = 256;
+  static constexpr uint64_t kRefused = 257;
+
+  void SetUp() override {
+    SessionTest::SetUp();
+    signal(SIGPIPE, SIG_IGN);
+    send_message(static_cast<uint32_t>(Request::kSetProtocolFeatures), kPlain,
+                 fields(uint64_t{kReplyAck | kDeviceState}));
+  }
+  struct Pipe {
+    io::Descriptor from;
+    io::Descriptor to;
+  };
+  static Pipe make_pipe() {
+    int ends[2];
+    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    return {io::Descriptor(ends[0]), io::Descriptor(ends[1])};
+  }
+  uint64_t transfer(uint32_t direction, const io::Descriptor& file, uint32_t phase = 0) {
+    const int one[] = {file.get()};
+    return demand(Request::kSetDeviceState, fields(direction, phase), one);
+  }
+  uint64_t check() { return ask(Request::kCheckDeviceState); }
+  uint64_t load(std::span<const uint8_t> bytes) {
+    Pipe pipe = make_pipe();
+    EXPECT_EQ(transfer(kLoad, pipe.from), kTaken);
+    EXPECT_EQ(write(pipe.to.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    pipe.to.reset();
+    return check();
+  }
+  std::vector<uint8_t> save() {
+    Pipe pipe = make_pipe();
+    EXPECT_EQ(transfer(kSave, pipe.to), kTaken);
+    pipe.to.reset();
+    std::vector<uint8_t> bytes(virtio::blk::DeviceState::kMaxBytes + 1);
+    size_t count = 0;
+    for (ssize_t got; (got = read(pipe.from.get(), &bytes[count], bytes.size() - count)) > 0;)
+      count += static_cast<size_t>(got);
+    bytes.resize(count);
+    EXPECT_EQ(check(), 0U);
+    return bytes;
+  }
+};
+
+TEST_F(StateSessionTest, IsLoadedAsItWasSaved) {
+  EXPECT_EQ(demand(Request::kSetFeatures, fields(virtio::kVersion1 | virtio::kPackedRing)), 0U);
+  EXPECT_EQ(demand(Request::kSetVringSize, fields(uint32_t{1}, uint32_t{16})), 0U);
+  EXPECT_EQ(demand(Request::kSetVringBase, fields(uint32_t{1}, uint32_t{0x80050003})), 0U);
+  EXPECT_EQ(demand(Request::kSetStatus, fields(uint64_t{11})), 0U);
+  const auto state = save();
+  EXPECT_EQ(demand(Request::kResetDevice, {}), 0U);
+  EXPECT_NE(save(), state);
+  EXPECT_EQ(load(state), 0U);
+  EXPECT_EQ(ask(Request::kGetStatus), 11U);
+  EXPECT_EQ(save(), state);
+}
+
+TEST_F(StateSessionTest, WhatIsNoTransferIsRefused) {
+  const Pipe pipe = make_pipe();
+  EXPECT_EQ(check(), 1U) << "there was none";
+  EXPECT_EQ(transfer(2, pipe.to), kRefused);
+  EXPECT_EQ(transfer(kSave, pipe.to, 1), kRefused);
+  EXPECT_EQ(transfer(kLoad, shared_memory()), kRefused);
+  EXPECT_EQ(demand(Request::kSetDeviceState, fields(kLoad, uint32_t{0})), kRefused);
+  EXPECT_EQ(demand(Request::kSetDeviceState, fields(kLoad)), kRefused);
+  send_message(static_cast<uint32_t>(Request::kSetProtocolFeatures), kPlain,
+               fields(uint64_t{kReplyAck}));
+  EXPECT_EQ(transfer(kSave, pipe.to), kRefused) << "was not negotiated";
+  EXPECT_TRUE(was_told("was not negotiated"));
+}
+
+TEST_F(StateSessionTest, ARingThatRunsHasNone) {
+  const Pipe pipe = make_pipe();
+  auto state = save();
+  prepare_ring(virtio::kVersion1);
+  EXPECT_EQ(transfer(kLoad, pipe.from), kTaken);
+  EXPECT_EQ(start_ring(), 0U);
+  EXPECT_EQ(transfer(kSave, pipe.to), kRefused);
+  EXPECT_EQ(transfer(kLoad, pipe.from), kRefused);
+}
+
+TEST_F(StateSessionTest, RubbishIsRefused) {
+  const auto state = save();
+  EXPECT_EQ(load({}), 1U);
+  EXPECT_EQ(load(std::span(state).first(state.size() - 1)), 1U);
+  auto changed = state;
+  changed[8] = 9;
+  EXPECT_EQ(load(changed), 1U);
+  EXPECT_TRUE(was_told("CHECK_DEVICE_STATE: virtio-blk: The state of a device has version 9"));
+  EXPECT_EQ(load(std::vector<uint8_t>(60'000)), 1U);
+  EXPECT_TRUE(was_told("a state of more than"));
+  EXPECT_EQ(load(state), 0U);
+}
+
+// Nobody waits for a front-end that does not do its part.
+TEST_F(StateSessionTest, APipeThatIsNotServedHoldsNobodyUp) {
+  Pipe open = make_pipe();
+  EXPECT_EQ(transfer(kLoad, open.from), kTaken);
+  EXPECT_EQ(check(), 1U);
+  EXPECT_TRUE(was_told("its end has not come"));
+  Pipe full = make_pipe();
+  fcntl(full.to.get(), F_SETFL, O_NONBLOCK);
+  const std::vector<uint8_t> junk(4096);
+  while (write(full.to.get(), junk.data(), junk.size()) > 0) {
+  }
+  EXPECT_EQ(transfer(kSave, full.to), kTaken);
+  EXPECT_EQ(check(), 1U);
+  EXPECT_TRUE(was_told("not all of it was taken"));
+  // The next one takes its place, and so does the end of the session.
+  EXPECT_EQ(transfer(kSave, full.to), kTaken);
+  EXPECT_EQ(transfer(kLoad, open.from), kTaken);
+  Pipe closed = make_pipe();
+  closed.from.reset();
+  EXPECT_EQ(transfer(kSave, closed.to), kTaken);
+  EXPECT_EQ(check(), 1U);
+  EXPECT_EQ(transfer(kLoad, open.from), kTaken);
+}
+
+// ---- Others
 
 TEST_F(SessionTest, AFloodOfMessagesIsAnsweredOneByOne) {
   constexpr unsigned kMany = 3000;

@@ -226,6 +226,22 @@ io::Task<uint32_t> Vring::stop() {
   co_return base_;
 }
 
+virtio::blk::DeviceState::Queue Vring::state() const {
+  PLATTER_ASSERT(running_ == nullptr);
+  virtio::blk::DeviceState::Queue state = {.size = static_cast<uint16_t>(size_)};
+  const std::optional<uint32_t> base = has_base_ ? base_ : stopped_at_;
+  if (base) state.position = {static_cast<uint16_t>(*base), static_cast<uint16_t>(*base >> 16)};
+  return state;
+}
+
+void Vring::restore(const virtio::blk::DeviceState::Queue& state) {
+  PLATTER_ASSERT(running_ == nullptr);
+  size_ = state.size;
+  has_base_ = state.position.has_value();
+  base_ = has_base_ ? uint32_t{state.position->used} << 16 | state.position->available : 0;
+  stopped_at_.reset();
+}
+
 void Vring::forget_events() {
   PLATTER_ASSERT(running_ == nullptr);
   kick_.reset();

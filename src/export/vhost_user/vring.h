@@ -42,6 +42,10 @@ class Vring {
   // Null: no writes are noted.
   io::Task<void> set_log(std::shared_ptr<virtio::DirtyLog> log);
 
+  // Of a ring that does not run; a front-end gives it the rest.
+  virtio::blk::DeviceState::Queue state() const;
+  void restore(const virtio::blk::DeviceState::Queue& state);
+
   bool is_running() const { return running_ != nullptr; }
   // Begins, if nothing is missing. EINVAL: the ring cannot be.
   io::Task<Result<void>> start_if_ready(const MemoryTable& memory);
