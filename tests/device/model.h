@@ -1,0 +1,57 @@
+// Model: what a virtio-blk device has to do with a request, plain and slow: the disk is an array of
+// bytes, a request a list of bytes and a number of bytes of room (virtio 1.2, 5.2.6).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "virtio/blk/properties.h"
+
+namespace platter::device_test {
+
+inline constexpr uint32_t kRead = 0;
+inline constexpr uint32_t kWrite = 1;
+inline constexpr uint32_t kFlush = 4;
+inline constexpr uint32_t kGetId = 8;
+inline constexpr uint32_t kDiscard = 11;
+inline constexpr uint32_t kWriteZeroes = 13;
+inline constexpr uint8_t kOk = 0;
+inline constexpr uint8_t kIoError = 1;
+inline constexpr uint8_t kUnsupported = 2;
+
+struct Asked {
+  uint32_t type = 0;
+  uint64_t sector = 0;
+  std::vector<uint8_t> data;  // that the driver sends, after the header
+  size_t room = 0;            // for data from the device, before the status
+};
+
+struct Answer {
+  uint8_t status;
+  // What the driver finds at the beginning of its room; nothing where a byte may be any.
+  std::vector<std::optional<uint8_t>> data;
+};
+
+class Model {
+ public:
+  Model(const virtio::blk::Properties& properties, size_t disk_bytes)
+      : properties_(properties), disk_(disk_bytes, uint8_t{0}) {}
+
+  // Nothing: it is no request, and the device needs a reset.
+  std::optional<Answer> carry_out(const Asked& asked);
+  // Which sectors it reads or changes: the first one, and how many.
+  std::pair<uint64_t, uint64_t> touches(const Asked& asked) const;
+
+ private:
+  bool is_on_disk(uint64_t sector, uint64_t bytes) const;
+  Answer read(const Asked& asked) const;
+  Answer write(const Asked& asked);
+  Answer identify(const Asked& asked) const;
+  std::optional<Answer> clear(const Asked& asked, bool zeroes);
+
+  const virtio::blk::Properties properties_;
+  std::vector<std::optional<uint8_t>> disk_;  // nothing: was discarded
+};
+
+}  // namespace platter::device_test
