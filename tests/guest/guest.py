@@ -87,7 +87,7 @@ class Guests:
         archive.file("script", script.encode())
         initrd = pathlib.Path(directory) / "initrd"
         initrd.write_bytes(self._base + archive.bytes())
-        return Guest(self.kernel, initrd, pathlib.Path(directory) / "console", devices, processors, limit_s)
+        return Guest(self.kernel, initrd, pathlib.Path(directory), devices, processors, limit_s)
 
     def run(self, directory, script, devices=(), processors=1, limit_s=LIMIT_S):
         """The lines that the script said; GuestFailed if it failed, or the kernel saw trouble."""
@@ -96,19 +96,22 @@ class Guests:
 
 
 class Guest:
-    def __init__(self, kernel_file, initrd, console, devices, processors, limit_s):
+    def __init__(self, kernel_file, initrd, directory, devices, processors, limit_s):
         self.lines = []  # that the script has said so far
-        self._console = console
+        self._console = directory / "console"
+        # QEMU's own messages: among the script's lines they would stand in the middle of one.
+        self._messages = directory / "messages"
         self._deadline = time.monotonic() + limit_s
         # With "arat" a processor that idles is woken by its own timer; without, now and then by nothing.
-        self._process = subprocess.Popen(
-            ["qemu-system-x86_64", "-accel", "tcg", "-machine", "q35,memory-backend=memory", "-cpu", "qemu64,+arat",
-             "-smp", str(processors), "-m", f"{MEMORY_MIB}M",
-             "-object", f"memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on",
-             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-             "-kernel", str(kernel_file), "-initrd", str(initrd), "-append", _COMMAND_LINE,
-             "-serial", f"file:{console}", "-serial", "stdio", *devices],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        with open(self._messages, "wb") as messages:
+            self._process = subprocess.Popen(
+                ["qemu-system-x86_64", "-accel", "tcg", "-machine", "q35,memory-backend=memory", "-cpu", "qemu64,+arat",
+                 "-smp", str(processors), "-m", f"{MEMORY_MIB}M",
+                 "-object", f"memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on",
+                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                 "-kernel", str(kernel_file), "-initrd", str(initrd), "-append", _COMMAND_LINE,
+                 "-serial", f"file:{self._console}", "-serial", "stdio", *devices],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True, errors="replace")
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -137,7 +140,7 @@ class Guest:
     def said(self):
         """For a person: all of it."""
         console = self._console.read_text(errors="replace") if self._console.exists() else ""
-        return "\n".join(["script:", *self.lines, "kernel:", console])
+        return "\n".join(["script:", *self.lines, "kernel:", console, "QEMU:", self._messages.read_text(errors="replace")])
 
     def wait_for(self, test):
         """Until test(lines) is true of what the script has said."""
