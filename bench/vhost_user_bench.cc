@@ -148,16 +148,17 @@ class Load {
 
   void fill(uint32_t index, Clock::time_point now) {
     BlockQueue& queue = device_.queue(index);
-    bool any = false;
+    // As Linux does: the device sees each as soon as it is there, and is told once of all.
+    bool notify = false;
     while (queue.in_flight() < settings_.depth && more()) {
       const uint32_t type = settings_.work == Work::kRead ? kRead : kWrite;
       const auto slot = queue.add(type, next_sector(), kBytes);
       if (!slot) break;
       started_[index][*slot] = now;
       ++sent_;
-      any = true;
+      notify |= queue.ring().publish();
     }
-    if (any) queue.publish();
+    if (notify) queue.kick();
   }
 
   bool collect(Clock::time_point& now) {

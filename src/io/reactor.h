@@ -355,6 +355,12 @@ struct SelfOwned {
                       .reactor = &reactor};
     reactor.post(promise->start);
   }
+  // Returns when it waits or has ended.
+  void start_here() {
+    const int left = std::exchange(transfers_left, kMaxTransfers);
+    std::coroutine_handle<promise_type>::from_promise(*promise).resume();
+    transfers_left = left;
+  }
 };
 
 }  // namespace detail

@@ -322,6 +322,24 @@ TEST_P(SyncTest, GateClosesWhenTheLastHasLeft) {
   run_everywhere(std::move(tasks));
 }
 
+Task<void> note_twice(std::vector<int>& order) {
+  order.push_back(1);
+  co_await Reactor::current()->yield();
+  order.push_back(3);
+}
+Task<void> start_and_go_on(Gate& gate, std::vector<int>& order) {
+  gate.spawn_here(note_twice(order));
+  order.push_back(2);
+  co_await gate.close();
+}
+
+TEST_P(SyncTest, ATaskStartedHereRunsUntilItWaits) {
+  Gate gate;
+  std::vector<int> order;
+  run_blocking(at(0), start_and_go_on(gate, order));
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
+}
+
 Task<int> value_after(int value, int yields) {
   for (int i = 0; i < yields; ++i) co_await Reactor::current()->yield();
   co_return value;

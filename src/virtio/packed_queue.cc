@@ -145,6 +145,10 @@ bool PackedQueue::publish() {
   return driver_wants_interrupt(advanced);
 }
 
+bool PackedQueue::is_awaited() const {
+  return has(kEventIndex) && driver_wants_interrupt(untold_slots_ + unshown_slots_);
+}
+
 bool PackedQueue::driver_wants_interrupt(uint32_t advanced) const {
   const auto flags = load_relaxed<uint16_t>(areas_[1] + kEventFlags);
   if (flags != kEventsAtPosition || !has(kEventIndex)) return flags != kEventsOff;

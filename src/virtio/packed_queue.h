@@ -18,6 +18,7 @@ class PackedQueue final : public Queue {
 
   bool publish() override;
   void show() override;
+  bool is_awaited() const override;
   bool enable_notifications() override;
   void disable_notifications() override;
   QueueState state() const override { return {available_.bits(), first_unshown_.bits()}; }

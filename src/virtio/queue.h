@@ -74,6 +74,9 @@ class Queue {
   [[nodiscard]] virtual bool publish() = 0;
   // Shows it, to one who looks by itself. publish() must follow soon.
   virtual void show() = 0;
+  // The driver has said which entry it sleeps for, and it is among those pushed since the last
+  // publish(). One who has no way to say so is never awaited.
+  virtual bool is_awaited() const = 0;
 
   // Asks the driver to notify when it makes something available. True: pop() has something already.
   [[nodiscard]] virtual bool enable_notifications() = 0;

@@ -142,16 +142,23 @@ bool SplitQueue::publish() {
   return wanted;
 }
 
+bool SplitQueue::is_awaited() const {
+  return has(kEventIndex) && is_event_between(told_used_, next_used_);
+}
+
 bool SplitQueue::driver_wants_interrupt(uint16_t before) const {
   const uint8_t* available = areas_[1];
   if (has(kNotifyOnEmpty) && in_flight() == 0 &&
       load_relaxed<uint16_t>(available + kIndex) == next_available_)
     return true;
   if (!has(kEventIndex)) return (load_relaxed<uint16_t>(available + kFlags) & kNoInterrupt) == 0;
-  if (!shown_once_) return true;
-  const auto event = load_relaxed<uint16_t>(available + kEntries + size_ * kAvailableEntryBytes);
-  const auto since_event = static_cast<uint16_t>(shown_used_ - event - 1);
-  return since_event < static_cast<uint16_t>(shown_used_ - before);
+  return !shown_once_ || is_event_between(before, shown_used_);
+}
+
+// The entry that the driver awaits is one of these.
+bool SplitQueue::is_event_between(uint16_t first, uint16_t end) const {
+  const auto event = load_relaxed<uint16_t>(areas_[1] + kEntries + size_ * kAvailableEntryBytes);
+  return static_cast<uint16_t>(end - event - 1) < static_cast<uint16_t>(end - first);
 }
 
 bool SplitQueue::enable_notifications() {

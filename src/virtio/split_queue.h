@@ -20,6 +20,7 @@ class SplitQueue final : public Queue {
 
   bool publish() override;
   void show() override;
+  bool is_awaited() const override;
   bool enable_notifications() override;
   void disable_notifications() override;
   QueueState state() const override { return {next_available_, shown_used_}; }
@@ -35,6 +36,7 @@ class SplitQueue final : public Queue {
   Result<uint32_t> track() override;
   Result<void> note_taken(Chain& chain) override;
   bool driver_wants_interrupt(uint16_t before) const;
+  bool is_event_between(uint16_t first, uint16_t end) const;
 
   Areas areas_{};
   uint16_t next_available_;

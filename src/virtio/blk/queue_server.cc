@@ -58,7 +58,10 @@ void QueueServer::set_log(std::shared_ptr<DirtyLog> log, std::optional<uint64_t>
 bool QueueServer::look() { return is_served() && take_batch(); }
 
 void QueueServer::settle() {
-  if (!std::exchange(dirty_, false) || device_.is_broken()) return;
+  if (std::exchange(dirty_, false) && !device_.is_broken()) tell_driver();
+}
+
+void QueueServer::tell_driver() {
   unshown_ = 0;
   const bool wanted = queue_->publish();
   if (log_ && logged_ring_) {
@@ -67,6 +70,17 @@ void QueueServer::settle() {
     log_->mark(queue_->answer_address(), queue_->answer_bytes());
   }
   if (wanted) events_.interrupt();
+}
+
+// Before the turn ends. A driver that sleeps is woken by the first request that ends: it takes as
+// long to wake up as the others take to end.
+void QueueServer::show_early() {
+  if (queue_->is_awaited()) {
+    tell_driver();
+  } else if (unshown_ >= kShowAfter) {
+    unshown_ = 0;
+    queue_->show();
+  }
 }
 
 bool QueueServer::rest() {
@@ -131,10 +145,17 @@ bool QueueServer::take_batch() {
 // ---- Merging
 
 void QueueServer::plan(Slot* slot) {
-  const bool turns = plan_.count != 0 && plan_.slots[0]->request.out != slot->request.out;
-  if (turns || plan_.count == kMaxMerged) carry_out_plan();
+  if (plan_.count == kMaxMerged || (plan_.count != 0 && !may_belong(*slot))) carry_out_plan();
   plan_.slots[plan_.count++] = slot;
   if (!device_.properties().request_merging) carry_out_plan();
+}
+
+// Only what lies near the one before waits for others: what is far from it would wait for nothing.
+bool QueueServer::may_belong(const Slot& next) const {
+  const Request& one = plan_.slots[plan_.count - 1]->request;
+  const Request& other = next.request;
+  return one.out == other.out &&
+         std::max(one.sector, other.sector) - std::min(one.sector, other.sector) <= kNearSectors;
 }
 
 bool QueueServer::may_follow(const Slot& first, uint64_t bytes, size_t pieces,
@@ -174,7 +195,7 @@ void QueueServer::carry_out_plan() {
 
 // ---- Carrying out
 
-void QueueServer::begin(Slot* slot) { under_way_.spawn(reactor_, serve(slot)); }
+void QueueServer::begin(Slot* slot) { under_way_.spawn_here(serve(slot)); }
 
 io::Task<void> QueueServer::serve(Slot* slot) {
   Request request = slot->request;
@@ -224,10 +245,8 @@ void QueueServer::finish(Slot* slot, Executor::Outcome outcome) {
   }
   queue_->push(slot->chain, outcome.written + 1);
   dirty_ = true;
-  if (++unshown_ == kShowAfter && !device_.is_broken()) {
-    unshown_ = 0;
-    queue_->show();
-  }
+  ++unshown_;
+  if (!device_.is_broken()) show_early();
   free_.push_back(slot);
 }
 

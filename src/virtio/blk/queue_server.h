@@ -41,10 +41,12 @@ class QueueServer final : private io::Poller {
  public:
   // Requests that one driver's batch may be merged into, at most.
   static constexpr size_t kMaxMerged = 32;
+  // Between the starts of two requests that are merged, or that one between them joins, at most.
+  static constexpr uint64_t kNearSectors = 2048;
   // Taken in one turn, so that a full ring does not keep the reactor from its other work.
   static constexpr size_t kMaxBatch = 256;
-  // A driver that looks by itself sees what is done after so many requests, not only when all of a
-  // turn are: it has the next ones ready then.
+  // A driver sees what is done after so many requests, not only when all of a turn are: it has the
+  // next ones ready then.
   static constexpr unsigned kShowAfter = 8;
 
   // All outlive it.
@@ -86,12 +88,16 @@ class QueueServer final : private io::Poller {
   void settle() override;
   bool rest() override;
 
+  void tell_driver();
+  void show_early();
+
   bool is_served() const { return !stopped_ && !device_.is_broken(); }
   void wake();
   bool take_batch();
   Slot* take_slot();
   void plan(Slot* slot);
   void carry_out_plan();
+  bool may_belong(const Slot& next) const;
   bool may_follow(const Slot& first, uint64_t bytes, size_t pieces, const Slot& next) const;
   void begin(Slot* slot);
   io::Task<void> serve(Slot* slot);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <thread>
 
 #include "block/graph.h"
@@ -25,12 +26,15 @@ constexpr uint64_t kPlainRing = 0;
 // Counts what the queue has to say. The driver never sleeps.
 class Events final : public QueueEvents {
  public:
-  void interrupt() override { ++interrupts; }
+  void interrupt() override {
+    if (++interrupts == 1 && at_first) at_first();
+  }
   bool can_be_notified() const override { return true; }
   void broken(const Error& error) override { why = error.message(); }
 
   std::atomic<unsigned> interrupts = 0;
   std::string why;
+  std::function<void()> at_first;
 };
 
 class QueueServerTest : public testing::TestWithParam<uint64_t> {
@@ -180,6 +184,23 @@ TEST_P(QueueServerTest, NeighboursOfABatchAreOneRequest) {
   wait_for(kCount);
   for (unsigned slot = 0; slot < kCount; ++slot)
     EXPECT_EQ(*guest_.at(payload(order[slot])), slot + 1) << slot;
+}
+
+// It wakes up while the others end. One who cannot say that it sleeps would be told of each.
+TEST_P(QueueServerTest, ADriverThatSleepsIsToldOfTheFirstThatEnds) {
+  constexpr unsigned kCount = 6;
+  for (unsigned slot = 0; slot < kCount; ++slot) add(slot, 0, slot * 2 * kBlock / kSectorBytes);
+  driver_->ask_for_interrupt(true);
+  unsigned first = 0;
+  events_.at_first = [&] {
+    driver_->ask_for_interrupt(false);
+    while (driver_->collect()) ++first;
+  };
+  serve();
+  while (events_.interrupts.load() == 0) run(kick());
+  const bool can_say = (GetParam() & kEventIndex) != 0;
+  EXPECT_EQ(first, can_say ? 1 : kCount);
+  wait_for(kCount - first);
 }
 
 TEST_P(QueueServerTest, MergingCanBeSwitchedOff) {
