@@ -36,7 +36,8 @@ class Request {
     while (!try_enter());
     if (io::RequestTimes* times = co_await io::request_times()) times->waiting += now() - begun;
   }
-  void end(const Result<void>& result) {
+  template <typename T>
+  void end(const Result<T>& result) {
     PLATTER_PROBE(backend_request_end, this, static_cast<int>(operation_),
                   result ? 0 : result.error().code());
     BackendCounters::Counts& counts =
@@ -62,8 +63,8 @@ class Request {
   void count_latency(LatencyHistograms& latencies, uint64_t nanoseconds) const {
     // By the operation: discards are not measured.
     constexpr std::optional<LatencyKind> kKinds[kOperations] = {
-        LatencyKind::kRead, LatencyKind::kWrite, LatencyKind::kWrite, std::nullopt,
-        LatencyKind::kFlush};
+        LatencyKind::kRead, LatencyKind::kWrite, LatencyKind::kWrite,
+        std::nullopt,       LatencyKind::kFlush, LatencyKind::kZoneAppend};
     const auto kind = kKinds[static_cast<unsigned>(operation_)];
     if (!kind) return;
     const auto& histogram = latencies.of[static_cast<unsigned>(*kind)];
@@ -211,11 +212,57 @@ io::Task<Result<void>> Backend::resize(uint64_t size, Preallocation preallocatio
   co_return std::move(result);
 }
 
+// ---- Zoned disks
+
+std::optional<ZonedCharacteristics> Backend::zoned_characteristics() const {
+  return state_->node().zoned_characteristics();
+}
+
+io::Task<Result<size_t>> Backend::zone_report(uint64_t offset, std::span<Zone> zones) {
+  State& s = *state_;
+  InFlight::Ticket ticket;
+  while (!s.in_flight->try_enter(ticket)) co_await s.in_flight->wait_entry();
+  Result<size_t> result = co_await s.node().zone_report(offset, zones);
+  s.in_flight->leave(ticket);
+  co_return std::move(result);
+}
+
+io::Task<Result<void>> Backend::zone_manage(ZoneAction action, uint64_t offset, uint64_t length) {
+  State& s = *state_;
+  InFlight::Ticket ticket;
+  while (!s.in_flight->try_enter(ticket)) co_await s.in_flight->wait_entry();
+  Result<void> result = check_write(s, offset, length, {});
+  if (result) {
+    result = co_await s.node().zone_manage(action, offset, length);
+    note_written(s.node());
+    if (result && !s.write_cache.load(std::memory_order_relaxed))
+      result = co_await flush_written(s.node());
+  }
+  s.in_flight->leave(ticket);
+  co_return std::move(result);
+}
+
+io::Task<Result<uint64_t>> Backend::zone_append(uint64_t offset, io::BufferList buffers,
+                                                WriteFlags flags) {
+  State& s = *state_;
+  Request request(s, Operation::kZoneAppend, offset, buffers.size());
+  if (!request.try_enter()) co_await request.enter_late();
+  Result<uint64_t> result(0);
+  if (auto allowed = check_write(s, offset, buffers.size(), {}); !allowed) {
+    result = std::unexpected(std::move(allowed).error());
+  } else {
+    result = co_await s.node().zone_append(offset, buffers, with_durability(s, flags));
+    note_written(s.node());
+  }
+  request.end(result);
+  co_return std::move(result);
+}
+
 void Backend::set_write_cache(bool on) { state_->write_cache.store(on, std::memory_order_relaxed); }
 
 static void add_up(const Backend::State& s, BackendStatistics& total) {
-  Accounting* accounts[kOperations] = {&total.read, &total.write, &total.zero, &total.discard,
-                                       &total.flush};
+  Accounting* accounts[kOperations] = {&total.read,    &total.write, &total.zero,
+                                       &total.discard, &total.flush, &total.zone_append};
   for (const BackendCounters& counters : s.counters) {
     for (size_t i = 0; i < kOperations; ++i) {
       const BackendCounters::Counts& counts = counters.of[i];

@@ -17,7 +17,7 @@ struct Accounting {
   uint64_t operations = 0, bytes = 0, failed = 0, total_time_ns = 0;
 };
 struct BackendStatistics {
-  Accounting read, write, zero, discard, flush;
+  Accounting read, write, zero, discard, flush, zone_append;
 };
 
 class Backend {
@@ -38,6 +38,14 @@ class Backend {
   io::Task<Result<BlockStatus>> status_above(Node* base, uint64_t offset, uint64_t length,
                                              StatusDetail detail, unsigned* depth = nullptr);
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
+
+  // ---- Zoned disks (block/zoned.h). Nothing, or ENOTSUP: it is none.
+  std::optional<ZonedCharacteristics> zoned_characteristics() const;
+  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones);
+  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length);
+  // Where the data is now.
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags = {});
 
   void set_write_cache(bool on);
   BackendStatistics statistics() const;

@@ -13,8 +13,8 @@
 
 namespace platter::block {
 
-enum class Operation : unsigned { kRead, kWrite, kZero, kDiscard, kFlush };
-inline constexpr size_t kOperations = 5;
+enum class Operation : unsigned { kRead, kWrite, kZero, kDiscard, kFlush, kZoneAppend };
+inline constexpr size_t kOperations = 6;
 
 // Counters of one reactor. Only its thread writes them, so a plain load and store each is enough.
 struct alignas(128) BackendCounters {

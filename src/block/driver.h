@@ -41,6 +41,7 @@ class DirtyBitmap;
 class Driver;
 class Graph;
 class Node;
+class Zoned;
 
 // How a node is opened.
 struct OpenFlags {
@@ -375,6 +376,8 @@ class Driver {
   virtual RangeCopier* range_copier() { return nullptr; }
   virtual Rebasable* rebasable() { return nullptr; }
   virtual DebugPoints* debug_points() { return nullptr; }
+  // Called with requests in flight, too (block/zoned.h).
+  virtual Zoned* zoned() { return nullptr; }
 };
 
 // ---- Opening and creating

@@ -7,7 +7,7 @@
 
 namespace platter::block {
 
-class FilterDriver : public Driver, public Resizable {
+class FilterDriver : public Driver, public Resizable, public Zoned {
  public:
   // `child` has the roles kFiltered and kPrimary, and outlives the driver.
   explicit FilterDriver(Child& child) : child_(child) {}
@@ -41,6 +41,21 @@ class FilterDriver : public Driver, public Resizable {
   Resizable* resizable() override { return this; }
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact) override {
     return child_.resize(size, preallocation, exact);
+  }
+
+  Zoned* zoned() override { return child_.node().driver().zoned() != nullptr ? this : nullptr; }
+  ZonedCharacteristics zoned_characteristics() const override {
+    return *child_.node().zoned_characteristics();
+  }
+  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones) override {
+    return child_.zone_report(offset, zones);
+  }
+  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length) override {
+    return child_.zone_manage(action, offset, length);
+  }
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags) override {
+    return child_.zone_append(offset, buffers, flags);
   }
 
  protected:

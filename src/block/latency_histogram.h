@@ -16,8 +16,8 @@ namespace platter::block {
 class Node;
 
 // Zeroing counts as writing.
-enum class LatencyKind : unsigned { kRead, kWrite, kFlush };
-inline constexpr size_t kLatencyKinds = 3;
+enum class LatencyKind : unsigned { kRead, kWrite, kZoneAppend, kFlush };
+inline constexpr size_t kLatencyKinds = 4;
 
 // In nanoseconds: each bin ends before its boundary, the last one has no end. Positive and strictly
 // ascending.

@@ -116,6 +116,19 @@ io::Task<Result<void>> Child::resize(uint64_t size, Preallocation preallocation,
   return node_->resize(size, preallocation, exact);
 }
 
+io::Task<Result<size_t>> Child::zone_report(uint64_t offset, std::span<Zone> zones) {
+  return node_->zone_report(offset, zones);
+}
+io::Task<Result<void>> Child::zone_manage(ZoneAction action, uint64_t offset, uint64_t length) {
+  PLATTER_ASSERT(needed().has(Permission::kWrite));
+  return node_->zone_manage(action, offset, length);
+}
+io::Task<Result<uint64_t>> Child::zone_append(uint64_t offset, io::BufferList buffers,
+                                              WriteFlags flags) {
+  PLATTER_ASSERT(needed().has(Permission::kWrite));
+  return node_->zone_append(offset, buffers, flags);
+}
+
 io::Task<void> Child::pass(DebugEvent event) const {
   if (debug_points_ == nullptr) return io::Task<void>::ready();
   return debug_points_->pass(event);

@@ -11,12 +11,15 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/options.h"
 #include "block/driver.h"
 #include "block/types.h"
+#include "block/zoned.h"
 
 namespace platter::block {
 
@@ -44,6 +47,9 @@ class Child {
   io::Task<Result<void>> flush();
   io::Task<Result<BlockStatus>> status(uint64_t offset, uint64_t length, StatusDetail detail);
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
+  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones);
+  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length);
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers, WriteFlags flags);
 
   // Whether pass() does anything; the node below then is a filter for debugging (block/debug.h).
   bool has_debug_points() const { return debug_points_ != nullptr; }
@@ -104,6 +110,14 @@ class Node {
   io::Task<Result<BlockStatus>> status_above(Node* base, uint64_t offset, uint64_t length,
                                              StatusDetail detail, unsigned* depth);
   io::Task<Result<void>> resize(uint64_t size, Preallocation preallocation, bool exact);
+
+  // ---- Zoned disks (block/zoned.h). Nothing, or ENOTSUP: it is none.
+  std::optional<ZonedCharacteristics> zoned_characteristics() const;
+  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones);
+  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length);
+  // Never split. kZoneInvalid: larger than max_append, or nothing.
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags = {});
 
   // Resumes when every request that was in flight at some backend above this node when it was
   // called has ended. Not to be awaited from inside a request. What a driver waits for before it

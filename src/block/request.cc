@@ -19,9 +19,7 @@ using base::is_aligned;
 // What a padded or badly placed request is copied through, at most, at a time.
 constexpr uint64_t kBounceBytes = uint64_t{1} << 20;
 
-io::Task<Result<void>> ready(Result<void> result) {
-  return io::Task<Result<void>>::ready(std::move(result));
-}
+}  // namespace
 
 uint64_t transfer_limit(const Limits& limits) {
   const uint64_t largest = align_down(kMaxRequest, limits.request_alignment);
@@ -33,6 +31,12 @@ uint64_t transfer_limit(const Limits& limits) {
 bool memory_fits(const Limits& limits, const io::BufferList& buffers) {
   return limits.memory_alignment == 1 || limits.request_alignment == 1 ||
          buffers.is_aligned(limits.memory_alignment);
+}
+
+namespace {
+
+io::Task<Result<void>> ready(Result<void> result) {
+  return io::Task<Result<void>>::ready(std::move(result));
 }
 
 io::Task<Result<void>> read_pieces(Node::State& s, uint64_t offset, io::BufferList buffers) {
@@ -200,11 +204,14 @@ namespace {
 
 io::Task<Result<void>> write_placed(Node::State& s, uint64_t offset, io::BufferList buffers,
                                     WriteFlags flags) {
+  const bool aligned = is_aligned(offset | buffers.size(), s.limits.request_alignment);
   // What is compressed is copied anyway, and must not be cut.
-  if (is_aligned(offset | buffers.size(), s.limits.request_alignment) &&
-      (memory_fits(s.limits, buffers) || flags.has(WriteFlag::kCompressed))) {
+  if (aligned && (memory_fits(s.limits, buffers) || flags.has(WriteFlag::kCompressed))) {
     return write_aligned(s, offset, buffers, flags);
   }
+  // Zones take no block twice.
+  if (!aligned && s.driver->zoned() != nullptr)
+    return ready(fail(kZoneUnaligned, "A write to a zoned disk is not of whole blocks"));
   return write_through_bounce(s, offset, buffers, flags);
 }
 

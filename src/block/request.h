@@ -6,7 +6,14 @@
 namespace platter::block {
 
 // What a probe calls an operation (docs/probes.md): as the backend's Operation.
-enum ProbedOperation : int { kProbedRead, kProbedWrite, kProbedZero, kProbedDiscard, kProbedFlush };
+enum ProbedOperation : int {
+  kProbedRead,
+  kProbedWrite,
+  kProbedZero,
+  kProbedDiscard,
+  kProbedFlush,
+  kProbedZoneAppend,
+};
 
 // A write's place among the node's tracked writes. Lives in the request's frame; leave() after
 // enter().
@@ -27,5 +34,9 @@ class TrackedRange {
 io::Task<Result<void>> write_as_data(Node::State& s, uint64_t offset, io::BufferList buffers,
                                      WriteFlags flags);
 io::Task<Result<void>> flush_if(Node::State& s, bool wanted);
+// The largest read or write that the driver takes at once.
+uint64_t transfer_limit(const Limits& limits);
+// Whether the driver takes this memory as it is.
+bool memory_fits(const Limits& limits, const io::BufferList& buffers);
 
 }  // namespace platter::block

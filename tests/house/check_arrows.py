@@ -34,7 +34,7 @@ MAY_INCLUDE = {
 BLOCK_SHOWS = {f"block/{name}.h" for name in
                ("accounting", "backend", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph",
                 "latency_histogram", "named_nodes", "node", "overlay", "registry", "reopen", "secret_source", "types",
-                "unflushed", "write_threshold")}
+                "unflushed", "write_threshold", "zoned")}
 DRIVER_ROOMS = {"format", "filter", "protocol"}
 # The one file of block/ that names drivers, and what it may include of them.
 BUILTIN_LIST = "block/builtin.cc"

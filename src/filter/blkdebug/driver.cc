@@ -85,6 +85,12 @@ class BlkdebugDriver final : public FilterDriver, public Reopenable {
       return io::Task<Result<BlockStatus>>::ready(std::unexpected(std::move(met).error()));
     return child_.status(offset, length, detail);
   }
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags) override {
+    if (auto met = meet(Operation::kWrite, offset, buffers.size()); !met)
+      return io::Task<Result<uint64_t>>::ready(std::unexpected(std::move(met).error()));
+    return child_.zone_append(offset, buffers, flags);
+  }
   DebugPoints* debug_points() override { return &rules_; }
   Reopenable* reopenable() override { return this; }
   io::Task<Result<void>> reopen(base::OptionSet, OpenFlags) override {

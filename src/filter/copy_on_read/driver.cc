@@ -44,6 +44,15 @@ class CopyOnReadDriver final : public FilterDriver {
     auto turn = co_await copying_.lock_shared();
     co_return co_await child_.discard(offset, length);
   }
+  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length) override {
+    auto turn = co_await copying_.lock_shared();
+    co_return co_await child_.zone_manage(action, offset, length);
+  }
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags) override {
+    auto turn = co_await copying_.lock_shared();
+    co_return co_await child_.zone_append(offset, buffers, flags);
+  }
   // Reading writes, though nobody sees a difference.
   ChildPermissions child_permissions(const Child& child, Permissions needed,
                                      Permissions shared) const override {

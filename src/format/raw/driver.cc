@@ -27,7 +27,7 @@ io::Task<Result<void>> ready(Result<void> result) {
   return io::Task<Result<void>>::ready(std::move(result));
 }
 
-class RawDriver final : public Driver, public Resizable, public Reopenable {
+class RawDriver final : public Driver, public Resizable, public Reopenable, public Zoned {
  public:
   RawDriver(Child& file, Node& node, uint64_t offset, std::optional<uint64_t> size)
       : file_(file),
@@ -108,6 +108,28 @@ class RawDriver final : public Driver, public Resizable, public Reopenable {
       return ready(fail(EINVAL, "Disk size too large for the chosen offset"));
     }
     return file_.resize(offset_ + size, preallocation, exact);
+  }
+
+  // Zones that a window cuts are none.
+  Zoned* zoned() override {
+    const bool whole = offset_ == 0 && !fixed_size_;
+    return whole && file_.node().driver().zoned() != nullptr ? this : nullptr;
+  }
+  ZonedCharacteristics zoned_characteristics() const override {
+    return *file_.node().zoned_characteristics();
+  }
+  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones) override {
+    return file_.zone_report(offset, zones);
+  }
+  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length) override {
+    return file_.zone_manage(action, offset, length);
+  }
+  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
+                                         WriteFlags flags) override {
+    // It may come to lie at the zone's start.
+    if (guarded_ && offset < kSectorBytes) PLATTER_CO_TRY(co_await check_header(offset, buffers));
+    co_await file_.pass(DebugEvent::kWriteAio);
+    co_return co_await file_.zone_append(offset, buffers, flags);
   }
 
  private:
