@@ -137,22 +137,27 @@ void add_counters(Json& statistics, const block::BackendStatistics& counted) {
   const block::Accounting& rd = counted.read;
   const block::Accounting& zero = counted.zero;
   const block::Accounting& wr = counted.write;
+  const block::Accounting& append = counted.zone_append;
   const block::Accounting& unmap = counted.discard;
   const block::Accounting& flush = counted.flush;
   const std::pair<std::string_view, uint64_t> counters[] = {
       {"rd_bytes", rd.bytes},
       {"wr_bytes", wr.bytes + zero.bytes},
+      {"zone_append_bytes", append.bytes},
       {"unmap_bytes", unmap.bytes},
       {"rd_operations", rd.operations},
       {"wr_operations", wr.operations + zero.operations},
+      {"zone_append_operations", append.operations},
       {"flush_operations", flush.operations},
       {"unmap_operations", unmap.operations},
       {"rd_total_time_ns", rd.total_time_ns},
       {"wr_total_time_ns", wr.total_time_ns + zero.total_time_ns},
+      {"zone_append_total_time_ns", append.total_time_ns},
       {"flush_total_time_ns", flush.total_time_ns},
       {"unmap_total_time_ns", unmap.total_time_ns},
       {"failed_rd_operations", rd.failed},
       {"failed_wr_operations", wr.failed + zero.failed},
+      {"failed_zone_append_operations", append.failed},
       {"failed_flush_operations", flush.failed},
       {"failed_unmap_operations", unmap.failed},
   };
@@ -163,6 +168,7 @@ void add_histograms(Json& statistics, const Node& node) {
   constexpr std::pair<std::string_view, block::LatencyKind> kHistograms[] = {
       {"rd_latency_histogram", block::LatencyKind::kRead},
       {"wr_latency_histogram", block::LatencyKind::kWrite},
+      {"zone_append_latency_histogram", block::LatencyKind::kZoneAppend},
       {"flush_latency_histogram", block::LatencyKind::kFlush}};
   for (const auto& [name, kind] : kHistograms) {
     const block::LatencyHistogram* histogram = block::latency_histogram(node, kind);
@@ -181,9 +187,11 @@ Json node_statistics(const Node& node) {
   constexpr std::string_view kNothing[] = {"wr_highest_offset",
                                            "rd_merged",
                                            "wr_merged",
+                                           "zone_append_merged",
                                            "unmap_merged",
                                            "invalid_rd_operations",
                                            "invalid_wr_operations",
+                                           "invalid_zone_append_operations",
                                            "invalid_flush_operations",
                                            "invalid_unmap_operations"};
   Json statistics = Json::object();

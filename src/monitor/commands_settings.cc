@@ -68,6 +68,7 @@ struct Boundaries {
 constexpr Boundaries kBoundaries[] = {
     {"boundaries-read", "read", block::LatencyKind::kRead},
     {"boundaries-write", "write", block::LatencyKind::kWrite},
+    {"boundaries-zap", "append write", block::LatencyKind::kZoneAppend},
     {"boundaries-flush", "flush", block::LatencyKind::kFlush},
 };
 // Each takes memory of every reactor.

@@ -273,6 +273,26 @@ TEST_F(ControlTest, MeasuresLatenciesWhereItIsAskedTo) {
             std::string::npos);
 }
 
+TEST_F(ControlTest, CountsWhatIsAppendedToZones) {
+  EXPECT_EQ(command("blockdev-add", R"({"driver": "memory", "node-name": "m", "size": 1048576,
+                    "zoned": "host-managed", "zone-size": 65536, "max-open-zones": 2})"),
+            kDone);
+  command("block-export-add", R"({"type": "nbd", "id": "e", "node-name": "m", "writable": true})");
+  EXPECT_EQ(command("block-latency-histogram-set",
+                    R"({"id": "e", "boundaries-zap": [4611686018427387904]})"),
+            kDone);
+  std::vector<uint8_t> data(4096);
+  ASSERT_TRUE(
+      io::run_blocking(reactors_->at(0), exports_.last->zone_append(65536, io::BufferList(data))));
+  const std::string counted = command("query-blockstats", R"({"query-nodes": true})");
+  EXPECT_NE(counted.find("\"zone_append_bytes\": 4096"), counted.npos) << counted;
+  EXPECT_NE(counted.find("\"zone_append_operations\": 1"), counted.npos) << counted;
+  EXPECT_NE(counted.find("\"zone_append_latency_histogram\": {\"boundaries\": "
+                         "[4611686018427387904], \"bins\": [1, 0]}"),
+            counted.npos)
+      << counted;
+}
+
 TEST_F(ControlTest, GivesAnExportTheOverlayOnItsNode) {
   const support::ScratchDirectory scratch;
   const std::string path = scratch.path("overlay.qcow2");

@@ -68,7 +68,10 @@ struct BlockdevOptionsFile filename:str locking:OnOffAuto? aio:BlockdevAioOption
 enum OnOffAuto auto on off
 enum BlockdevAioOptions threads native io_uring
 struct BlockdevOptionsLUKS file:BlockdevRef key-secret:str?
-struct BlockdevOptionsMemory size:size? request-alignment:size?
+struct BlockdevOptionsMemory size:size? request-alignment:size? zoned:BlockdevZoned?
+    zone-size:size? zone-capacity:size? conventional-zones:int? max-open-zones:int?
+    max-active-zones:int? max-append-bytes:size?
+enum BlockdevZoned off host-managed host-aware
 struct BlockdevOptionsNull size:int? latency-ns:uint64? read-zeroes:bool?
 struct BlockdevOptionsQcow2 file:BlockdevRef backing:BlockdevRefOrNull? lazy-refcounts:bool?
     pass-discard-request:bool? pass-discard-snapshot:bool? pass-discard-other:bool?
@@ -131,15 +134,18 @@ struct BlockInfo device:str qdev:str? type:str removable:bool locked:bool
 enum BlockDeviceIoStatus ok failed nospace
 struct BlockStats device:str? qdev:str? node-name:str? stats:BlockDeviceStats
     driver-specific:BlockStatsSpecific? parent:BlockStats? backing:BlockStats?
-struct BlockDeviceStats rd_bytes:int wr_bytes:int unmap_bytes:int rd_operations:int
-    wr_operations:int flush_operations:int unmap_operations:int rd_total_time_ns:int
-    wr_total_time_ns:int flush_total_time_ns:int unmap_total_time_ns:int wr_highest_offset:int
-    rd_merged:int wr_merged:int unmap_merged:int idle_time_ns:int? failed_rd_operations:int
-    failed_wr_operations:int failed_flush_operations:int failed_unmap_operations:int
-    invalid_rd_operations:int invalid_wr_operations:int invalid_flush_operations:int
+struct BlockDeviceStats rd_bytes:int wr_bytes:int zone_append_bytes:int unmap_bytes:int
+    rd_operations:int wr_operations:int zone_append_operations:int flush_operations:int
+    unmap_operations:int rd_total_time_ns:int wr_total_time_ns:int zone_append_total_time_ns:int
+    flush_total_time_ns:int unmap_total_time_ns:int wr_highest_offset:int rd_merged:int
+    wr_merged:int zone_append_merged:int unmap_merged:int idle_time_ns:int?
+    failed_rd_operations:int failed_wr_operations:int failed_zone_append_operations:int
+    failed_flush_operations:int failed_unmap_operations:int invalid_rd_operations:int
+    invalid_wr_operations:int invalid_zone_append_operations:int invalid_flush_operations:int
     invalid_unmap_operations:int account_invalid:bool account_failed:bool
     timed_stats:[BlockDeviceTimedStats] rd_latency_histogram:BlockLatencyHistogramInfo?
     wr_latency_histogram:BlockLatencyHistogramInfo?
+    zone_append_latency_histogram:BlockLatencyHistogramInfo?
     flush_latency_histogram:BlockLatencyHistogramInfo?
 struct BlockDeviceTimedStats interval_length:int min_rd_latency_ns:int max_rd_latency_ns:int
     avg_rd_latency_ns:int min_wr_latency_ns:int max_wr_latency_ns:int avg_wr_latency_ns:int
@@ -160,7 +166,7 @@ command query-named-block-nodes flat:bool? -> [BlockDeviceInfo]
 command query-block -> [BlockInfo]
 command query-blockstats query-nodes:bool? -> [BlockStats]
 command block-latency-histogram-set id:str boundaries:[uint64]? boundaries-read:[uint64]?
-    boundaries-write:[uint64]? boundaries-flush:[uint64]?
+    boundaries-write:[uint64]? boundaries-zap:[uint64]? boundaries-flush:[uint64]?
 command x-debug-query-block-graph -> XDbgBlockGraph !unstable
 command block_resize device:str? node-name:str? size:int
 command block-set-write-threshold node-name:str write-threshold:uint64

@@ -20,7 +20,9 @@ PARTLY = {"qcow2", "secret", "socket", "abort"}
 # Members that we lack (no such feature) or that are new (of later versions of QEMU, or our own).
 LACKED_MEMBERS = {"pr-manager", "aio-max-batch", "drop-cache", "x-check-cache-dropped", "take-child-perms",
                   "unshare-child-perms", "bottom"}
-ADDED_MEMBERS = {"discard-no-unref"}
+ADDED_MEMBERS = {"discard-no-unref", "zone_append_bytes", "zone_append_operations", "zone_append_total_time_ns",
+                 "zone_append_merged", "failed_zone_append_operations", "invalid_zone_append_operations",
+                 "zone_append_latency_histogram"}
 OWN_VALUES = {"memory"}
 
 
