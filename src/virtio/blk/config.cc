@@ -32,6 +32,12 @@ enum Field : size_t {
   kMaxWriteZeroesSectors = 48,
   kMaxWriteZeroesSegments = 52,
   kWriteZeroesMayUnmap = 56,
+  kZoneSectors = kZonedOffset,
+  kMaxOpenZones = 76,
+  kMaxActiveZones = 80,
+  kMaxAppendSectors = 84,
+  kWriteGranularity = 88,
+  kZoneModel = 92,
 };
 constexpr size_t kPlainBytes = 36;
 constexpr size_t kBytesWithDiscard = 48;
@@ -46,6 +52,16 @@ uint8_t track_sectors(const DiskGeometry& geometry, const Properties& p, uint64_
   return static_cast<uint8_t>(fits ? sectors : sectors & ~(block_sectors - 1));
 }
 
+void store_zoned(std::span<uint8_t> space, const block::ZonedCharacteristics& zoned) {
+  const auto sectors = [](uint64_t bytes) { return static_cast<uint32_t>(bytes / kSectorBytes); };
+  base::store_little<uint32_t>(space, kZoneSectors, sectors(zoned.zone_size));
+  base::store_little<uint32_t>(space, kMaxOpenZones, zoned.max_open);
+  base::store_little<uint32_t>(space, kMaxActiveZones, zoned.max_active);
+  base::store_little<uint32_t>(space, kMaxAppendSectors, sectors(zoned.max_append));
+  base::store_little<uint32_t>(space, kWriteGranularity, zoned.write_granularity);
+  space[kZoneModel] = static_cast<uint8_t>(zoned.model);
+}
+
 }  // namespace
 
 uint64_t offered_features(const Properties& p, bool write_cache) {
@@ -56,10 +72,12 @@ uint64_t offered_features(const Properties& p, bool write_cache) {
   if (p.queues > 1) features |= kMultiQueue;
   if (p.discard) features |= kDiscard;
   if (p.write_zeroes) features |= kWriteZeroes;
+  if (p.zoned) features |= kZoned;
   return features;
 }
 
 size_t config_bytes(uint64_t offered) {
+  if ((offered & kZoned) != 0) return kMaxConfigBytes;
   if ((offered & kWriteZeroes) != 0) return kBytesWithWriteZeroes;
   return (offered & kDiscard) != 0 ? kBytesWithDiscard : kPlainBytes;
 }
@@ -107,6 +125,7 @@ std::array<uint8_t, kMaxConfigBytes> config_space(const Properties& p, uint64_t 
     base::store_little<uint32_t>(bytes, kMaxWriteZeroesSegments, 1);
     space[kWriteZeroesMayUnmap] = 1;
   }
+  if (p.zoned) store_zoned(bytes, *p.zoned);
   return space;
 }
 

@@ -1,4 +1,4 @@
-// The configuration space of a virtio-blk device, and what it offers (virtio 1.2, 5.2.3 and 5.2.4).
+// The configuration space of a virtio-blk device, and what it offers (virtio 1.3, 5.2.3 and 5.2.4).
 #pragma once
 
 #include <array>
@@ -20,10 +20,12 @@ inline constexpr uint64_t kConfigWce = 1U << 11;
 inline constexpr uint64_t kMultiQueue = 1U << 12;
 inline constexpr uint64_t kDiscard = 1U << 13;
 inline constexpr uint64_t kWriteZeroes = 1U << 14;
+inline constexpr uint64_t kZoned = 1U << 17;
 
 // Places in the configuration space that others than this file name.
 inline constexpr size_t kWceOffset = 32;
-inline constexpr size_t kMaxConfigBytes = 60;
+inline constexpr size_t kZonedOffset = 72;
+inline constexpr size_t kMaxConfigBytes = 96;
 
 // What a device with these properties offers of its own features, with its write cache so.
 uint64_t offered_features(const Properties& properties, bool write_cache);

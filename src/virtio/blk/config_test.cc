@@ -50,6 +50,27 @@ TEST(BlkConfig, LiesWhereTheSpecificationPutsIt) {
   EXPECT_EQ(space[56], 1);
 }
 
+TEST(BlkConfig, ZonesFollowWhatOtherDisksHave) {
+  Properties p;
+  p.zoned = {.model = block::ZoneModel::kHostAware,
+             .zone_size = 1 << 20,
+             .max_open = 3,
+             .max_active = 5,
+             .max_append = 64 << 10,
+             .write_granularity = 4096};
+  EXPECT_NE(offered_features(p, true) & kZoned, 0U);
+  EXPECT_EQ(config_bytes(offered_features(p, true)), 96U);
+  const auto space = config_space(p, kGiB, true);
+  for (size_t i = 57; i < 72; ++i) EXPECT_EQ(space[i], 0) << i;
+  EXPECT_EQ(field<uint32_t>(space, 72), 2048U);
+  EXPECT_EQ(field<uint32_t>(space, 76), 3U);
+  EXPECT_EQ(field<uint32_t>(space, 80), 5U);
+  EXPECT_EQ(field<uint32_t>(space, 84), 128U);
+  EXPECT_EQ(field<uint32_t>(space, 88), 4096U);
+  EXPECT_EQ(space[92], 2);
+  for (size_t i = 93; i < 96; ++i) EXPECT_EQ(space[i], 0) << i;
+}
+
 TEST(BlkConfig, SegmentsFollowTheQueueOrNot) {
   Properties p;
   EXPECT_EQ(field<uint32_t>(config_space(p, kGiB, true), 12), 254U);

@@ -1,5 +1,5 @@
 // Device: what the queues of one virtio-blk device share: what it offers and was asked for, its
-// configuration space, its status, and the disk behind it (virtio 1.2, 2.1 to 2.5 and 5.2). It
+// configuration space, its status, and the disk behind it (virtio 1.3, 2.1 to 2.5 and 5.2). It
 // knows no transport: that one passes on what a driver writes to it, runs its queues
 // (virtio/blk/queue_server.h), and stops them all before reset().
 //
@@ -43,8 +43,9 @@ class Device {
   // Of the device type, and those that every device has: any layout, indirect descriptors, event
   // index, version 1, packed rings, order kept, notification when empty.
   uint64_t offered_features() const { return offered_; }
-  uint64_t features() const { return features_; }
-  // EINVAL: something that is not offered.
+  uint64_t features() const { return features_.load(std::memory_order_relaxed); }
+  // EINVAL: something that is not offered; or the disk's zones have to be known, and the driver
+  // does not know them.
   Result<void> set_features(uint64_t features);
 
   // As the driver sees it; zeroes past its end.
@@ -78,13 +79,15 @@ class Device {
   Device(block::Backend& backend, Properties properties);
   bool write_cache() const { return write_cache_.load(std::memory_order_relaxed); }
   void set_write_cache(bool on);
+  void take_features(uint64_t features);
+  Result<void> check_zones(uint64_t features) const;
 
   block::Backend& backend_;
   const Properties properties_;
   const bool initial_write_cache_;
   const uint64_t offered_;
   Executor executor_;
-  uint64_t features_ = 0;
+  std::atomic<uint64_t> features_ = 0;
   std::unique_ptr<SlowRequests> slow_;
   std::atomic<bool> write_cache_;
   std::atomic<uint8_t> status_ = 0;

@@ -24,7 +24,7 @@ constexpr size_t kFeaturesOffset = 16;
 constexpr size_t kStatusOffset = 24;
 constexpr size_t kWriteCacheOffset = 25;
 constexpr size_t kConfigOffset = 28;
-constexpr size_t kSerialOffset = kConfigOffset + kMaxConfigBytes;
+constexpr size_t kSerialOffset = kConfigOffset + DeviceState::kShortConfigBytes;
 constexpr size_t kSerialEnd = kSerialOffset + kMaxSerialBytes;
 static_assert(kSerialEnd + 4 == DeviceState::kHeaderBytes);
 constexpr uint8_t kKnownStatus =
@@ -59,17 +59,21 @@ Result<std::string> parse_serial(std::span<const uint8_t> bytes) {
 
 std::vector<uint8_t> DeviceState::encode() const {
   PLATTER_ASSERT(serial.size() <= kMaxSerialBytes && queues.size() <= kMaxQueues);
-  std::vector<uint8_t> bytes(kHeaderBytes + queues.size() * kQueueBytes);
+  const std::span<const uint8_t> rest = std::span(config).subspan(kShortConfigBytes);
+  const bool is_long = !base::is_zero(rest);
+  const size_t header = is_long ? kLongHeaderBytes : kHeaderBytes;
+  std::vector<uint8_t> bytes(header + queues.size() * kQueueBytes);
   std::ranges::copy(kMagic, bytes.begin());
-  store_little<uint32_t>(bytes, kVersionOffset, kVersion);
+  store_little<uint32_t>(bytes, kVersionOffset, is_long ? kLongVersion : kVersion);
   store_little<uint32_t>(bytes, kQueuesOffset, static_cast<uint32_t>(queues.size()));
   store_little<uint64_t>(bytes, kFeaturesOffset, features);
   bytes[kStatusOffset] = status;
   bytes[kWriteCacheOffset] = write_cache ? 1 : 0;
-  std::ranges::copy(config, bytes.begin() + kConfigOffset);
+  std::ranges::copy(std::span(config).first(kShortConfigBytes), bytes.begin() + kConfigOffset);
+  if (is_long) std::ranges::copy(rest, bytes.begin() + kHeaderBytes);
   std::ranges::copy(serial, bytes.begin() + kSerialOffset);
   for (size_t i = 0; i < queues.size(); ++i) {
-    const size_t at = kHeaderBytes + i * kQueueBytes;
+    const size_t at = header + i * kQueueBytes;
     store_little<uint16_t>(bytes, at, queues[i].size);
     if (!queues[i].position) continue;
     store_little<uint16_t>(bytes, at + 2, 1);
@@ -82,14 +86,16 @@ std::vector<uint8_t> DeviceState::encode() const {
 Result<DeviceState> DeviceState::parse(std::span<const uint8_t> bytes) {
   if (bytes.size() < kQueuesOffset || !std::ranges::equal(bytes.first(kMagic.size()), kMagic))
     return std::unexpected(wrong("it begins otherwise"));
-  if (const auto version = load_little<uint32_t>(bytes, kVersionOffset); version != kVersion) {
-    return fail(EINVAL, fmt::format("virtio-blk: The state of a device has version {}; only {} is "
-                                    "known",
-                                    version, kVersion));
+  const auto version = load_little<uint32_t>(bytes, kVersionOffset);
+  if (version != kVersion && version != kLongVersion) {
+    return fail(EINVAL, fmt::format("virtio-blk: The state of a device has version {}; only {} and "
+                                    "{} are known",
+                                    version, kVersion, kLongVersion));
   }
-  if (bytes.size() < kHeaderBytes) return std::unexpected(wrong("it is cut short"));
+  const size_t header = version == kLongVersion ? kLongHeaderBytes : kHeaderBytes;
+  if (bytes.size() < header) return std::unexpected(wrong("it is cut short"));
   const auto count = load_little<uint32_t>(bytes, kQueuesOffset);
-  if (count > kMaxQueues || bytes.size() != kHeaderBytes + count * kQueueBytes)
+  if (count > kMaxQueues || bytes.size() != header + count * kQueueBytes)
     return std::unexpected(wrong(fmt::format("{} bytes for {} queues", bytes.size(), count)));
   if (!base::is_zero(bytes.subspan(kWriteCacheOffset + 1, kConfigOffset - kWriteCacheOffset - 1)) ||
       !base::is_zero(bytes.subspan(kSerialEnd, kHeaderBytes - kSerialEnd)))
@@ -102,11 +108,16 @@ Result<DeviceState> DeviceState::parse(std::span<const uint8_t> bytes) {
   if (bytes[kWriteCacheOffset] > 1)
     return std::unexpected(wrong("the write cache is neither on nor off"));
   state.write_cache = bytes[kWriteCacheOffset] == 1;
-  std::ranges::copy(bytes.subspan(kConfigOffset, kMaxConfigBytes), state.config.begin());
+  std::ranges::copy(bytes.subspan(kConfigOffset, kShortConfigBytes), state.config.begin());
+  if (version == kLongVersion) {
+    const auto rest = bytes.subspan(kHeaderBytes, kLongHeaderBytes - kHeaderBytes);
+    if (base::is_zero(rest)) return std::unexpected(wrong("it is longer than what it says"));
+    std::ranges::copy(rest, state.config.begin() + kShortConfigBytes);
+  }
   PLATTER_ASSIGN(state.serial, parse_serial(bytes.subspan(kSerialOffset, kMaxSerialBytes)));
   for (size_t i = 0; i < count; ++i) {
     PLATTER_ASSIGN(const Queue queue,
-                   parse_queue(bytes.subspan(kHeaderBytes + i * kQueueBytes, kQueueBytes)));
+                   parse_queue(bytes.subspan(header + i * kQueueBytes, kQueueBytes)));
     state.queues.push_back(queue);
   }
   return state;

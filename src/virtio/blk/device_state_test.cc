@@ -15,7 +15,8 @@ DeviceState sample() {
                        .queues = {{.size = 256, .position = QueueState{7, 0}},
                                   {},
                                   {.size = 64, .position = QueueState{0x8003, 0x8001}}}};
-  for (size_t i = 0; i < state.config.size(); ++i) state.config[i] = static_cast<uint8_t>(i);
+  for (size_t i = 0; i < DeviceState::kShortConfigBytes; ++i)
+    state.config[i] = static_cast<uint8_t>(i);
   return state;
 }
 
@@ -31,6 +32,23 @@ TEST(DeviceState, IsReadAsItWasWritten) {
   EXPECT_EQ(sample().encode().size(), DeviceState::kHeaderBytes + 3 * DeviceState::kQueueBytes);
 }
 
+TEST(DeviceState, IsLongerWhereTheConfigurationIs) {
+  DeviceState state = sample();
+  state.config[72] = 1;
+  auto bytes = state.encode();
+  EXPECT_EQ(bytes.size(), DeviceState::kLongHeaderBytes + 3 * DeviceState::kQueueBytes);
+  EXPECT_EQ(bytes[8], 2);
+  EXPECT_EQ(bytes[112 + 12], 1);
+  const auto parsed = DeviceState::parse(bytes);
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  EXPECT_EQ(*parsed, state);
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_NE(complaint({bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(size)}), "") << size;
+  }
+  bytes[112 + 12] = 0;
+  EXPECT_NE(complaint(bytes), "") << "the first version would do";
+}
+
 TEST(DeviceState, IsNotReadInPart) {
   auto bytes = sample().encode();
   for (size_t size = 0; size < bytes.size(); ++size) {
@@ -42,8 +60,9 @@ TEST(DeviceState, IsNotReadInPart) {
 
 TEST(DeviceState, AnotherVersionIsNamed) {
   auto bytes = sample().encode();
-  bytes[8] = 2;
-  EXPECT_EQ(complaint(bytes), "virtio-blk: The state of a device has version 2; only 1 is known");
+  bytes[8] = 3;
+  EXPECT_EQ(complaint(bytes),
+            "virtio-blk: The state of a device has version 3; only 1 and 2 are known");
 }
 
 TEST(DeviceState, WhatCannotBeIsRefused) {

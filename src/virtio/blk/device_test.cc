@@ -20,8 +20,12 @@ class BlkDeviceTest : public testing::Test {
  protected:
   void SetUp() override {
     reactors_ = *io::ReactorGroup::start({});
+    open("driver=memory,size=1M");
+  }
+  void open(std::string_view options) {
+    if (backend_) EXPECT_TRUE(run(backend_->close()));
     block::OpenRequest request;
-    request.options = *base::Options::from_key_values("driver=memory,size=1M");
+    request.options = *base::Options::from_key_values(options);
     request.flags.read_only = false;
     request.policy = OpenPolicy::anything();
     backend_ =
@@ -138,6 +142,61 @@ TEST_F(BlkDeviceTest, AStateOfAnotherDeviceChangesNothing) {
   refuse([](DeviceState& state) { state.write_cache = !state.write_cache; });
   refuse([](DeviceState& state) { state.queues.resize(2); });
   refuse([](DeviceState& state) { state.features = kAccessPlatform; });
+}
+
+constexpr std::string_view kManaged = "driver=memory,size=1M,zoned=host-managed,zone-size=64k";
+constexpr std::string_view kAware = "driver=memory,size=1M,zoned=host-aware,zone-size=64k";
+
+TEST_F(BlkDeviceTest, AHostManagedDiskIsForDriversThatKnowZones) {
+  open(kManaged);
+  auto device = make();
+  EXPECT_EQ(device->offered_features() & (kZoned | kDiscard), kZoned);
+  EXPECT_FALSE(device->set_features(kVersion1 | kFlush));
+  EXPECT_FALSE(device->set_features(kFlush | kZoned)) << "a legacy driver";
+  EXPECT_EQ(device->features(), 0U);
+  ASSERT_TRUE(device->set_status(kAcknowledge | kDriver));
+  EXPECT_FALSE(device->set_status(kAcknowledge | kDriver | kFeaturesOk));
+  EXPECT_EQ(device->status(), kAcknowledge | kDriver);
+  EXPECT_TRUE(device->set_features(kVersion1 | kZoned));
+  EXPECT_TRUE(device->set_status(kAcknowledge | kDriver | kFeaturesOk));
+}
+
+TEST_F(BlkDeviceTest, AHostAwareDiskMayBeUsedWithoutItsZones) {
+  open(kAware);
+  auto device = make();
+  EXPECT_EQ(device->offered_features() & (kZoned | kDiscard), kZoned | kDiscard);
+  const auto model = [&] {
+    std::array<uint8_t, 1> byte;
+    device->read_config(92, byte);
+    return byte[0];
+  };
+  EXPECT_EQ(model(), 2) << "before anything is chosen";
+  ASSERT_TRUE(device->set_features(kVersion1));
+  EXPECT_EQ(model(), 0);
+  ASSERT_TRUE(device->set_features(kVersion1 | kZoned));
+  EXPECT_EQ(model(), 2);
+  device->reset();
+  EXPECT_EQ(model(), 2);
+}
+
+TEST_F(BlkDeviceTest, GoesOnFromTheStateOfAnotherZonedOne) {
+  open(kManaged);
+  const auto state_of = [&](Device& device) {
+    DeviceState state = device.state();
+    state.queues.resize(1);
+    const auto parsed = DeviceState::parse(state.encode());
+    EXPECT_TRUE(parsed) << parsed.error().message();
+    return *parsed;
+  };
+  auto first = make();
+  EXPECT_TRUE(make()->restore(state_of(*first))) << "its driver has not chosen yet";
+  ASSERT_TRUE(first->set_features(kVersion1 | kZoned));
+  const DeviceState at_work = state_of(*first);
+  auto second = make();
+  ASSERT_TRUE(second->restore(at_work));
+  EXPECT_EQ(second->features(), kVersion1 | kZoned);
+  open("driver=memory,size=1M,zoned=host-managed,zone-size=128k");
+  EXPECT_FALSE(make()->restore(at_work)) << "other zones";
 }
 
 TEST_F(BlkDeviceTest, StatusOnlyGrowsUntilAReset) {

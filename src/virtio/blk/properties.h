@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "block/zoned.h"
 #include "platter/error.h"
 
 namespace platter::virtio::blk {
@@ -47,6 +48,8 @@ struct Properties {
   bool discard = true;
   bool write_zeroes = true;
   bool report_discard_granularity = true;
+  // Of the disk; Device::make() sees to it.
+  std::optional<block::ZonedCharacteristics> zoned;
 };
 
 // EINVAL: the first property that cannot be, by its name.

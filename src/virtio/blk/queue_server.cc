@@ -165,6 +165,7 @@ bool QueueServer::may_follow(const Slot& first, uint64_t bytes, size_t pieces,
   return end == next.request.sector && bytes % kSectorBytes == 0 &&
          bytes + more <= uint64_t{kMaxRequestSectors} * kSectorBytes &&
          pieces + data_of(next.request).piece_count() <= Chain::kMaxPieces &&
+         device_.executor().may_merge(first.request.sector, next.request) &&
          device_.executor().in_range(next.request.sector, more);
 }
 

@@ -64,6 +64,17 @@ io::Task<Result<Executor::Outcome>> Executor::run(Request request) {
     case Kind::kGetId: return get_id(request);
     case Kind::kDiscard:
     case Kind::kWriteZeroes: return discard_or_zero(request);
+    case Kind::kZoneAppend:
+    case Kind::kZoneReport:
+    case Kind::kZoneOpen:
+    case Kind::kZoneClose:
+    case Kind::kZoneFinish:
+    case Kind::kZoneReset:
+    case Kind::kZoneResetAll:
+      // Only an append is sent.
+      if (uses_zones() && request.out == (request.kind == Kind::kZoneAppend))
+        return zone_request(request);
+      break;
     case Kind::kScsiCommand: break;
   }
   return Outcomes::ready(plain(Status::kUnsupported));
@@ -74,7 +85,16 @@ io::Task<Result<Executor::Outcome>> Executor::read_or_write(Request request) {
   if (!in_range(request.sector, data.size())) co_return plain(Status::kIoError);
   if (request.out && properties_.read_only) co_return plain(Status::kIoError);
   const uint64_t offset = request.sector * kSectorBytes;
-  if (request.out) co_return outcome_of(co_await backend_.write(offset, data));
+  if (request.out) {
+    auto written = co_await backend_.write(offset, data);
+    if (!written && uses_zones()) co_return plain(zone_status(written.error()));
+    co_return outcome_of(written);
+  }
+  if (uses_zones() && leaves_zone(offset, data.size())) [[unlikely]] {
+    const auto required = co_await meets_required_zone(offset, data.size());
+    if (!required) co_return plain(zone_status(required.error()));
+    if (*required) co_return plain(Status::kZoneInvalidCommand);
+  }
   Outcome outcome = outcome_of(co_await backend_.read(offset, data));
   outcome.written = static_cast<uint32_t>(data.size());
   co_return outcome;

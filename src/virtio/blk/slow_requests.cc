@@ -21,6 +21,15 @@ std::string describe(const Request& request) {
     case Kind::kFlush: return "flush";
     case Kind::kDiscard: return "discard";
     case Kind::kWriteZeroes: return "write of zeroes";
+    case Kind::kZoneAppend:
+      return fmt::format("append of {} bytes to the zone at {}", request.from_driver.size(),
+                         offset);
+    case Kind::kZoneReport: return "zone report";
+    case Kind::kZoneReset: return fmt::format("reset of the zone at {}", offset);
+    case Kind::kZoneResetAll: return "reset of all zones";
+    case Kind::kZoneOpen:
+    case Kind::kZoneClose:
+    case Kind::kZoneFinish: return fmt::format("change of the zone at {}", offset);
     case Kind::kGetId:
     case Kind::kScsiCommand: break;
   }
