@@ -4,15 +4,17 @@ namespace platter::tool::io_shell {
 
 extern const IoCommand kAbort, kAioFlush, kAioRead, kAioWrite, kAlloc, kBreak, kClose, kDiscard,
     kFlush, kHelp, kInfo, kLength, kMap, kOpen, kQuit, kRead, kReadv, kRemoveBreak, kReopen,
-    kResume, kSigraise, kSleep, kTruncate, kWaitBreak, kWrite, kWritev;
+    kResume, kSigraise, kSleep, kTruncate, kWaitBreak, kWrite, kWritev, kZoneAppend, kZoneClose,
+    kZoneFinish, kZoneOpen, kZoneReport, kZoneReset;
 
 namespace {
 
 constexpr const IoCommand* kCommands[] = {
-    &kAbort,   &kAioFlush, &kAioRead,   &kAioWrite,    &kAlloc,  &kBreak,  &kClose,
-    &kDiscard, &kFlush,    &kHelp,      &kInfo,        &kLength, &kMap,    &kOpen,
-    &kQuit,    &kRead,     &kReadv,     &kRemoveBreak, &kReopen, &kResume, &kSigraise,
-    &kSleep,   &kTruncate, &kWaitBreak, &kWrite,       &kWritev,
+    &kAbort,      &kAioFlush, &kAioRead,    &kAioWrite,    &kAlloc,  &kBreak,      &kClose,
+    &kDiscard,    &kFlush,    &kHelp,       &kInfo,        &kLength, &kMap,        &kOpen,
+    &kQuit,       &kRead,     &kReadv,      &kRemoveBreak, &kReopen, &kResume,     &kSigraise,
+    &kSleep,      &kTruncate, &kWaitBreak,  &kWrite,       &kWritev, &kZoneAppend, &kZoneClose,
+    &kZoneFinish, &kZoneOpen, &kZoneReport, &kZoneReset,
 };
 
 }  // namespace
