@@ -22,13 +22,14 @@ constexpr uint64_t kRamAddress = 0x1'0000'0000;
 constexpr uint32_t kConfigBytes = 60;
 constexpr uint64_t kHeaderBytes = 16;
 constexpr uint64_t kStatusOffset = 32;
+constexpr uint32_t kAppendSectorBytes = 8;  // before the status
 constexpr std::chrono::milliseconds kRequestLimit{20000};
 
 constexpr uint64_t kWantedFeatures = virtio::kVersion1 | kFeatureFlush | kFeatureReadOnly |
                                      kFeatureConfigWce | kFeatureDiscard | kFeatureWriteZeroes;
 
 uint64_t wanted(const DeviceOptions& options) {
-  return kWantedFeatures | (options.queues > 1 ? kFeatureMultiQueue : 0) |
+  return kWantedFeatures | options.features | (options.queues > 1 ? kFeatureMultiQueue : 0) |
          (options.ring.packed ? virtio::kPackedRing : 0) |
          (options.ring.event_index ? virtio::kEventIndex : 0) |
          (options.ring.indirect ? virtio::kIndirectDescriptors : 0);
@@ -53,6 +54,11 @@ BlockQueue::BlockQueue(GuestRam& ram, const DeviceOptions& options)
 
 uint64_t BlockQueue::status_address(uint32_t slot) const { return header(slot) + kStatusOffset; }
 
+uint64_t BlockQueue::append_sector(uint32_t slot) const {
+  return base::load_little<uint64_t>(
+      ram_.bytes(status_address(slot) - kAppendSectorBytes, kAppendSectorBytes), 0);
+}
+
 std::optional<uint32_t> BlockQueue::add(uint32_t type, uint64_t sector, uint32_t bytes) {
   PLATTER_ASSERT(bytes <= buffer_bytes_);
   if (free_slots_.empty()) return std::nullopt;
@@ -65,10 +71,11 @@ std::optional<uint32_t> BlockQueue::add(uint32_t type, uint64_t sector, uint32_t
   Piece pieces[3] = {{header(slot), kHeaderBytes, false}};
   size_t count = 1;
   if (bytes != 0) {
-    const bool from_device = type == kRead || type == kGetId;
+    const bool from_device = type == kRead || type == kGetId || type == kZoneReport;
     pieces[count++] = {buffer_address(slot), bytes, from_device};
   }
-  pieces[count++] = {status_address(slot), 1, true};
+  const uint32_t before_status = type == kZoneAppend ? kAppendSectorBytes : 0;
+  pieces[count++] = {status_address(slot) - before_status, 1 + before_status, true};
   const auto id = ring_->add({pieces, count});
   if (!id) return std::nullopt;
   slot_of_[*id] = slot;

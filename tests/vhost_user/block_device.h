@@ -22,15 +22,27 @@ inline constexpr uint32_t kFlush = 4;
 inline constexpr uint32_t kGetId = 8;
 inline constexpr uint32_t kDiscard = 11;
 inline constexpr uint32_t kWriteZeroes = 13;
+inline constexpr uint32_t kZoneAppend = 15;
+inline constexpr uint32_t kZoneReport = 16;
+inline constexpr uint32_t kZoneOpen = 18;
+inline constexpr uint32_t kZoneClose = 20;
+inline constexpr uint32_t kZoneFinish = 22;
+inline constexpr uint32_t kZoneReset = 24;
+inline constexpr uint32_t kZoneResetAll = 26;
 inline constexpr uint8_t kOk = 0;
 inline constexpr uint8_t kIoError = 1;
 inline constexpr uint8_t kUnsupported = 2;
+inline constexpr uint8_t kZoneInvalidCommand = 3;
+inline constexpr uint8_t kZoneUnalignedPointer = 4;
+inline constexpr uint8_t kZoneOpenResource = 5;
+inline constexpr uint8_t kZoneActiveResource = 6;
 inline constexpr uint64_t kFeatureReadOnly = 1U << 5;
 inline constexpr uint64_t kFeatureFlush = 1U << 9;
 inline constexpr uint64_t kFeatureConfigWce = 1U << 11;
 inline constexpr uint64_t kFeatureMultiQueue = 1U << 12;
 inline constexpr uint64_t kFeatureDiscard = 1U << 13;
 inline constexpr uint64_t kFeatureWriteZeroes = 1U << 14;
+inline constexpr uint64_t kFeatureZoned = 1U << 17;
 inline constexpr uint32_t kSectorBytes = 512;
 
 struct DeviceOptions {
@@ -40,6 +52,8 @@ struct DeviceOptions {
   uint32_t buffer_bytes = 64 * 1024;  // of each request that may be in flight
   // Completions are looked for, and the back-end is told to send no interrupts.
   bool polling = false;
+  // Of the device, beside those that are always asked for where they are offered.
+  uint64_t features = 0;
   // Beside those that are always asked for where they are offered.
   uint64_t protocol_features = protocol_feature::kReplyAck;
   // Gives the memory region by region, in so many.
@@ -72,6 +86,8 @@ class BlockQueue {
   // Guest addresses.
   uint64_t buffer_address(uint32_t slot) const { return buffers_ + uint64_t{slot} * buffer_bytes_; }
   uint64_t status_address(uint32_t slot) const;
+  // Where a zone append in this slot has put its data.
+  uint64_t append_sector(uint32_t slot) const;
   uint32_t in_flight() const { return slots_ - static_cast<uint32_t>(free_slots_.size()); }
 
   DriverRing& ring() { return *ring_; }
