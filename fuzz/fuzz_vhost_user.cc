@@ -4,7 +4,8 @@
 // memory meanwhile, some shorten the file behind it.
 //
 // Whatever it does, the session must end when its socket is shut, with its queues stopped, and the
-// disk must still be read.
+// disk must still be read. Some inputs have a disk of zones, whose states must stay what they can
+// be.
 
 #include <fcntl.h>
 #include <sys/eventfd.h>
@@ -27,6 +28,7 @@
 #include "export/vhost_user/session.h"
 #include "io/reactor_group.h"
 #include "io/shared_mapping.h"
+#include "virtio/blk/config.h"
 #include "virtio/features.h"
 
 namespace {
@@ -53,15 +55,23 @@ void require(bool holds) {
   if (!holds) std::abort();
 }
 
+constexpr uint64_t kZoneSectors = 128;
+constexpr unsigned kMaxOpenZones = 2;
+constexpr unsigned kMaxActiveZones = 3;
+constexpr const char* kPlainDisk = "driver=memory,size=1M";
+constexpr const char* kZonedDisk =
+    "driver=memory,size=1000k,zoned=host-managed,zone-size=64k,zone-capacity=48k,"
+    "conventional-zones=1,max-open-zones=2,max-active-zones=3,max-append-bytes=4k";
+
 // What is shared by all inputs: a disk and the threads that serve it.
 class Disk {
  public:
-  Disk() {
+  explicit Disk(const char* options) {
     auto group = io::ReactorGroup::start({.reactors = 2});
     require(group.has_value());
     reactors_ = std::move(*group);
     block::OpenRequest request;
-    request.options = *base::Options::from_key_values("driver=memory,size=1M");
+    request.options = *base::Options::from_key_values(options);
     request.flags.read_only = false;
     request.discard_unmap = true;
     request.policy = OpenPolicy::anything();
@@ -92,6 +102,25 @@ class Disk {
     std::array<uint8_t, 512> sector;
     return run(backend_->read(0, io::BufferList(sector))).has_value();
   }
+  bool is_zoned() const { return backend_->zoned_characteristics().has_value(); }
+  // The next input finds them empty.
+  void check_and_reset_zones() {
+    std::array<block::Zone, 32> zones;
+    const auto count = run(backend_->zone_report(0, zones));
+    require(count.value_or(0) == 16);
+    unsigned open = 0;
+    unsigned closed = 0;
+    for (const block::Zone& zone : std::span(zones).first(*count)) {
+      require(zone.write_pointer >= zone.offset && zone.write_pointer <= zone.offset + zone.length);
+      open += zone.state == block::ZoneState::kImplicitlyOpen ||
+              zone.state == block::ZoneState::kExplicitlyOpen;
+      closed += zone.state == block::ZoneState::kClosed;
+    }
+    require(open <= kMaxOpenZones && open + closed <= kMaxActiveZones);
+    const auto reset =
+        run(backend_->zone_manage(block::ZoneAction::kResetAll, 0, backend_->size()));
+    require(reset.has_value());
+  }
 
  private:
   std::unique_ptr<io::ReactorGroup> reactors_;
@@ -104,9 +133,10 @@ class Disk {
   std::vector<io::Reactor*> all_;
 };
 
-Disk& disk() {
-  static Disk one;
-  return one;
+Disk& disk(bool zoned) {
+  static Disk plain(kPlainDisk);
+  static Disk with_zones(kZonedDisk);
+  return zoned ? with_zones : plain;
 }
 
 class Input {
@@ -156,7 +186,8 @@ class Vandal {
 
 class FrontEnd {
  public:
-  explicit FrontEnd(std::span<const uint8_t> bytes) : input_(bytes), options_(input_.take()) {
+  explicit FrontEnd(std::span<const uint8_t> bytes)
+      : input_(bytes), options_(input_.take()), disk_(disk(has(kZoned))) {
     int ends[2];
     require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
     socket_.reset(ends[0]);
@@ -172,9 +203,9 @@ class FrontEnd {
     require(ftruncate(inflight_file_.get(), kInflightBytes + 64) == 0);
     for (io::Descriptor& kick : kicks_) kick.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     call_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    session_ = std::make_unique<vhost_user::Session>(io::Descriptor(ends[1]), disk().device(),
-                                                     disk().reactors(), disk().log());
-    disk().run(begin());
+    session_ = std::make_unique<vhost_user::Session>(io::Descriptor(ends[1]), disk_.device(),
+                                                     disk_.reactors(), disk_.log());
+    disk_.run(begin());
   }
 
   void run() {
@@ -184,10 +215,11 @@ class FrontEnd {
     for (size_t count = 0; count < kMaxOperations && !input_.empty(); ++count) operate();
     synchronise();
     shutdown(socket_.get(), SHUT_RDWR);
-    disk().run(gate_.close());
+    disk_.run(gate_.close());
     session_.reset();
-    require(disk().device().status() == 0);
-    require(disk().is_readable());
+    require(disk_.device().status() == 0);
+    require(disk_.is_readable());
+    if (disk_.is_zoned()) disk_.check_and_reset_zones();
   }
 
  private:
@@ -198,6 +230,7 @@ class FrontEnd {
     kHasVandal = 8,
     kBare = 16,
     kInOrder = 32,
+    kZoned = 64,
   };
   bool has(Option option) const { return (options_ & option) != 0; }
   uint8_t* memory_() const { return mapping_->data(); }
@@ -246,6 +279,7 @@ class FrontEnd {
     if (has(kEventIndex)) features |= virtio::kEventIndex;
     if (has(kIndirect)) features |= virtio::kIndirectDescriptors;
     if (has(kInOrder)) features |= virtio::kInOrder;
+    if (has(kZoned)) features |= virtio::blk::kZoned;
     send_fields(Request::kSetProtocolFeatures, {},
                 uint64_t{vhost_user::kReplyAck | vhost_user::kDeviceState});
     send_fields(Request::kSetFeatures, {}, features);
@@ -325,7 +359,7 @@ class FrontEnd {
     send_fields(Request::kSetDeviceState, theirs, uint32_t{loads}, uint32_t{0});
     given.reset();
     if (loads) {
-      virtio::blk::DeviceState state = disk().first_state();
+      virtio::blk::DeviceState state = disk_.first_state();
       state.queues = {{.size = kRingSize, .position = virtio::QueueState{input_.take(), 0}}, {}};
       state.features |= input_.take<uint32_t>();
       auto bytes = state.encode();
@@ -412,20 +446,23 @@ class FrontEnd {
     const uint8_t type = input_.take();
     const auto sector = input_.take<uint16_t>();
     const auto length = input_.take<uint16_t>();
-    constexpr uint32_t kTypes[] = {0, 1, 4, 8, 11, 13, 2, 14};
+    constexpr uint32_t kTypes[] = {0, 1, 4, 8, 11, 13, 2, 14, 15, 16, 18, 20, 22, 24, 26, 17};
     uint8_t* header = memory_() + kData + next_slot_ * 64;
-    const uint32_t kind = kTypes[type % 8];
+    const uint32_t kind = kTypes[type % (has(kZoned) ? 16 : 8)];
     std::memcpy(header, &kind, sizeof kind);
-    const uint64_t place = sector;
+    // What is done to zones, and most of what is written to them, begins at their first sector.
+    const bool at_zone = has(kZoned) && (kind >= 15 || (shape & 8) != 0);
+    const uint64_t place = at_zone ? sector % 20 * kZoneSectors + sector / 20 % 2 : sector;
     std::memcpy(header + 8, &place, sizeof place);
-    const bool from_device = kind == 0 || kind == 8;
+    const bool from_device = kind == 0 || kind == 8 || kind == 16;
+    const uint32_t before_status = kind == 15 ? 8 : 0;
     const uint64_t data = kGuestBase + kData + 0x4000 + (length & 7) * 4096;
     uint32_t bytes = (shape & 1) != 0 ? uint32_t{length} & ~511U : 512;
     if (kind == 11 || kind == 13) bytes = 16;
     std::vector<std::array<uint64_t, 3>> buffers = {
         {kGuestBase + kData + next_slot_ * 64, 16, 0},
         {data, bytes, from_device ? uint64_t{2} : 0},
-        {kGuestBase + kData + next_slot_ * 64 + 32, 1, 2}};
+        {kGuestBase + kData + next_slot_ * 64 + 32 - before_status, 1 + before_status, 2}};
     if ((shape & 6) == 6) buffers.erase(buffers.begin() + (shape >> 3) % 3);
     if ((shape & 0xc0) == 0xc0) buffers[(shape >> 3) % buffers.size()][1] = length;
     next_slot_ = (next_slot_ + 1) % 64;
@@ -505,6 +542,7 @@ class FrontEnd {
 
   Input input_;
   const uint8_t options_;
+  Disk& disk_;
   io::Descriptor socket_;
   io::Descriptor memory_file_;
   std::shared_ptr<io::SharedMapping> mapping_;
