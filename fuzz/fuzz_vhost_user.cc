@@ -1,7 +1,8 @@
 // A front-end that does as it likes: an input is a program of messages, of bytes in the shared
 // memory, of requests that are more or less right, and of notifications, run against a session of
 // the vhost-user export with a disk of its own. Some inputs have a thread that rewrites the shared
-// memory meanwhile, some shorten the file behind it.
+// memory meanwhile, some shorten the file behind it; some have a disk that fails, where the device
+// stops, and is told to go on in between.
 //
 // Whatever it does, the session must end when its socket is shut, with its queues stopped, and the
 // disk must still be read.
@@ -56,12 +57,18 @@ void require(bool holds) {
 // What is shared by all inputs: a disk and the threads that serve it.
 class Disk {
  public:
-  Disk() {
+  explicit Disk(bool fails) {
     auto group = io::ReactorGroup::start({.reactors = 2});
     require(group.has_value());
     reactors_ = std::move(*group);
     block::OpenRequest request;
-    request.options = *base::Options::from_key_values("driver=memory,size=1M");
+    request.options = *base::Options::from_key_values(
+        fails ? "driver=blkdebug,image.driver=memory,image.size=1M,image.discard=unmap,"
+                "inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.sector=3,"
+                "inject-error.0.errno=28,"
+                "inject-error.1.event=none,inject-error.1.iotype=write-zeroes,"
+                "inject-error.2.event=none,inject-error.2.iotype=read,inject-error.2.sector=5"
+              : "driver=memory,size=1M");
     request.flags.read_only = false;
     request.discard_unmap = true;
     request.policy = OpenPolicy::anything();
@@ -72,6 +79,10 @@ class Disk {
     backend_ = std::move(*opened);
     virtio::blk::Properties properties = vhost_user::default_properties();
     properties.queues = kQueues;
+    if (fails) {
+      properties.read_error = virtio::blk::OnError::kIgnore;
+      properties.write_error = virtio::blk::OnError::kStop;
+    }
     device_ = *virtio::blk::Device::make(*backend_, properties);
     first_state_ = device_->state();
     for (unsigned i = 0; i < reactors_->size(); ++i) all_.push_back(&reactors_->at(i));
@@ -104,9 +115,10 @@ class Disk {
   std::vector<io::Reactor*> all_;
 };
 
-Disk& disk() {
-  static Disk one;
-  return one;
+Disk& disk(bool fails) {
+  static Disk good(false);
+  static Disk bad(true);
+  return fails ? bad : good;
 }
 
 class Input {
@@ -172,9 +184,9 @@ class FrontEnd {
     require(ftruncate(inflight_file_.get(), kInflightBytes + 64) == 0);
     for (io::Descriptor& kick : kicks_) kick.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     call_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    session_ = std::make_unique<vhost_user::Session>(io::Descriptor(ends[1]), disk().device(),
-                                                     disk().reactors(), disk().log());
-    disk().run(begin());
+    session_ = std::make_unique<vhost_user::Session>(io::Descriptor(ends[1]), disk_().device(),
+                                                     disk_().reactors(), disk_().log());
+    disk_().run(begin());
   }
 
   void run() {
@@ -184,10 +196,12 @@ class FrontEnd {
     for (size_t count = 0; count < kMaxOperations && !input_.empty(); ++count) operate();
     synchronise();
     shutdown(socket_.get(), SHUT_RDWR);
-    disk().run(gate_.close());
+    disk_().run(gate_.close());
     session_.reset();
-    require(disk().device().status() == 0);
-    require(disk().is_readable());
+    require(disk_().device().status() == 0);
+    require(!disk_().device().errors().is_stopped_by_error());
+    disk_().device().errors().go_on();
+    require(disk_().is_readable());
   }
 
  private:
@@ -198,9 +212,25 @@ class FrontEnd {
     kHasVandal = 8,
     kBare = 16,
     kInOrder = 32,
+    kFails = 64,
   };
   bool has(Option option) const { return (options_ & option) != 0; }
+  Disk& disk_() const { return disk(has(kFails)); }
   uint8_t* memory_() const { return mapping_->data(); }
+  io::Task<void> go_on() {
+    disk_().device().errors().go_on();
+    session_->go_on();
+    co_return;
+  }
+  // Told by the user of a disk that fails.
+  void stop_or_go_on(uint8_t which) {
+    if (!has(kFails)) return synchronise();
+    if (which % 4 == 0) {
+      disk_().device().errors().stop_by_user();
+    } else {
+      disk_().run(go_on());
+    }
+  }
   io::Task<void> begin() {
     gate_.spawn(*io::Reactor::current(), session_->run());
     co_return;
@@ -306,6 +336,7 @@ class FrontEnd {
       case 1: send_bytes(input_.take_bytes(input_.take() % 32)); break;
       case 9: (void)!ftruncate(inflight_file_.get(), input_.take() * 8); break;
       case 10: transfer_state(input_.take()); break;
+      case 11: stop_or_go_on(input_.take()); break;
       default: synchronise();
     }
   }
@@ -325,7 +356,7 @@ class FrontEnd {
     send_fields(Request::kSetDeviceState, theirs, uint32_t{loads}, uint32_t{0});
     given.reset();
     if (loads) {
-      virtio::blk::DeviceState state = disk().first_state();
+      virtio::blk::DeviceState state = disk_().first_state();
       state.queues = {{.size = kRingSize, .position = virtio::QueueState{input_.take(), 0}}, {}};
       state.features |= input_.take<uint32_t>();
       auto bytes = state.encode();

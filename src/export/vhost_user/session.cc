@@ -373,6 +373,9 @@ io::Task<Result<void>> Session::begin_state_transfer(Message& message) {
                       StateTransfer::load(std::move(pipe), virtio::blk::DeviceState::kMaxBytes));
     co_return Result<void>();
   }
+  for (const auto& each : vrings_) {
+    if (each->has_left()) co_return fail(EBUSY, "requests wait for the disk");
+  }
   virtio::blk::DeviceState state = device_.state();
   for (const auto& each : vrings_) state.queues.push_back(each->state());
   PLATTER_CO_ASSIGN(state_transfer_, StateTransfer::save(std::move(pipe), state.encode()));
@@ -402,7 +405,7 @@ io::Task<void> Session::drop_state_transfer() {
 
 io::Task<void> Session::stop_vrings() {
   for (auto& each : vrings_) {
-    (void)co_await each->stop();
+    co_await each->stop_for_reset();
     each->forget();
   }
 }
@@ -415,6 +418,10 @@ io::Task<Result<void>> Session::reset() {
   inflight_.reset();
   device_.reset();
   co_return Result<void>();
+}
+
+void Session::go_on() {
+  for (auto& each : vrings_) each->go_on();
 }
 
 void Session::config_changed() {

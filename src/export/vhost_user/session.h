@@ -35,6 +35,8 @@ class Session {
   void cancel() { channel_.cancel(); }
   // The device's configuration is another one: tells the front-end, where it wants to know.
   void config_changed();
+  // The device does, after a stop: its queues hear of it.
+  void go_on();
 
  private:
   // What goes back: nothing, but where an acknowledgement was asked for; or a payload.
