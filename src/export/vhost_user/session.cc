@@ -283,6 +283,8 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
       const uint32_t base = co_await ring->stop();
       ring->forget_events();
+      // From here on the answer says where it goes on, if it is this ring that comes back.
+      if (inflight_ && ring->has_ended()) inflight_->forget(state.index);
       co_return Reply(encode_vring_state({.index = state.index, .number = base}));
     }
     case Request::kResetOwner: {
