@@ -43,6 +43,8 @@ class Backend:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._process.stderr is not None:
+                self._process.stderr.close()
 
     def start(self):
         for path in self.paths:
