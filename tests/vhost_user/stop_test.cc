@@ -278,6 +278,26 @@ TEST_P(StopTest, AMigrationGetsTheError) {
   EXPECT_EQ(done->status, kIoError);
 }
 
+// As QEMU does it: one way or the other round, by its version.
+TEST_P(StopTest, AMachineThatIsPausedGetsTheError) {
+  for (const bool status_first : {false, true}) {
+    start_failing("stop");
+    const auto device = connect();
+    ASSERT_TRUE(device);
+    ASSERT_TRUE(device->front_end().set_status(15));
+    BlockQueue& queue = device->queue(0);
+    ASSERT_TRUE(queue.add(kWrite, 0, kBytes));
+    queue.publish();
+    wait_for_stop();
+    if (status_first) ASSERT_TRUE(device->front_end().set_status(0));
+    ASSERT_TRUE(device->stop());
+    const auto done = queue.collect();
+    ASSERT_TRUE(done);
+    EXPECT_EQ(done->status, kIoError);
+    back_end_.reset();
+  }
+}
+
 TEST_P(StopTest, TheNextBackEndDoesWhatWaits) {
   start_failing("stop");
   const auto device = connect();

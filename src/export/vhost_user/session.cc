@@ -295,7 +295,7 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       co_return Reply();
     }
     case Request::kResetDevice: {
-      co_await stop_vrings();
+      co_await stop_vrings(Kept::kLeave);
       if (inflight_) inflight_->forget();
       PLATTER_CO_TRY(co_await reset());
       co_return Reply();
@@ -344,7 +344,8 @@ io::Task<void> Session::use_log() {
 io::Task<Result<void>> Session::set_status(uint64_t status) {
   if (status > UINT8_MAX) co_return fail(EINVAL, fmt::format("status {:#x}", status));
   if (status == 0) {
-    co_await stop_vrings();
+    // QEMU before 8.0 pauses its machine so, whose driver waits for answers afterwards.
+    co_await stop_vrings(Kept::kFail);
     if (inflight_) inflight_->forget();
     inflight_.reset();
   }
@@ -405,16 +406,16 @@ io::Task<void> Session::drop_state_transfer() {
   if (const auto transfer = std::move(state_transfer_)) (void)co_await transfer->end();
 }
 
-io::Task<void> Session::stop_vrings() {
+io::Task<void> Session::stop_vrings(Kept kept) {
   for (auto& each : vrings_) {
-    co_await each->stop_for_reset();
+    co_await each->stop(kept);
     each->forget();
   }
 }
 
 io::Task<Result<void>> Session::reset() {
   co_await drop_state_transfer();
-  co_await stop_vrings();
+  co_await stop_vrings(Kept::kLeave);
   logs_ = false;
   log_pages_.reset();
   inflight_.reset();

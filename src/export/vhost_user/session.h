@@ -74,7 +74,8 @@ class Session {
   // As at its start. A device that the front-end resets has nothing in flight; one that it leaves
   // may be found again.
   io::Task<Result<void>> reset();
-  io::Task<void> stop_vrings();
+  using Kept = virtio::blk::QueueServer::Kept;
+  io::Task<void> stop_vrings(Kept kept);
   Result<Vring*> vring(uint32_t index);
   uint64_t offered_features() const;
 

@@ -236,8 +236,6 @@ io::Task<void> Vring::stop(virtio::blk::QueueServer::Kept kept) {
   stopped_at_ = base_;
 }
 
-io::Task<void> Vring::stop_for_reset() { return stop(virtio::blk::QueueServer::Kept::kLeave); }
-
 void Vring::go_on() {
   if (running_ && !stopping_) running_->go_on();
 }
@@ -245,7 +243,8 @@ void Vring::go_on() {
 io::Task<uint32_t> Vring::stop() {
   using Kept = virtio::blk::QueueServer::Kept;
   if (running_) {
-    co_await stop(inflight_ && !log_pages_ ? Kept::kLeave : Kept::kFail);
+    const bool notes_last = inflight_ && !log_pages_ && device_.status() == 0;
+    co_await stop(notes_last ? Kept::kLeave : Kept::kFail);
   } else if (!has_base_) {
     if (stopped_at_) co_return *stopped_at_;
     if (is_packed()) co_return uint32_t{kPackedWrap} << 16 | kPackedWrap;

@@ -59,12 +59,12 @@ class Vring {
   // Begins, if nothing is missing. EINVAL: the ring cannot be.
   io::Task<Result<void>> start_if_ready(const MemoryTable& memory);
   // Ends it, with what is under way; where to go on (SET_VRING_BASE). Requests that wait for the
-  // disk of a stopped device are left to the next start where they are noted in flight, and fail
-  // where they are not. While a front-end logs what is written they fail, too: it takes its machine
-  // elsewhere, and the notes stay here.
+  // disk of a stopped device are left to the next start where they are noted in flight and the
+  // notes last, and fail where not. The notes do not last where the front-end logs what is written,
+  // as it takes its machine elsewhere; nor where it tells the device's status, of which it makes 0
+  // when it pauses its machine (QEMU), which is a reset.
   io::Task<uint32_t> stop();
-  // Likewise for a device that is reset: they are never answered.
-  io::Task<void> stop_for_reset();
+  io::Task<void> stop(virtio::blk::QueueServer::Kept kept);
   // The descriptors are given back; it runs again when there is a new one for the kick.
   void forget_events();
   // As it was made; but stop() still tells where it ended. A front-end that migrates its machine
@@ -77,7 +77,6 @@ class Vring {
   Result<std::unique_ptr<virtio::Queue>> make_queue(const MemoryTable& memory) const;
   bool is_packed() const;
   std::optional<uint64_t> logged_ring() const;
-  io::Task<void> stop(virtio::blk::QueueServer::Kept kept);
 
   const uint32_t index_;
   io::Reactor& reactor_;
