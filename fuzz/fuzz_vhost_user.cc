@@ -1,7 +1,8 @@
 // A front-end that does as it likes: an input is a program of messages, of bytes in the shared
 // memory, of requests that are more or less right, and of notifications, run against a session of
 // the vhost-user export with a disk of its own. Some inputs have a thread that rewrites the shared
-// memory meanwhile, some shorten the file behind it.
+// memory meanwhile, some shorten the file behind it; some have a disk that fails, where the device
+// stops, and is told to go on in between.
 //
 // Whatever it does, the session must end when its socket is shut, with its queues stopped, and the
 // disk must still be read. Some inputs have a disk of zones, whose states must stay what they can
@@ -62,11 +63,16 @@ constexpr const char* kPlainDisk = "driver=memory,size=1M";
 constexpr const char* kZonedDisk =
     "driver=memory,size=1000k,zoned=host-managed,zone-size=64k,zone-capacity=48k,"
     "conventional-zones=1,max-open-zones=2,max-active-zones=3,max-append-bytes=4k";
+constexpr const char* kFailingDisk =
+    "driver=blkdebug,image.driver=memory,image.size=1M,image.discard=unmap,"
+    "inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.sector=3,"
+    "inject-error.0.errno=28,inject-error.1.event=none,inject-error.1.iotype=write-zeroes,"
+    "inject-error.2.event=none,inject-error.2.iotype=read,inject-error.2.sector=5";
 
 // What is shared by all inputs: a disk and the threads that serve it.
 class Disk {
  public:
-  explicit Disk(const char* options) {
+  explicit Disk(const char* options, bool fails = false) {
     auto group = io::ReactorGroup::start({.reactors = 2});
     require(group.has_value());
     reactors_ = std::move(*group);
@@ -82,6 +88,10 @@ class Disk {
     backend_ = std::move(*opened);
     virtio::blk::Properties properties = vhost_user::default_properties();
     properties.queues = kQueues;
+    if (fails) {
+      properties.read_error = virtio::blk::OnError::kIgnore;
+      properties.write_error = virtio::blk::OnError::kStop;
+    }
     device_ = *virtio::blk::Device::make(*backend_, properties);
     first_state_ = device_->state();
     for (unsigned i = 0; i < reactors_->size(); ++i) all_.push_back(&reactors_->at(i));
@@ -133,9 +143,11 @@ class Disk {
   std::vector<io::Reactor*> all_;
 };
 
-Disk& disk(bool zoned) {
+Disk& disk(bool zoned, bool fails) {
   static Disk plain(kPlainDisk);
   static Disk with_zones(kZonedDisk);
+  static Disk bad(kFailingDisk, true);
+  if (fails) return bad;
   return zoned ? with_zones : plain;
 }
 
@@ -187,7 +199,7 @@ class Vandal {
 class FrontEnd {
  public:
   explicit FrontEnd(std::span<const uint8_t> bytes)
-      : input_(bytes), options_(input_.take()), disk_(disk(has(kZoned))) {
+      : input_(bytes), options_(input_.take()), disk_(disk(has(kZoned), has(kFails))) {
     int ends[2];
     require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
     socket_.reset(ends[0]);
@@ -218,6 +230,8 @@ class FrontEnd {
     disk_.run(gate_.close());
     session_.reset();
     require(disk_.device().status() == 0);
+    require(!disk_.device().errors().is_stopped_by_error());
+    disk_.device().errors().go_on();
     require(disk_.is_readable());
     if (disk_.is_zoned()) disk_.check_and_reset_zones();
   }
@@ -231,9 +245,24 @@ class FrontEnd {
     kBare = 16,
     kInOrder = 32,
     kZoned = 64,
+    kFails = 128,
   };
   bool has(Option option) const { return (options_ & option) != 0; }
   uint8_t* memory_() const { return mapping_->data(); }
+  io::Task<void> go_on() {
+    disk_.device().errors().go_on();
+    session_->go_on();
+    co_return;
+  }
+  // Told by the user of a disk that fails.
+  void stop_or_go_on(uint8_t which) {
+    if (!has(kFails)) return synchronise();
+    if (which % 4 == 0) {
+      disk_.device().errors().stop_by_user();
+    } else {
+      disk_.run(go_on());
+    }
+  }
   io::Task<void> begin() {
     gate_.spawn(*io::Reactor::current(), session_->run());
     co_return;
@@ -340,6 +369,7 @@ class FrontEnd {
       case 1: send_bytes(input_.take_bytes(input_.take() % 32)); break;
       case 9: (void)!ftruncate(inflight_file_.get(), input_.take() * 8); break;
       case 10: transfer_state(input_.take()); break;
+      case 11: stop_or_go_on(input_.take()); break;
       default: synchronise();
     }
   }

@@ -21,6 +21,7 @@ std::span<const CommandFunction> node_commands();
 std::span<const CommandFunction> change_commands();
 std::span<const CommandFunction> object_commands();
 std::span<const CommandFunction> setting_commands();
+std::span<const CommandFunction> device_commands();  // only where there are devices
 
 inline io::Task<Reply> ready(Reply reply) { return io::Task<Reply>::ready(std::move(reply)); }
 inline Reply done() { return base::Json::object(); }

@@ -10,6 +10,7 @@
 #include "block/named_nodes.h"
 #include "block/write_threshold.h"
 #include "monitor/commands.h"
+#include "monitor/devices.h"
 #include "monitor/image_info.h"
 #include "monitor/snapshots.h"
 
@@ -127,8 +128,37 @@ io::Task<Reply> query_named_block_nodes(Control& control, Arguments arguments) {
   co_return list;
 }
 
-// Devices belong to a guest; there is none here.
-io::Task<Reply> query_block(Control&, Arguments) { return ready(Json::array()); }
+std::vector<Devices::Listed> devices_of(Control& control) {
+  return control.devices() == nullptr ? std::vector<Devices::Listed>() : control.devices()->list();
+}
+
+std::string_view name_of(virtio::blk::ErrorPolicy::IoStatus status) {
+  using Status = virtio::blk::ErrorPolicy::IoStatus;
+  switch (status) {
+    case Status::kOk: return "ok";
+    case Status::kNoSpace: return "nospace";
+    case Status::kFailed: break;
+  }
+  return "failed";
+}
+
+// Exports are not among them.
+io::Task<Reply> query_block(Control& control, Arguments) {
+  Json list = Json::array();
+  for (const Devices::Listed& device : devices_of(control)) {
+    Json one = Json::object();
+    one.add("device", "");
+    one.add("qdev", device.id);
+    one.add("type", "unknown");
+    one.add("removable", false);
+    one.add("locked", false);
+    if (device.errors.has_status()) one.add("io-status", name_of(device.errors.status()));
+    PLATTER_CO_ASSIGN(Json inserted, co_await describe_node(control, device.backend.node(), false));
+    one.add("inserted", std::move(inserted));
+    list.append(std::move(one));
+  }
+  co_return list;
+}
 
 // ---- query-blockstats
 
@@ -183,7 +213,7 @@ void add_histograms(Json& statistics, const Node& node) {
 
 // What the backends on a node have counted. Nothing is merged on the way to them, and what they
 // refuse fails.
-Json node_statistics(const Node& node) {
+Json statistics_of(const Node& node, const block::BackendStatistics& counted) {
   constexpr std::string_view kNothing[] = {"wr_highest_offset",
                                            "rd_merged",
                                            "wr_merged",
@@ -195,7 +225,7 @@ Json node_statistics(const Node& node) {
                                            "invalid_flush_operations",
                                            "invalid_unmap_operations"};
   Json statistics = Json::object();
-  add_counters(statistics, block::statistics(node));
+  add_counters(statistics, counted);
   for (const auto counter : kNothing) statistics.add(std::string(counter), 0);
   statistics.add("account_invalid", false);
   statistics.add("account_failed", false);
@@ -204,12 +234,18 @@ Json node_statistics(const Node& node) {
   return statistics;
 }
 
-Json describe_statistics(const Node& node) {
-  Json described = Json::object();
+Json describe_statistics(const Node& node);
+
+void add_statistics(Json& described, const Node& node, const block::BackendStatistics& counted) {
   described.add("node-name", node.name());
-  described.add("stats", node_statistics(node));
+  described.add("stats", statistics_of(node, counted));
   if (node.primary() != nullptr)
     described.add("parent", describe_statistics(node.primary()->node()));
+}
+
+Json describe_statistics(const Node& node) {
+  Json described = Json::object();
+  add_statistics(described, node, block::statistics(node));
   return described;
 }
 
@@ -217,6 +253,13 @@ io::Task<Reply> query_blockstats(Control& control, Arguments arguments) {
   Json list = Json::array();
   if (arguments.flag("query-nodes")) {
     for (const Node* node : control.graph().nodes()) list.append(describe_statistics(*node));
+    return ready(std::move(list));
+  }
+  for (const Devices::Listed& device : devices_of(control)) {
+    Json& one = list.append(Json::object());
+    one.add("device", "");
+    one.add("qdev", device.id);
+    add_statistics(one, device.backend.node(), device.backend.statistics());
   }
   return ready(std::move(list));
 }
@@ -303,6 +346,7 @@ io::Task<Reply> block_resize(Control& control, Arguments arguments) {
                                                   block::Preallocation::kOff, /*exact=*/false);
   if (resized) resized = control.bitmaps().follow_size(node);
   control.exports().sizes_may_have_changed();
+  if (control.devices() != nullptr) control.devices()->sizes_may_have_changed();
   Result<void> closed = co_await backend->close();
   PLATTER_CO_TRY(std::move(resized));
   PLATTER_CO_TRY(std::move(closed));

@@ -11,6 +11,7 @@
 #include "block/reopen.h"
 #include "block/write_threshold.h"
 #include "monitor/commands.h"
+#include "monitor/devices.h"
 
 namespace platter::monitor {
 namespace {
@@ -89,8 +90,13 @@ std::optional<block::LatencyBoundaries> read_boundaries(const Json::Array& items
   return boundaries;
 }
 
-// By the id of an export, or by the node's own name.
+// By the id of a device or of an export, or by the node's own name.
 Node* find_measured(Control& control, const std::string& id) {
+  if (control.devices() != nullptr) {
+    for (const Devices::Listed& device : control.devices()->list()) {
+      if (device.id == id) return control.graph().find(device.backend.node().name());
+    }
+  }
   Node* exported = control.exports().node(id);
   return exported != nullptr ? exported : control.graph().find(id);
 }

@@ -8,6 +8,7 @@
 #include "block/named_nodes.h"
 #include "block/write_threshold.h"
 #include "monitor/commands.h"
+#include "monitor/devices.h"
 #include "monitor/validate.h"
 
 namespace platter::monitor {
@@ -26,17 +27,28 @@ uint64_t system_microseconds() {
 
 const CommandFunction* find_function(std::string_view name) {
   for (const auto commands : {control_commands(), node_commands(), change_commands(),
-                              object_commands(), setting_commands()}) {
+                              object_commands(), setting_commands(), device_commands()}) {
     const auto found = std::ranges::find(commands, name, &CommandFunction::name);
     if (found != commands.end()) return &*found;
   }
   return nullptr;
 }
 
+Schema make_schema(bool has_devices) {
+  return has_devices ? Schema({kSchemaText, kDeviceSchemaText}) : Schema();
+}
+
 }  // namespace
 
 Control::Control(Parts parts)
-    : parts_(std::move(parts)), exports_(parts_.graph, parts_.exports), bitmaps_(parts_.graph) {
+    : parts_(std::move(parts)),
+      schema_(make_schema(parts_.devices != nullptr)),
+      exports_(parts_.graph, parts_.exports),
+      bitmaps_(parts_.graph) {
+  if (devices() != nullptr) {
+    devices()->set_notifier(
+        [this](std::string_view event, Json data) { notify(event, std::move(data)); });
+  }
   if (!parts_.microseconds) parts_.microseconds = system_microseconds;
   exports_.set_observer([this](const std::string& id) {
     Json data = Json::object();
@@ -72,7 +84,10 @@ io::Task<Reply> Control::run(std::string_view name, Json arguments) {
 // Nodes that others stand on come last.
 io::Task<Result<void>> Control::close() {
   auto turn = co_await running_.lock();
-  Result<void> result = co_await exports_.close_all();
+  Result<void> result;
+  if (devices() != nullptr) result = co_await devices()->close_all();
+  if (Result<void> closed = co_await exports_.close_all(); result && !closed)
+    result = std::move(closed);
   bitmaps_.clear();
   for (block::Node* node : graph().nodes()) block::set_write_threshold(*node, 0, {});
   co_await notices_.close();

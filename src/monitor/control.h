@@ -23,6 +23,8 @@
 
 namespace platter::monitor {
 
+class Devices;  // monitor/devices.h
+
 // What of character devices a client may ask for. monitor/chardevs.h has the real ones.
 class ChardevTable {
  public:
@@ -43,6 +45,7 @@ class Control final : public CommandRunner {
     OpenPolicy policy;
     ExportTypes* exports = nullptr;    // null: there are none
     ChardevTable* chardevs = nullptr;  // null: none can be made
+    Devices* devices = nullptr;        // null: none can be added, nor asked about
     // Since 1970. Empty: the system's clock.
     std::function<uint64_t()> microseconds = {};
   };
@@ -59,7 +62,7 @@ class Control final : public CommandRunner {
 
   // Set by `quit`, or by whoever else wants the daemon to end.
   io::Event& quit() { return quit_; }
-  // Exports, then nodes: everything flushed and closed. The first thing that went wrong.
+  // Devices, exports, then nodes: everything flushed and closed. The first thing that went wrong.
   io::Task<Result<void>> close();
 
   // Sessions that hear of events.
@@ -74,6 +77,8 @@ class Control final : public CommandRunner {
   Objects& objects() { return parts_.objects; }
   const OpenPolicy& policy() const { return parts_.policy; }
   ChardevTable* chardevs() { return parts_.chardevs; }
+  // Not null in the commands of device_commands().
+  Devices* devices() { return parts_.devices; }
   Exports& exports() { return exports_; }
   NodeBitmaps& bitmaps() { return bitmaps_; }
   uint64_t microseconds() const { return parts_.microseconds(); }

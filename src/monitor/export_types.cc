@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <bit>
 
 #include "base/try.h"
@@ -10,7 +9,8 @@
 #include "export/vhost_user/export.h"
 #include "io/reactor.h"
 #include "monitor/arguments.h"
-#include "monitor/chardevs.h"
+#include "monitor/iothreads.h"
+#include "monitor/socket_address.h"
 
 namespace platter::monitor {
 namespace {
@@ -63,40 +63,16 @@ Result<vhost_user::Options> read_options(const BlockExportOptions& options) {
   made.properties.physical_block_bytes = made.properties.logical_block_bytes;
   made.properties.min_io_bytes = made.properties.logical_block_bytes;
   made.properties.opt_io_bytes = made.properties.logical_block_bytes;
-  const Arguments address = given.object("addr");
-  if (address.text("type") == "unix") {
-    made.path = address.text("path");
-    if (!address.flag("abstract")) return made;
-    return fail(ENOTSUP, "An export's socket has a path: it cannot be abstract");
-  }
-  if (address.text("type") == "fd") {
-    PLATTER_ASSIGN(made.listening, inherited_socket(address.text("str")));
-    PLATTER_TRY(stop_blocking(made.listening.get()));
-    return made;
-  }
-  return fail(EINVAL, "Only socket address types 'unix' and 'fd' are supported");
-}
-
-io::Task<void> set_polling(io::Nanoseconds longest) {
-  io::Reactor::current()->set_polling(longest);
-  co_return;
+  PLATTER_TRY(read_address(given.object("addr"), made));
+  return made;
 }
 
 }  // namespace
 
 io::Task<Result<std::vector<io::Reactor*>>> BuiltinExportTypes::reactors_for(std::string iothread) {
   if (iothread.empty()) co_return reactors_;
-  const auto thread = objects_.io_thread(iothread);
-  if (!thread) co_return fail(ENOENT, fmt::format("iothread \"{}\" not found", iothread));
-  size_t index = 0;
-  for (const ObjectName& name : objects_.list()) {
-    if (name.type != "iothread") continue;
-    if (name.id == iothread) break;
-    ++index;
-  }
-  // The last ones first: the first one has the monitors, too.
-  io::Reactor* reactor = reactors_[reactors_.size() - 1 - index % reactors_.size()];
-  co_await io::run_on(*reactor, set_polling(io::Nanoseconds(thread->poll_max_ns)));
+  PLATTER_CO_ASSIGN(io::Reactor * reactor,
+                    co_await reactor_of(objects_, reactors_, std::move(iothread)));
   co_return std::vector<io::Reactor*>{reactor};
 }
 

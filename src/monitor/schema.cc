@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 #include "base/assert.h"
 
@@ -61,13 +62,16 @@ class SchemaParser {
  public:
   explicit SchemaParser(Schema& schema) : schema_(schema) {}
 
-  void parse(std::string_view text) {
+  void parse(std::initializer_list<std::string_view> texts) {
     add_builtins();
-    const auto definitions = split_definitions(text);
+    std::vector<Words> definitions;
+    for (const std::string_view text : texts)
+      std::ranges::move(split_definitions(text), std::back_inserter(definitions));
     // Types are named before they are defined.
     for (const Words& words : definitions) {
       PLATTER_ASSERT(words.size() >= 2);
-      if (words[0] != "command" && words[0] != "event") named(std::string(words[1]));
+      if (words[0] != "command" && words[0] != "event" && words[0] != "refuse")
+        named(std::string(words[1]));
     }
     for (const Words& words : definitions) define(words);
   }
@@ -131,6 +135,7 @@ class SchemaParser {
     const std::string_view what = words[0];
     if (what == "command") return define_command(words);
     if (what == "event") return define_event(words);
+    if (what == "refuse") return define_refusals(words);
     Type& made = *schema_.by_name_.find(words[1])->second;
     size_t i = 2;
     if (what == "union") {
@@ -163,6 +168,17 @@ class SchemaParser {
         made.members.push_back(member(word));
       }
     }
+  }
+
+  void define_refusals(const Words& words) {
+    const auto because = std::ranges::find(words, "because");
+    PLATTER_ASSERT(because != words.end());
+    std::string reason;
+    for (auto word = because + 1; word != words.end(); ++word)
+      reason += (reason.empty() ? "" : " ") + std::string(*word);
+    Type& made = *schema_.by_name_.find(words[1])->second;
+    for (auto word = words.begin() + 2; word != because; ++word)
+      made.refusals.push_back({*word, reason});
   }
 
   // A struct that has no name of its own.
@@ -208,7 +224,7 @@ class SchemaParser {
   Schema& schema_;
 };
 
-Schema::Schema(std::string_view text) { SchemaParser(*this).parse(text); }
+Schema::Schema(std::initializer_list<std::string_view> texts) { SchemaParser(*this).parse(texts); }
 
 const CommandSchema* Schema::find_command(std::string_view name) const {
   const auto found = std::ranges::find(commands_, name, &CommandSchema::name);

@@ -11,6 +11,8 @@
 //   top alternate NAME TYPE...                          told apart by the kind of JSON value
 //   command NAME MEMBER... [-> TYPE]                or "boxed TYPE" in place of the members
 //   event NAME MEMBER...
+//   refuse STRUCT MEMBER... because WORD...             what others of the kind take, and why not
+//   here
 //
 // A MEMBER is NAME:TYPE, with '?' behind it where it may be left out. A TYPE is a name, [TYPE] for
 // an array, or built in: str, bool, number, any, null, int (64 bits), int32, uint16, uint32, uint64
@@ -18,6 +20,7 @@
 #pragma once
 
 #include <deque>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,6 +30,8 @@
 namespace platter::monitor {
 
 extern const std::string_view kSchemaText;
+// Devices, and whether they run: where the program speaks as itself.
+extern const std::string_view kDeviceSchemaText;
 
 struct Type;
 using Features = std::vector<std::string_view>;
@@ -41,6 +46,11 @@ struct Member {
   const Type* type = nullptr;
   bool optional = false;
   Features features;
+};
+
+struct Refusal {
+  std::string_view member;
+  std::string reason;
 };
 
 struct Variant {
@@ -72,6 +82,7 @@ struct Type {
   std::string_view tag;                   // kUnion: one of `members`, of an enum
   std::vector<Variant> variants;          // kUnion: values without a variant add nothing
   std::vector<const Type*> alternatives;  // kAlternate
+  std::vector<Refusal> refusals;          // kStruct
   Features features;
 
   const Member* member(std::string_view name) const;
@@ -94,8 +105,8 @@ struct EventSchema {
 // Immutable; any thread.
 class Schema {
  public:
-  // `text` outlives the schema. It is our own: what is wrong in it is asserted.
-  explicit Schema(std::string_view text = kSchemaText);
+  // `texts` outlive the schema. They are our own: what is wrong in them is asserted.
+  explicit Schema(std::initializer_list<std::string_view> texts = {kSchemaText});
 
   const std::vector<CommandSchema>& commands() const { return commands_; }
   const std::vector<EventSchema>& events() const { return events_; }

@@ -85,6 +85,11 @@ Result<void> check_members(const Type& type, const Json& value, const Place& pla
   return {};
 }
 
+const Refusal* find_refusal(const Type& type, std::string_view member) {
+  const auto found = std::ranges::find(type.refusals, member, &Refusal::member);
+  return found == type.refusals.end() ? nullptr : &*found;
+}
+
 Result<void> check_struct(const Type& type, const Json& value, const Place& place) {
   if (!value.is_object()) return wrong_type(place.path, "object");
   PLATTER_TRY(check_members(type, value, place));
@@ -97,7 +102,11 @@ Result<void> check_struct(const Type& type, const Json& value, const Place& plac
   if (more != nullptr) PLATTER_TRY(check_members(*more, value, place));
   for (const auto& [key, item] : *value.get_if<Json::Object>()) {
     if (type.member(key) != nullptr || (more != nullptr && more->member(key) != nullptr)) continue;
-    return fail(EINVAL, fmt::format("Parameter '{}' is unexpected", place.member(key).path));
+    const std::string path = place.member(key).path;
+    const Refusal* refusal = more != nullptr ? find_refusal(*more, key) : nullptr;
+    if (refusal == nullptr) refusal = find_refusal(type, key);
+    if (refusal == nullptr) return fail(EINVAL, fmt::format("Parameter '{}' is unexpected", path));
+    return fail(EINVAL, fmt::format("Parameter '{}' is not taken: {}", path, refusal->reason));
   }
   return {};
 }

@@ -7,6 +7,7 @@
 #include "monitor/chardevs.h"
 #include "monitor/control.h"
 #include "monitor/definitions.h"
+#include "monitor/devices.h"
 #include "monitor/export_types.h"
 #include "monitor/monitor.h"
 #include "tool/background.h"
@@ -29,11 +30,14 @@ class Daemon {
         invocation_(invocation),
         background_(background),
         exports_(session.all_reactors(), invocation.objects, session.log()),
+        devices_(session.all_reactors(), invocation.objects, session.log()),
         control_({.graph = session.graph(),
                   .objects = invocation.objects,
                   .policy = session.policy(),
                   .exports = &exports_,
-                  .chardevs = &chardevs_}) {}
+                  .chardevs = &chardevs_,
+                  // Who knows the other name expects no devices.
+                  .devices = invocation.dialect == Dialect::kPlatter ? &devices_ : nullptr}) {}
 
   // Returns the exit status.
   io::Task<int> run() {
@@ -83,6 +87,7 @@ class Daemon {
     if (given.is("blockdev")) return by_command("BlockdevOptions", "blockdev-add", given, "driver");
     if (given.is("export"))
       return by_command("BlockExportOptions", "block-export-add", given, "type");
+    if (given.is("device")) return by_command("DeviceOptions", "device_add", given, "driver");
     Result<void> made;
     if (given.is("object")) made = invocation_.objects.add(given.value);
     if (given.is("chardev")) made = add_chardev(given.value);
@@ -110,6 +115,7 @@ class Daemon {
   Result<void> set_slow_request(const std::string& text) {
     PLATTER_ASSIGN(const io::Nanoseconds time, parse_slow_request(text));
     exports_.set_slow_request(time);
+    devices_.set_slow_request(time);
     return {};
   }
 
@@ -130,6 +136,7 @@ class Daemon {
   Invocation& invocation_;
   Background& background_;
   monitor::BuiltinExportTypes exports_;
+  monitor::Devices devices_;
   monitor::Chardevs chardevs_;
   monitor::Control control_;
   std::vector<std::unique_ptr<monitor::Monitor>> monitors_;
@@ -175,13 +182,19 @@ constexpr CommandOption kOptions[] = {
     {.name = "export",
      .argument = "OPTIONS",
      .help = "serve a node: type=TYPE,id=I,node-name=N[,writable=on]..."},
+    {.name = "device",
+     .argument = "OPTIONS",
+     .help = "a virtio-blk device: virtio-blk,id=I,drive=N,addr.type=unix,addr.path=SOCKET and the "
+             "properties of QEMU's device",
+     .native = true},
     {.name = "state",
      .argument = "DIRECTORY",
      .help = "where what is not yet on disk outlives a killed process, or none (default: this "
              "user's in /dev/shm; none as qemu-storage-daemon)"},
     {.name = "slow",
      .argument = "MS",
-     .help = "say which requests of the exports that follow take so many milliseconds or more"},
+     .help = "say which requests of the exports and devices that follow take so many milliseconds "
+             "or more"},
     {.name = "pidfile", .argument = "FILE", .help = "has the process id while it runs"},
     {.name = "daemonize", .help = "go into the background once everything is ready"},
     {.letter = 'T',

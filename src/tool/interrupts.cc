@@ -23,7 +23,7 @@ void die_of(int signal) {
 
 Interrupts::Interrupts() {
   sigemptyset(&watched_);
-  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
     struct sigaction action;
     // What the parent has us ignore (nohup) stays ignored.
     if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)
@@ -53,6 +53,11 @@ void Interrupts::set_progress_handler(std::function<void()> handler) {
   progress_handler_ = std::move(handler);
 }
 
+void Interrupts::set_go_on_handler(std::function<void()> handler) {
+  std::lock_guard lock(mutex_);
+  go_on_handler_ = std::move(handler);
+}
+
 void Interrupts::watch() {
   const int signals = signalfd(-1, &watched_, SFD_CLOEXEC);
   PLATTER_ASSERT(signals >= 0);
@@ -72,9 +77,10 @@ void Interrupts::watch() {
 
 void Interrupts::handle(int signal) {
   std::lock_guard lock(mutex_);
-  auto& handler = signal == SIGUSR1 ? progress_handler_ : handler_;
-  if (!handler || (signal != SIGUSR1 && caught_ != 0)) die_of(signal);
-  if (signal != SIGUSR1) caught_ = signal;
+  const bool stops = signal != SIGUSR1 && signal != SIGUSR2;
+  auto& handler = stops ? handler_ : signal == SIGUSR1 ? progress_handler_ : go_on_handler_;
+  if (!handler || (stops && caught_ != 0)) die_of(signal);
+  if (stops) caught_ = signal;
   handler();
 }
 

@@ -1,7 +1,8 @@
 // Interrupts: signals as calls on a thread of their own.
 //
 // SIGINT, SIGTERM and SIGHUP end the program at once unless a handler is set; a handler is called
-// once, and a second signal ends the program after all. SIGUSR1 asks for progress. While an object
+// once, and a second signal ends the program after all. SIGUSR1 asks for progress, SIGUSR2 to go on
+// after a stop; they end the program, too, where no handler is set. While an object
 // lives these signals are blocked in the thread that made it and in the threads that it starts
 // later, so it is made before any other thread.
 #pragma once
@@ -25,6 +26,7 @@ class Interrupts {
   // the old handler is not running and will not be called.
   void set_handler(std::function<void()> handler);
   void set_progress_handler(std::function<void()> handler);
+  void set_go_on_handler(std::function<void()> handler);
 
   // The signal that asked to stop, or 0.
   int caught() const { return caught_; }
@@ -39,6 +41,7 @@ class Interrupts {
   std::mutex mutex_;  // held while a handler runs
   std::function<void()> handler_;
   std::function<void()> progress_handler_;
+  std::function<void()> go_on_handler_;
   std::atomic<int> caught_ = 0;
   std::thread thread_;
 };

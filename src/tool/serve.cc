@@ -9,11 +9,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/line_limit.h"
 #include "base/size.h"
 #include "base/try.h"
 #include "block/backend.h"
 #include "export/vhost_user/export.h"
 #include "io/cancel.h"
+#include "io/gate.h"
 #include "tool/arguments.h"
 #include "tool/command.h"
 #include "tool/image_open.h"
@@ -60,6 +62,13 @@ Result<T> parse_number(std::string_view name, std::string_view text, T least, T 
                                                  least, most, text));
   }
   return number;
+}
+
+Result<virtio::blk::OnError> parse_on_error(std::string_view name, std::string_view text) {
+  const auto policy = virtio::blk::parse_on_error(text);
+  if (policy && (*policy != virtio::blk::OnError::kEnospc || name == "werror")) return *policy;
+  return fail(EINVAL, fmt::format("--{} is report, ignore, stop{} or auto, not '{}'", name,
+                                  name == "werror" ? ", enospc" : "", text));
 }
 
 // The socket that a service manager listens at for us (sd_listen_fds(3)); none: there is no such.
@@ -135,6 +144,12 @@ Result<ServeArguments> read_arguments(const Invocation& invocation) {
     PLATTER_ASSIGN(properties.queues,
                    parse_number<uint16_t>("queues", *queues, 1, vhost_user::Options::kMaxQueues));
   }
+  if (const auto policy = invocation.value("rerror")) {
+    PLATTER_ASSIGN(properties.read_error, parse_on_error("rerror", *policy));
+  }
+  if (const auto policy = invocation.value("werror")) {
+    PLATTER_ASSIGN(properties.write_error, parse_on_error("werror", *policy));
+  }
   if (const auto mode = invocation.value("socket-mode")) {
     PLATTER_ASSIGN(arguments.socket_mode, parse_number<unsigned>("socket-mode", *mode, 0, 0777, 8));
   }
@@ -189,6 +204,43 @@ io::Task<void> wait_and_show(Session& session, const ServeArguments& arguments,
   }
 }
 
+// Of a request that the disk has failed; any reactor.
+void say_that_it_stops(const Session& session, const std::string& image, base::LineLimit& lines,
+                       const virtio::blk::RequestFailure& failure) {
+  // A guest may reset its device, and have it fail again, as often as it likes.
+  if (!failure.stops || !lines.admit(io::Reactor::current()->now())) return;
+  session.log().warning(fmt::format(
+      "{}: the disk is stopped, as a {} has failed: {}; when that is mended, `kill -USR2 {}` has "
+      "it go on",
+      image, failure.read ? "read" : "write", Error::from_errno(failure.error).message(),
+      getpid()));
+}
+
+// Has a disk go on that was stopped, whenever SIGUSR2 says so.
+class GoOnSignal {
+ public:
+  // On the reactor of `served`. All outlive it.
+  GoOnSignal(Interrupts& interrupts, vhost_user::Export& served)
+      : interrupts_(interrupts), served_(served), reactor_(*io::Reactor::current()) {
+    interrupts_.set_go_on_handler([this] { going_on_.spawn(reactor_, go_on()); });
+  }
+  io::Task<void> close() {
+    interrupts_.set_go_on_handler({});
+    co_await going_on_.close();
+  }
+
+ private:
+  io::Task<void> go_on() {
+    served_.go_on();
+    co_return;
+  }
+
+  Interrupts& interrupts_;
+  vhost_user::Export& served_;
+  io::Reactor& reactor_;
+  io::Gate going_on_;
+};
+
 io::Task<Result<void>> serve_image(Session& session, ServeArguments& arguments, OpenImage& image,
                                    io::CancelToken interrupted) {
   const auto reactors = session.all_reactors();
@@ -205,13 +257,20 @@ io::Task<Result<void>> serve_image(Session& session, ServeArguments& arguments, 
   options.properties = arguments.properties;
   options.reactors = reactors;
   options.slow_request = arguments.slow_request;
+  base::LineLimit lines(vhost_user::Export::kLinesASecond);
+  options.on_failure = [&](const virtio::blk::RequestFailure& failure) {
+    say_that_it_stops(session, arguments.image.name, lines, failure);
+  };
   PLATTER_CO_ASSIGN(auto served,
                     vhost_user::Export::start(image.backend(), std::move(options), session.log()));
+  // Before anybody hears that it is there.
+  GoOnSignal go_on(session.interrupts(), *served);
   if (!arguments.quiet) {
     say_how_to_use(session.console(), arguments, image.backend(),
                    static_cast<unsigned>(reactors.size()));
   }
   co_await wait_and_show(session, arguments, *served, image.backend(), interrupted);
+  co_await go_on.close();
   co_await served->stop();
   co_return Result<void>();
 }
@@ -280,6 +339,14 @@ constexpr CommandOption kOptions[] = {
      .argument = "DIRECTORY",
      .help = "where what is not yet on disk outlives a killed process, or none (default: this "
              "user's in /dev/shm)"},
+    {.name = "rerror",
+     .argument = "POLICY",
+     .help = "what becomes of reads that fail: report (default), ignore or stop"},
+    {.name = "werror",
+     .argument = "POLICY",
+     .help =
+         "of writes, flushes and discards: report (default), ignore, stop or enospc: stop where "
+         "there is no space left. A stopped disk goes on at SIGUSR2"},
     {.name = "poll",
      .argument = "MICROSECONDS",
      .help = "look at the queues for up to so long before sleeping (default: 32)"},

@@ -13,6 +13,6 @@ inline constexpr uint64_t kVersion1 = uint64_t{1} << 32;
 inline constexpr uint64_t kAccessPlatform = uint64_t{1} << 33;
 inline constexpr uint64_t kPackedRing = uint64_t{1} << 34;
 inline constexpr uint64_t kInOrder = uint64_t{1} << 35;
-inline constexpr uint64_t kRingReset = uint64_t{1} << 40;
+inline constexpr uint64_t kRingReset = uint64_t{1} << 40;  // not offered: docs/architecture.md
 
 }  // namespace platter::virtio

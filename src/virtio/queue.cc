@@ -127,13 +127,22 @@ Result<bool> Queue::pop(Chain& chain) {
   return true;
 }
 
-void Queue::push(Chain& chain, uint32_t written) {
+void Queue::let_go(Chain& chain) {
   PLATTER_ASSERT(chain.users_ != nullptr && *chain.users_ != 0);
-  PLATTER_ASSERT(written <= chain.writable_bytes_);
   if (--*chain.users_ == 0 && chain.users_ != &generations_.back().in_flight)
     generations_.remove_if([&](const Generation& old) { return &old.in_flight == chain.users_; });
   chain.users_ = nullptr;
   --in_flight_;
+}
+
+void Queue::drop(Chain& chain) {
+  let_go(chain);
+  dropped_ = true;
+}
+
+void Queue::push(Chain& chain, uint32_t written) {
+  PLATTER_ASSERT(!dropped_ && written <= chain.writable_bytes_);
+  let_go(chain);
   if (returned_.empty()) {
     slots_in_flight_ -= chain.slots_;
     write_used({chain.id_, chain.slots_, chain.inflight_, written});

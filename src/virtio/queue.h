@@ -69,6 +69,9 @@ class Queue {
   // The request of `chain` has ended, with so many bytes written into it from its start. The driver
   // sees it after publish(). Where the order was promised to be kept, it waits for its elders.
   void push(Chain& chain, uint32_t written);
+  // The request of `chain` is given up: it is not answered, and stays noted as in flight. Nothing
+  // may be pushed afterwards.
+  void drop(Chain& chain);
   // Shows the driver what was pushed. True: it wants an interrupt, for that or for what was shown
   // since the last question.
   [[nodiscard]] virtual bool publish() = 0;
@@ -149,6 +152,7 @@ class Queue {
   };
 
   Result<bool> take(Chain& chain);
+  void let_go(Chain& chain);
 
   std::list<Generation> generations_;  // the last one is for new chains
   std::vector<Returned> returned_;     // by sequence; only where the order is kept
@@ -160,6 +164,7 @@ class Queue {
   uint32_t to_resubmit_ = 0;
   const bool tracks_;
   bool broken_ = false;
+  bool dropped_ = false;
 };
 
 }  // namespace platter::virtio

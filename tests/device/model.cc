@@ -32,7 +32,47 @@ bool Model::is_on_disk(uint64_t sector, uint64_t bytes) const {
          bytes % properties_.logical_block_bytes == 0;
 }
 
+// Whether the disk does not carry it out; one that the device stops at is carried out later.
+bool Model::fails(const Asked& asked) {
+  const auto [first, count] = touches(asked);
+  const auto hits = [&](const Fault& fault) {
+    return fault.type == (asked.type & ~kBarrier) && fault.sector >= first &&
+           fault.sector - first < count;
+  };
+  if (on_error_ == virtio::blk::OnError::kStop) {
+    std::erase_if(faults_, hits);
+    return false;
+  }
+  const auto found = std::ranges::find_if(faults_, hits);
+  if (found == faults_.end()) return false;
+  faults_.erase(found);
+  return true;
+}
+
 std::optional<Answer> Model::carry_out(const Asked& asked) {
+  const auto [first, count] = touches(asked);
+  const auto sectors = disk_.size() / kSector;
+  const auto begin = disk_.begin() + static_cast<ptrdiff_t>(std::min(first, sectors) * kSector);
+  const uint64_t left = sectors - std::min(first, sectors);
+  const auto end = begin + static_cast<ptrdiff_t>(std::min(count, left) * kSector);
+  const std::vector<std::optional<uint8_t>> before(begin, end);
+  auto answer = carry_out_well(asked);
+  if (!answer || answer->status != kOk || !fails(asked)) return answer;
+  std::ranges::copy(before, begin);
+  if (on_error_ == virtio::blk::OnError::kReport) answer->status = kIoError;
+  std::ranges::fill(answer->data, std::nullopt);
+  return answer;
+}
+
+void Model::forget(const Asked& asked) {
+  const auto [first, count] = touches(asked);
+  const uint64_t sectors = disk_.size() / kSector;
+  if ((asked.type & ~kBarrier) == kRead || first >= sectors) return;
+  std::fill_n(disk_.begin() + static_cast<ptrdiff_t>(first * kSector),
+              std::min(count, sectors - first) * kSector, std::nullopt);
+}
+
+std::optional<Answer> Model::carry_out_well(const Asked& asked) {
   switch (asked.type & ~kBarrier) {
     case kRead: return read(asked);
     case kWrite: return write(asked);

@@ -33,25 +33,42 @@ struct Answer {
   std::vector<std::optional<uint8_t>> data;
 };
 
+// The first request of its type that touches the sector fails.
+struct Fault {
+  uint32_t type;  // kRead, kWrite, kDiscard or kWriteZeroes
+  uint64_t sector;
+};
+
 class Model {
  public:
-  Model(const virtio::blk::Properties& properties, size_t disk_bytes)
-      : properties_(properties), disk_(disk_bytes, uint8_t{0}) {}
+  // What fails is kReport, kIgnore or kStop, reads and writes alike.
+  Model(const virtio::blk::Properties& properties, size_t disk_bytes, std::vector<Fault> faults,
+        virtio::blk::OnError on_error)
+      : properties_(properties),
+        disk_(disk_bytes, uint8_t{0}),
+        faults_(std::move(faults)),
+        on_error_(on_error) {}
 
   // Nothing: it is no request, and the device needs a reset.
   std::optional<Answer> carry_out(const Asked& asked);
+  // It may have been carried out, or not.
+  void forget(const Asked& asked);
   // Which sectors it reads or changes: the first one, and how many.
   std::pair<uint64_t, uint64_t> touches(const Asked& asked) const;
 
  private:
   bool is_on_disk(uint64_t sector, uint64_t bytes) const;
+  std::optional<Answer> carry_out_well(const Asked& asked);
+  bool fails(const Asked& asked);
   Answer read(const Asked& asked) const;
   Answer write(const Asked& asked);
   Answer identify(const Asked& asked) const;
   std::optional<Answer> clear(const Asked& asked, bool zeroes);
 
   const virtio::blk::Properties properties_;
-  std::vector<std::optional<uint8_t>> disk_;  // nothing: was discarded
+  std::vector<std::optional<uint8_t>> disk_;  // nothing: was discarded, or is not known
+  std::vector<Fault> faults_;
+  const virtio::blk::OnError on_error_;
 };
 
 }  // namespace platter::device_test

@@ -26,6 +26,7 @@ constexpr uint8_t kUntouched = 0xee;
 constexpr size_t kMostPieces = 4;  // of each side of a request
 constexpr uint64_t kRegionEnd[] = {Guest::kMiddle, Guest::kEnd};
 constexpr uint64_t kRegionBegin[] = {Guest::kData, Guest::kMiddle};
+constexpr unsigned kMostFaults = 24;
 constexpr uint64_t kNowhere = Guest::kEnd + 0x1000;
 
 std::unexpected<Error> differs(std::string what) { return fail(EIO, std::move(what)); }
@@ -34,7 +35,9 @@ std::unexpected<Error> differs(std::string what) { return fail(EIO, std::move(wh
 
 Run::Run(uint64_t seed) : random_(seed), reactors_(*io::ReactorGroup::start({})) {
   block::OpenRequest request;
-  request.options = *base::Options::from_key_values("driver=memory,size=256k");
+  on_error_ = random_.pick({blk::OnError::kReport, blk::OnError::kIgnore, blk::OnError::kStop});
+  request.options = *base::Options::from_key_values(
+      "driver=blkdebug,image.driver=memory,image.size=256k,image.discard=unmap" + draw_faults());
   request.flags.read_only = false;
   request.discard_unmap = true;
   request.policy = OpenPolicy::anything();
@@ -43,16 +46,36 @@ Run::Run(uint64_t seed) : random_(seed), reactors_(*io::ReactorGroup::start({}))
                                 block::kAllPermissions));
   properties_ = draw_properties();
   device_ = *blk::Device::make(*backend_, properties_);
-  model_ = std::make_unique<Model>(properties_, kDiskBytes);
+  model_ = std::make_unique<Model>(properties_, kDiskBytes, faults_, on_error_);
 }
 
 Run::~Run() {
-  if (server_) await(stop());
+  if (server_) await(stop(blk::QueueServer::Kept::kLeave));
   PLATTER_ASSERT(await(backend_->close()).has_value());
+}
+
+std::string Run::draw_faults() {
+  constexpr std::pair<uint32_t, std::string_view> kTypes[] = {
+      {kRead, "read"}, {kWrite, "write"}, {kWriteZeroes, "write-zeroes"}, {kDiscard, "discard"}};
+  std::string rules;
+  const uint64_t count = random_.below(kMostFaults);
+  const char* code = random_.pick({"5", "28"});
+  for (uint64_t i = 0; i < count; ++i) {
+    const auto& [type, name] = kTypes[random_.below(std::size(kTypes))];
+    const uint64_t sector = random_.below(kDiskSectors);
+    faults_.push_back({type, sector});
+    rules += fmt::format(
+        ",inject-error.{0}.event=none,inject-error.{0}.once=on,inject-error.{0}.iotype={1},"
+        "inject-error.{0}.sector={2},inject-error.{0}.errno={3}",
+        i, name, sector, code);
+  }
+  return rules;
 }
 
 blk::Properties Run::draw_properties() {
   blk::Properties drawn;
+  drawn.read_error = on_error_;
+  drawn.write_error = on_error_;
   drawn.logical_block_bytes = random_.pick({512U, 512U, 1024U, 4096U});
   drawn.physical_block_bytes = drawn.logical_block_bytes;
   drawn.serial = std::string(random_.below(blk::kMaxSerialBytes + 1), 's');
@@ -61,7 +84,9 @@ blk::Properties Run::draw_properties() {
   drawn.max_write_zeroes_sectors = random_.pick({64U, 256U, 32768U});
   drawn.read_only = random_.one_in(8);
   drawn.config_wce = !random_.one_in(4);
-  drawn.request_merging = !random_.one_in(3);
+  // Of requests that are merged one may fail for another: where that is seen, none are.
+  const bool shows_errors = on_error_ != blk::OnError::kStop && !faults_.empty();
+  drawn.request_merging = !shows_errors && !random_.one_in(3);
   drawn.discard = !random_.one_in(4);
   drawn.write_zeroes = !random_.one_in(4);
   return drawn;
@@ -86,9 +111,15 @@ io::Task<void> Run::start() {
   co_return;
 }
 
-io::Task<void> Run::stop() {
-  (void)co_await server_->stop();
+io::Task<void> Run::stop(blk::QueueServer::Kept kept) {
+  (void)co_await server_->stop(kept);
   server_.reset();
+}
+
+io::Task<void> Run::go_on() {
+  device_->errors().go_on();
+  server_->go_on();
+  co_return;
 }
 
 io::Task<void> Run::kick() {
@@ -117,20 +148,43 @@ Result<void> Run::set_up() {
   constexpr uint8_t kAtWork = blk::kAcknowledge | blk::kDriver | blk::kFeaturesOk | blk::kDriverOk;
   PLATTER_TRY(device_->set_status(kAtWork));
   if (device_->status() != kAtWork) return differs("the status is not what was written");
-  const bool packed = (features & virtio::kPackedRing) != 0;
-  const uint32_t size =
-      packed ? static_cast<uint32_t>(random_.between(12, 70)) : random_.pick({16U, 32U, 64U});
-  options_ = virtio::test::options_of(size, features);
-  std::fill_n(guest_.at(Guest::kBase), Guest::kRegionBytes, uint8_t{0});
-  driver_ = virtio::test::make_driver(guest_, options_);
+  place_ring(features);
   whole_memory_ = true;
   await(start());
   return expect_broken(false);
 }
 
+void Run::place_ring(uint64_t features) {
+  const bool packed = (features & virtio::kPackedRing) != 0;
+  const uint32_t size =
+      packed ? static_cast<uint32_t>(random_.between(12, 70)) : random_.pick({16U, 32U, 64U});
+  options_ = virtio::test::options_of(size, features);
+  options_.descriptor_area += random_.below(16) * 64;
+  options_.driver_area += random_.below(16) * 64;
+  options_.device_area += random_.below(16) * 64;
+  std::fill_n(guest_.at(Guest::kBase), Guest::kRegionBytes, uint8_t{0});
+  driver_ = virtio::test::make_driver(guest_, options_);
+}
+
+// The queue alone; the device keeps its features and its status.
+Result<void> Run::reset_ring() {
+  const uint8_t status = device_->status();
+  await(stop(blk::QueueServer::Kept::kFail));
+  place_ring(options_.features);
+  whole_memory_ = true;
+  await(start());
+  if (device_->status() != status) return differs("a queue that is reset changes the status");
+  return expect_broken(false);
+}
+
 Result<void> Run::reset() {
-  await(stop());
+  await(stop(blk::QueueServer::Kept::kLeave));
+  // What was not answered is not answered any more.
+  while (const auto used = driver_->collect()) PLATTER_TRY(finish(*used));
+  for (const auto& [id, sent] : sent_) model_->forget(sent.asked);
+  sent_.clear();
   device_->reset();
+  if (device_->errors().is_stopped()) return differs("an error stops the device after a reset");
   why_.clear();
   is_broken_ = false;
   write_cache_ = properties_.write_cache != blk::OnOffAuto::kOff;
@@ -282,18 +336,32 @@ Result<void> Run::finish(const virtio::test::Used& used) {
 Result<void> Run::batch() {
   touched_.clear();
   std::ranges::fill(next_byte_, 0);
+  const bool paused = random_.one_in(10);
+  if (paused) device_->errors().stop_by_user();
   for (uint64_t wanted = random_.between(1, 12); wanted > 0; --wanted) send(draw_request());
-  if (sent_.empty()) return {};
+  if (sent_.empty()) {
+    if (paused) await(go_on());
+    return {};
+  }
   if (driver_->must_notify()) await(kick());
+  if (paused && await(collect())) return differs("a device that is stopped answers");
   while (!sent_.empty()) {
-    // A look on the reactor's thread, between its turns.
-    if (const auto used = await(collect())) {
-      PLATTER_TRY(finish(*used));
-    } else if (await(was_told())) {
-      return differs(fmt::format("the device broke: {}", why_));
-    }
+    PLATTER_ASSIGN(const bool seen, look());
+    if (seen || !await(is_stopped())) continue;
+    if (!paused && random_.one_in(6)) return reset();
+    await(go_on());
   }
   return expect_broken(false);
+}
+
+// On the reactor's thread, between its turns. True: a request has come back.
+Result<bool> Run::look() {
+  if (const auto used = await(collect())) {
+    PLATTER_TRY(finish(*used));
+    return true;
+  }
+  if (await(was_told())) return differs(fmt::format("the device broke: {}", why_));
+  return false;
 }
 
 // What is no request; nothing comes back any more.
@@ -342,6 +410,7 @@ Result<void> Run::run(unsigned steps) {
       case 1: PLATTER_TRY(reset()); break;
       case 2: PLATTER_TRY(write_config()); break;
       case 3: PLATTER_TRY(change_memory()); break;
+      case 4: PLATTER_TRY(reset_ring()); break;
       default: PLATTER_TRY(batch());
     }
   }

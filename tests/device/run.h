@@ -1,7 +1,8 @@
 // Run: a device and its queue, driven at random from a seed beside the model: batches of requests,
 // good ones and broken ones, memory that comes and goes, resets, status and configuration written
 // rightly and wrongly. What the driver gets back, and when the device asks for a reset, must be
-// what the model says.
+// what the model says. The disk fails some requests, which the device reports, ignores, or stops
+// at; its user stops it at times.
 #pragma once
 
 #include <memory>
@@ -42,17 +43,24 @@ class Run final : public virtio::blk::QueueEvents {
     return io::run_blocking(reactors_->at(0), std::move(task));
   }
   io::Task<void> start();
-  io::Task<void> stop();
+  io::Task<void> stop(virtio::blk::QueueServer::Kept kept);
   io::Task<void> kick();
   io::Task<Result<void>> set_memory(bool whole);
   io::Task<std::optional<virtio::test::Used>> collect() { co_return driver_->collect(); }
   io::Task<bool> was_told() { co_return !why_.empty(); }
+  io::Task<bool> is_stopped() { co_return device_->errors().is_stopped(); }
+  io::Task<void> go_on();
 
   virtio::blk::Properties draw_properties();
+  std::string draw_faults();
   uint64_t draw_features();
   Result<void> set_up();
+  // A size and, in memory, places that the ring has not had; it is empty.
+  void place_ring(uint64_t features);
   Result<void> reset();
+  Result<void> reset_ring();
   Result<void> batch();
+  Result<bool> look();
   Result<void> break_it();
   Result<void> write_config();
   Result<void> change_memory();
@@ -73,6 +81,8 @@ class Run final : public virtio::blk::QueueEvents {
   base::Log log_;
   block::Graph graph_{{registry_, io::system_files(), log_}};
   std::unique_ptr<block::Backend> backend_;
+  std::vector<Fault> faults_;
+  virtio::blk::OnError on_error_ = virtio::blk::OnError::kReport;
   virtio::blk::Properties properties_;
   std::unique_ptr<virtio::blk::Device> device_;
   std::unique_ptr<Model> model_;

@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import select
 import signal
 import subprocess
 import time
 
 READY_LIMIT_S = 60
 STOP_LIMIT_S = 60
+ERROR_LIMIT_S = 300
 _LISTENING = "00010000"
 
 
@@ -17,6 +19,8 @@ class Backend:
     name = None
     lacks = {}  # what it cannot do, and why that is so
     first_cache_type = "write back"  # that a guest finds
+    more_words = ()  # of its command line
+    errors = None  # where it writes what is wrong: here
 
     def __init__(self, programs, image, path, queues=1, writable=True, format="qcow2", exports=1):
         self.programs = programs
@@ -39,12 +43,15 @@ class Backend:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._process.stderr is not None:
+                self._process.stderr.close()
 
     def start(self):
         for path in self.paths:
             if os.path.exists(path):
                 os.unlink(path)
-        self._process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                         stderr=self.errors)
         deadline = time.monotonic() + READY_LIMIT_S
         while not self._listens():
             if self._process.poll() is not None:
@@ -62,6 +69,16 @@ class Backend:
     def kill(self):
         self._process.kill()
         self._process.wait()
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def first_error(self):
+        """The next line of what it says is wrong, where that goes to a pipe."""
+        ready, _, _ = select.select([self._process.stderr], [], [], ERROR_LIMIT_S)
+        if not ready:
+            raise AssertionError(f"{self.name} says nothing")
+        return self._process.stderr.readline().decode()
 
     def stop(self):
         """As a person does; it writes back what it has."""
@@ -120,7 +137,7 @@ class Platter(Backend):
 
     def command(self):
         command = [f"{self.programs}/platter", "serve", self.image, "-f", self.format, "--vhost-user", self.paths[0],
-                   "--queues", str(self.queues), "-q"]
+                   "--queues", str(self.queues), "-q", *self.more_words]
         return command if self.writable else [*command, "--read-only"]
 
 

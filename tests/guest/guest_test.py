@@ -7,6 +7,7 @@ usage: guest_test.py --programs DIRECTORY --cache DIRECTORY --load PROGRAM --bac
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import unittest
@@ -76,6 +77,15 @@ dd if=/dev/vda bs=1M count=1 iflag=direct 2> /dev/null | sha256sum | sed 's/ .*/
 zero=$(dd if=/dev/zero bs=1M count=4 2> /dev/null | sha256sum)
 [ "$(dd if=/dev/vda bs=1M skip=20 count=4 iflag=direct 2> /dev/null | sha256sum)" = "$zero" ] || { echo not zeroed; exit 1; }
 [ "$(dd if=/dev/vda bs=1M skip=4 count=4 iflag=direct 2> /dev/null | sha256sum)" = "$zero" ] || { echo not discarded; exit 1; }
+"""
+
+FULL = """
+dd if=/dev/urandom of=/tmp/noise bs=1M count=8 2> /dev/null
+sum=$(sha256sum < /tmp/noise)
+dd if=/tmp/noise of=/dev/vda bs=64k conv=fsync 2> /dev/null || exit 1
+echo 3 > /proc/sys/vm/drop_caches
+[ "$(dd if=/dev/vda bs=1M count=8 iflag=direct 2> /dev/null | sha256sum)" = "$sum" ] || { echo other data; exit 1; }
+echo "sum=${sum%% *}"
 """
 
 READ_ONLY = """
@@ -155,6 +165,29 @@ class GuestTest(scratch.Scratch):
         # What was discarded is given back.
         taken = json.loads(run("qemu-img", "map", "--output=json", "disk.qcow2").stdout)
         self.assertEqual(sum(piece["length"] for piece in taken if piece["data"]), (32 - 15 - 4) * MIB)
+
+    def test_a_disk_that_is_full_goes_on_when_there_is_space(self):
+        if self.backend is not backends.Platter:
+            self.skipTest("it has no policies")
+        os.mkdir("small")
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={16 * MIB}", "tmpfs", "small"], stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("mounting is not permitted here")
+        self.addCleanup(subprocess.run, ["umount", self.directory / "small"], check=True)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "small/disk.qcow2", DISK_BYTES)
+        with open("small/filler", "wb") as file:
+            space = os.statvfs("small")
+            os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - 2 * MIB)
+        backend = self.backend(self.programs, "small/disk.qcow2", self.directory / "socket", self.queues)
+        backend.more_words = ("--werror", "enospc", "--state", "none")
+        backend.errors = subprocess.PIPE
+        with backend, self.guests.boot(self.directory, FULL, backend.device(self.ring), self.queues) as machine:
+            line = backend.first_error()
+            self.assertIn("the disk is stopped, as a write has failed: No space left on device", line)
+            os.remove("small/filler")
+            backend.signal(signal.SIGUSR2)
+            self.assertIn("sum", facts(machine.finish()))
+            backend.stop()
+        run("qemu-img", "check", "-q", "small/disk.qcow2")
 
     def test_read_only(self):
         run("qemu-img", "resize", "-q", "--shrink", "disk.qcow2", 16 * MIB)

@@ -76,6 +76,63 @@ class DaemonTest(unittest.TestCase):
         self.assertFalse((self.directory / "qmp.sock").exists())
         self.assertTrue(self.is_sound())
 
+    def test_devices_are_for_who_speaks_to_platter(self):
+        commands = ("device_add", "device_del", "stop", "cont", "query-status")
+        ours = self.start(*self.node)
+        ours.command("qmp_capabilities")
+        known = {command["name"] for command in ours.command("query-commands")["return"]}
+        self.assertLessEqual(set(commands), known)
+        schema = ours.command("query-qmp-schema")["return"]
+        self.assertLessEqual({"BLOCK_IO_ERROR", "STOP", "RESUME", "DEVICE_DELETED"},
+                             {entity["name"] for entity in schema if entity["meta-type"] == "event"})
+        self.assertEqual(ours.command("query-status")["return"],
+                         {"running": True, "singlestep": False, "status": "running"})
+        self.assertEqual(ours.end(), 0)
+        other = client.SocketClient(COMPAT, self.directory, self.node)
+        self.addCleanup(other.process.kill)
+        other.command("qmp_capabilities")
+        for command in commands:
+            self.assertEqual(other.command(command)["error"]["class"], "CommandNotFound", command)
+        self.assertEqual(other.end(), 0)
+        self.assertNotEqual(run(COMPAT, "--device", "virtio-blk,id=d").returncode, 0)
+
+    def test_a_device_that_cannot_be_is_refused_in_one_line(self):
+        path = str(self.directory / "device.sock")
+        address = {"type": "unix", "path": path}
+        for properties, why in (({}, "drive property not set"),
+                                ({"drive": "nobody"}, "Property 'virtio-blk.drive' can't find value 'nobody'"),
+                                ({"drive": "disk", "num-queues": 0}, "num-queues property must be larger than 0"),
+                                ({"drive": "disk", "num-queues": 300}, "300 queues; vhost-user has at most 256"),
+                                ({"drive": "disk", "iothread": "t"}, 'iothread "t" not found'),
+                                ({"drive": "disk", "iothread-vq-mapping": [{"iothread": "t"}]}, 'iothread "t" not found'),
+                                ({"drive": "disk", "vectors": 3}, "Parameter 'vectors' is not taken")):
+            description = json.dumps({"driver": "virtio-blk", "id": "d", "addr": address, **properties})
+            done = run(PLATTER, "daemon", *self.node, "--device", description, cwd=self.directory, text=True)
+            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (1, "", 1), done.stderr)
+            self.assertIn(why, done.stderr)
+            self.assertFalse(os.path.exists(path))
+        self.assertTrue(self.is_sound())
+
+    def test_two_devices_on_one_disk_share_it_only_where_that_is_said(self):
+        daemon = self.start(*self.node)
+        daemon.command("qmp_capabilities")
+
+        def add(name, **properties):
+            return daemon.ask({"execute": "device_add", "arguments": {
+                "driver": "virtio-blk", "id": name, "drive": "disk",
+                "addr": {"type": "unix", "path": str(self.directory / name)}, **properties}})
+
+        self.assertEqual(add("a"), {"return": {}})
+        self.assertIn("Permission conflict on node 'disk'", add("b")["error"]["desc"])
+        event = daemon.command("device_del", id="a")
+        self.assertEqual(daemon.read(), {"return": {}})
+        self.assertEqual((event["event"], event["data"]), ("DEVICE_DELETED", {"device": "a", "path": "/machine/peripheral/a"}))
+        self.assertEqual(add("a", **{"share-rw": True}), {"return": {}})
+        self.assertEqual(add("b", **{"share-rw": True}), {"return": {}})
+        self.assertEqual([one["qdev"] for one in daemon.command("query-block")["return"]], ["a", "b"])
+        self.assertEqual(daemon.end(), 0)
+        self.assertEqual([name for name in ("a", "b") if os.path.exists(self.directory / name)], [])
+
     def test_signals_end_it_in_order(self):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             daemon = self.start(*self.node)

@@ -86,6 +86,20 @@ class ServeTest(scratch.Scratch):
         done = run(PLATTER, "serve", "disk.qcow2", status=1)
         self.assertIn("Expecting --vhost-user SOCKET", done.stderr)
 
+    def test_policies_that_are_none(self):
+        for option, value, known in (("--werror", "perhaps", "report, ignore, stop, enospc or auto"),
+                                     ("--rerror", "enospc", "report, ignore, stop or auto")):
+            done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", option, value, status=1)
+            self.assertEqual(done.stderr, f"platter: {option} is {known}, not '{value}'\n")
+            self.assertFalse(os.path.exists("s"))
+
+    def test_told_to_go_on_where_nothing_has_stopped(self):
+        with self.serving() as served:
+            served.send_signal(signal.SIGUSR2)
+            self.features_at("s")
+            served.terminate()
+        self.assertEqual(served.returncode, 0)
+
     def test_where_state_is_kept(self):
         pathlib.Path("file").touch()
         done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "file", status=1)

@@ -72,6 +72,12 @@ Result<std::vector<std::string>> back_end_command(const std::string& name,
     }
     command.insert(command.end(), {"--vhost-user", options.socket, "--queues",
                                    std::to_string(options.queues), "-q"});
+    command.insert(command.end(), options.arguments.begin(), options.arguments.end());
+    return command;
+  }
+  if (name == "platter-daemon") {
+    std::vector<std::string> command = {PLATTER_PROGRAM, "daemon"};
+    command.insert(command.end(), options.arguments.begin(), options.arguments.end());
     return command;
   }
   return fail(EINVAL, fmt::format("There is no back-end '{}'", name));
@@ -89,6 +95,7 @@ Result<BackEnd> BackEnd::start(const std::string& name, const BackEndOptions& op
   if (process == 0) {
     // A test that is killed leaves nothing behind.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (options.errors >= 0) ::dup2(options.errors, STDERR_FILENO);
     ::execvp(words[0], words.data());
     ::_exit(127);
   }
@@ -125,6 +132,10 @@ int BackEnd::stop() {
   }
   process_ = -1;
   return status_of(waited);
+}
+
+void BackEnd::signal(int number) {
+  if (process_ >= 0) ::kill(process_, number);
 }
 
 bool BackEnd::running() {

@@ -17,6 +17,9 @@ struct BackEndOptions {
   std::string node = {};
   std::string socket;
   unsigned queues = 1;
+  // More words for `platter serve`; all of those of `platter daemon`.
+  std::vector<std::string> arguments = {};
+  int errors = -1;  // where its standard error goes; -1: where ours does
 };
 
 // The command that serves an image. EINVAL: nobody is called so.
@@ -39,6 +42,7 @@ class BackEnd {
   // As the kernel does it to one that takes too much memory.
   void kill();
   bool running();
+  void signal(int number);
 
  private:
   explicit BackEnd(pid_t process) : process_(process) {}

@@ -210,6 +210,15 @@ Result<void> BlockDevice::stop() {
   return {};
 }
 
+Result<void> BlockDevice::replace_queue(uint32_t index, uint32_t size) {
+  DeviceOptions options = options_;
+  options.ring.size = size;
+  queues_[index] = std::make_unique<BlockQueue>(ram_, options);
+  PLATTER_TRY(give_queue(index));
+  queues_[index]->kick();
+  return {};
+}
+
 uint64_t BlockDevice::log_bytes() const {
   return (kRamAddress + options_.ram_bytes) / kLogPage / 8;
 }

@@ -124,6 +124,10 @@ class BlockDevice {
   Result<void> stop();
   // Gives them to it, as they are.
   Result<void> start();
+  // Takes one queue from the back-end; what it has finished may be collected yet.
+  Result<uint32_t> stop_queue(uint32_t index) { return front_end_->get_vring_base(index); }
+  // Gives it another one instead: of another size, elsewhere in memory.
+  Result<void> replace_queue(uint32_t index, uint32_t size);
   // To a back-end that was started anew, with what its predecessor left in flight.
   Result<void> reconnect(const std::string& path);
 

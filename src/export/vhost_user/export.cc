@@ -64,6 +64,8 @@ virtio::blk::Properties default_properties() {
   properties.opt_io_bytes = properties.logical_block_bytes;
   properties.serial = kSerial;
   properties.seg_max_adjust = false;
+  properties.read_error = virtio::blk::OnError::kReport;
+  properties.write_error = virtio::blk::OnError::kReport;
   properties.max_discard_sectors = kMaxDiscardSectors;
   properties.max_write_zeroes_sectors = kMaxDiscardSectors;
   return properties;
@@ -98,6 +100,7 @@ Result<std::unique_ptr<Export>> Export::start(block::Backend& backend, Options o
     device->watch_slow_requests(std::make_unique<virtio::blk::SlowRequests>(
         log, backend.node().filename(), options.slow_request));
   }
+  device->errors().set_observer(std::move(options.on_failure));
   if (!options.listening) {
     PLATTER_ASSIGN(options.listening, listen_at(options.path, options.socket_mode));
   }
@@ -130,6 +133,11 @@ io::Task<void> Export::stop() {
   if (session_) session_->cancel();
   co_await serving_.close();
   if (!options_.path.empty()) unlink(options_.path.c_str());
+}
+
+void Export::go_on() {
+  device_->errors().go_on();
+  if (session_) session_->go_on();
 }
 
 void Export::config_changed() {

@@ -3,7 +3,7 @@
 //
 // The backend is its user's: it is opened before start() and closed after stop().
 //
-// Threads: start(), stop() and config_changed() on one reactor, which also listens.
+// Threads: start(), stop(), config_changed() and go_on() on one reactor, which also listens.
 #pragma once
 
 #include <memory>
@@ -29,10 +29,13 @@ struct Options {
   virtio::blk::Properties properties;
   // Requests that take so long, or longer, are told of in the log; 0: none are.
   io::Nanoseconds slow_request{};
-  std::vector<io::Reactor*> reactors;  // where queues run; at least one
+  std::vector<io::Reactor*> reactors;  // where queues run: queue i on reactors[i % size]
+  // Hears of requests that the disk fails, on the reactors of their queues; may be empty.
+  virtio::blk::ErrorPolicy::Observer on_failure = {};
 };
 
-// The properties of a disk that is exported, where its user says nothing else.
+// The properties of a disk that is exported, where its user says nothing else. Every error is
+// reported: it would stop the disk of a guest whose keeper does not know how to have it go on.
 virtio::blk::Properties default_properties();
 
 class Export {
@@ -50,6 +53,8 @@ class Export {
   io::Task<void> stop();
   // The size of the disk has changed.
   void config_changed();
+  // Ends a stop of the device (virtio/blk/error_policy.h).
+  void go_on();
 
   // A front-end is connected.
   bool is_connected() const { return session_ != nullptr; }

@@ -67,10 +67,13 @@ Result<virtio::InflightMemory> InflightArea::queue(uint32_t index, bool packed) 
 }
 
 void InflightArea::forget() {
-  if (!packed_) return;
+  for (uint32_t i = 0; i < description_.queues; ++i) forget(i);
+}
+
+void InflightArea::forget(uint32_t index) {
+  if (!packed_ || index >= description_.queues) return;
   const uint64_t bytes = virtio::inflight_bytes(*packed_, description_.queue_size);
-  for (uint32_t i = 0; i < description_.queues; ++i)
-    virtio::forget_inflight(mapping_->data() + i * bytes);
+  virtio::forget_inflight(mapping_->data() + index * bytes);
 }
 
 }  // namespace platter::vhost_user

@@ -26,8 +26,9 @@ class InflightArea {
 
   // EINVAL: there is no part for this queue, or for rings of this kind.
   Result<virtio::InflightMemory> queue(uint32_t index, bool packed);
-  // Nothing is in flight any more, nor was: the device was reset.
+  // Nothing is in flight any more, nor was: the device was reset, or this queue has ended.
   void forget();
+  void forget(uint32_t index);
   // The file was shortened.
   bool was_lost() const { return mapping_->was_lost(); }
 

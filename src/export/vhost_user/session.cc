@@ -283,6 +283,8 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
       const uint32_t base = co_await ring->stop();
       ring->forget_events();
+      // From here on the answer says where it goes on, if it is this ring that comes back.
+      if (inflight_ && ring->has_ended()) inflight_->forget(state.index);
       co_return Reply(encode_vring_state({.index = state.index, .number = base}));
     }
     case Request::kResetOwner: {
@@ -293,7 +295,7 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       co_return Reply();
     }
     case Request::kResetDevice: {
-      co_await stop_vrings();
+      co_await stop_vrings(Kept::kLeave);
       if (inflight_) inflight_->forget();
       PLATTER_CO_TRY(co_await reset());
       co_return Reply();
@@ -342,7 +344,8 @@ io::Task<void> Session::use_log() {
 io::Task<Result<void>> Session::set_status(uint64_t status) {
   if (status > UINT8_MAX) co_return fail(EINVAL, fmt::format("status {:#x}", status));
   if (status == 0) {
-    co_await stop_vrings();
+    // QEMU before 8.0 pauses its machine so, whose driver waits for answers afterwards.
+    co_await stop_vrings(Kept::kFail);
     if (inflight_) inflight_->forget();
     inflight_.reset();
   }
@@ -373,6 +376,9 @@ io::Task<Result<void>> Session::begin_state_transfer(Message& message) {
                       StateTransfer::load(std::move(pipe), virtio::blk::DeviceState::kMaxBytes));
     co_return Result<void>();
   }
+  for (const auto& each : vrings_) {
+    if (each->has_left()) co_return fail(EBUSY, "requests wait for the disk");
+  }
   virtio::blk::DeviceState state = device_.state();
   for (const auto& each : vrings_) state.queues.push_back(each->state());
   PLATTER_CO_ASSIGN(state_transfer_, StateTransfer::save(std::move(pipe), state.encode()));
@@ -400,21 +406,25 @@ io::Task<void> Session::drop_state_transfer() {
   if (const auto transfer = std::move(state_transfer_)) (void)co_await transfer->end();
 }
 
-io::Task<void> Session::stop_vrings() {
+io::Task<void> Session::stop_vrings(Kept kept) {
   for (auto& each : vrings_) {
-    (void)co_await each->stop();
+    co_await each->stop(kept);
     each->forget();
   }
 }
 
 io::Task<Result<void>> Session::reset() {
   co_await drop_state_transfer();
-  co_await stop_vrings();
+  co_await stop_vrings(Kept::kLeave);
   logs_ = false;
   log_pages_.reset();
   inflight_.reset();
   device_.reset();
   co_return Result<void>();
+}
+
+void Session::go_on() {
+  for (auto& each : vrings_) each->go_on();
 }
 
 void Session::config_changed() {

@@ -35,6 +35,8 @@ class Session {
   void cancel() { channel_.cancel(); }
   // The device's configuration is another one: tells the front-end, where it wants to know.
   void config_changed();
+  // The device does, after a stop: its queues hear of it.
+  void go_on();
 
  private:
   // What goes back: nothing, but where an acknowledgement was asked for; or a payload.
@@ -72,7 +74,8 @@ class Session {
   // As at its start. A device that the front-end resets has nothing in flight; one that it leaves
   // may be found again.
   io::Task<Result<void>> reset();
-  io::Task<void> stop_vrings();
+  using Kept = virtio::blk::QueueServer::Kept;
+  io::Task<void> stop_vrings(Kept kept);
   Result<Vring*> vring(uint32_t index);
   uint64_t offered_features() const;
 

@@ -48,15 +48,19 @@ class Vring::Running final : public virtio::blk::QueueEvents {
     server_.set_log(vring_.log_pages_, vring_.logged_ring());
     if (*kick_) watching_.spawn(vring_.reactor_, watch());
     server_.start();
+    started_ = true;
     // Somebody may have shown the driver what it has not been told of, and been killed.
     interrupt();
     co_return;
   }
-  io::Task<virtio::QueueState> stop() {
+  io::Task<virtio::QueueState> stop(virtio::blk::QueueServer::Kept kept) {
     wait_.cancel();
     co_await watching_.close();
-    co_return co_await server_.stop();
+    co_return co_await server_.stop(kept);
   }
+  bool has_left() const { return server_.has_left(); }
+  // On the session's reactor; not once it is being stopped.
+  void go_on() { watching_.spawn(vring_.reactor_, go_on_here()); }
   io::Task<void> set_call(std::shared_ptr<io::Descriptor> call) {
     call_ = std::move(call);
     // The driver may be waiting for what the old one was told.
@@ -79,6 +83,11 @@ class Vring::Running final : public virtio::blk::QueueEvents {
   }
 
  private:
+  // What has yet to start finds the device going on.
+  io::Task<void> go_on_here() {
+    if (started_) server_.go_on();
+    co_return;
+  }
   io::Task<void> watch() {
     while (co_await wait_.readable()) {
       uint64_t count;
@@ -95,6 +104,7 @@ class Vring::Running final : public virtio::blk::QueueEvents {
   const std::shared_ptr<io::Descriptor> error_;
   io::DescriptorWait wait_;
   io::Gate watching_;
+  bool started_ = false;
   virtio::blk::QueueServer server_;
 };
 
@@ -207,18 +217,34 @@ Result<std::unique_ptr<virtio::Queue>> Vring::make_queue(const MemoryTable& memo
 io::Task<Result<void>> Vring::start_if_ready(const MemoryTable& memory) {
   if (running_ || size_ == 0 || !address_ || !kick_ || !enabled_) co_return Result<void>();
   PLATTER_CO_ASSIGN(auto queue, make_queue(memory));
+  has_left_ = has_ended_ = false;
   running_ = std::make_unique<Running>(*this, std::move(queue));
   co_await io::run_on(reactor_, running_->start());
   co_return Result<void>();
 }
 
+io::Task<void> Vring::stop(virtio::blk::QueueServer::Kept kept) {
+  if (!running_) co_return;
+  stopping_ = true;
+  const virtio::QueueState state = co_await io::run_on(reactor_, running_->stop(kept));
+  has_left_ = running_->has_left();
+  has_ended_ = !has_left_ && !device_.is_broken();
+  running_.reset();
+  stopping_ = false;
+  base_ = is_packed() ? uint32_t{state.used} << 16 | state.available : state.available;
+  has_base_ = true;
+  stopped_at_ = base_;
+}
+
+void Vring::go_on() {
+  if (running_ && !stopping_) running_->go_on();
+}
+
 io::Task<uint32_t> Vring::stop() {
+  using Kept = virtio::blk::QueueServer::Kept;
   if (running_) {
-    const virtio::QueueState state = co_await io::run_on(reactor_, running_->stop());
-    running_.reset();
-    base_ = is_packed() ? uint32_t{state.used} << 16 | state.available : state.available;
-    has_base_ = true;
-    stopped_at_ = base_;
+    const bool notes_last = inflight_ && !log_pages_ && device_.status() == 0;
+    co_await stop(notes_last ? Kept::kLeave : Kept::kFail);
   } else if (!has_base_) {
     if (stopped_at_) co_return *stopped_at_;
     if (is_packed()) co_return uint32_t{kPackedWrap} << 16 | kPackedWrap;
@@ -258,6 +284,7 @@ void Vring::forget() {
   base_ = 0;
   has_base_ = false;
   enabled_ = false;
+  has_left_ = has_ended_ = false;
 }
 
 }  // namespace platter::vhost_user

@@ -34,7 +34,10 @@ class Vring {
   io::Task<void> set_call(io::Descriptor call);
   void set_error(io::Descriptor error);
   // Where requests in flight are noted from the next start on.
-  void set_inflight(std::shared_ptr<InflightArea> inflight) { inflight_ = std::move(inflight); }
+  void set_inflight(std::shared_ptr<InflightArea> inflight) {
+    inflight_ = std::move(inflight);
+    has_ended_ = false;
+  }
   void set_enabled(bool enabled) { enabled_ = enabled; }
   // The memory has changed.
   io::Task<Result<void>> set_memory(std::shared_ptr<const virtio::GuestMemory> memory);
@@ -47,10 +50,21 @@ class Vring {
   void restore(const virtio::blk::DeviceState::Queue& state);
 
   bool is_running() const { return running_ != nullptr; }
+  // The device goes on after a stop.
+  void go_on();
+  // It was stopped while the disk failed, and has left requests to whoever runs it next.
+  bool has_left() const { return has_left_; }
+  // It ran, and was stopped with nothing left in flight.
+  bool has_ended() const { return has_ended_; }
   // Begins, if nothing is missing. EINVAL: the ring cannot be.
   io::Task<Result<void>> start_if_ready(const MemoryTable& memory);
-  // Ends it, with what is under way; where to go on (SET_VRING_BASE).
+  // Ends it, with what is under way; where to go on (SET_VRING_BASE). Requests that wait for the
+  // disk of a stopped device are left to the next start where they are noted in flight and the
+  // notes last, and fail where not. The notes do not last where the front-end logs what is written,
+  // as it takes its machine elsewhere; nor where it tells the device's status, of which it makes 0
+  // when it pauses its machine (QEMU), which is a reset.
   io::Task<uint32_t> stop();
+  io::Task<void> stop(virtio::blk::QueueServer::Kept kept);
   // The descriptors are given back; it runs again when there is a new one for the kick.
   void forget_events();
   // As it was made; but stop() still tells where it ended. A front-end that migrates its machine
@@ -80,6 +94,9 @@ class Vring {
   std::shared_ptr<virtio::DirtyLog> log_pages_;
   std::shared_ptr<InflightArea> inflight_;
   bool enabled_ = false;
+  bool stopping_ = false;
+  bool has_left_ = false;
+  bool has_ended_ = false;
   std::unique_ptr<Running> running_;
 };
 

@@ -67,7 +67,7 @@ void store_zoned(std::span<uint8_t> space, const block::ZonedCharacteristics& zo
 uint64_t offered_features(const Properties& p, bool write_cache) {
   uint64_t features = kSegMax | kGeometry | kBlockSize | kTopology;
   if (p.read_only) features |= kReadOnly;
-  if (write_cache || p.config_wce) features |= kFlush;
+  if (write_cache || (p.config_wce && p.enable_wce_if_config_wce)) features |= kFlush;
   if (p.config_wce) features |= kConfigWce;
   if (p.queues > 1) features |= kMultiQueue;
   if (p.discard) features |= kDiscard;

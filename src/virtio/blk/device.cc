@@ -25,8 +25,10 @@ Device::Device(block::Backend& backend, Properties properties)
     : backend_(backend),
       properties_(std::move(properties)),
       initial_write_cache_(properties_.write_cache != OnOffAuto::kOff),
-      offered_(blk::offered_features(properties_, initial_write_cache_) | kCommonFeatures),
+      offered_(blk::offered_features(properties_, initial_write_cache_) |
+               (kCommonFeatures & ~properties_.withheld_features)),
       executor_(backend_, properties_),
+      errors_(properties_.read_error, properties_.write_error),
       write_cache_(initial_write_cache_) {
   backend_.set_write_cache(initial_write_cache_);
 }
@@ -122,6 +124,7 @@ void Device::start() {
 void Device::reset() {
   take_features(0);
   set_write_cache(initial_write_cache_);
+  errors_.forget_stop();
   status_.store(0, std::memory_order_release);
 }
 

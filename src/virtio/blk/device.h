@@ -14,6 +14,7 @@
 #include "block/backend.h"
 #include "platter/error.h"
 #include "virtio/blk/device_state.h"
+#include "virtio/blk/error_policy.h"
 #include "virtio/blk/properties.h"
 #include "virtio/blk/request.h"
 #include "virtio/blk/slow_requests.h"
@@ -36,6 +37,9 @@ class Device {
 
   const Properties& properties() const { return properties_; }
   Executor& executor() { return executor_; }
+  // Any thread.
+  ErrorPolicy& errors() { return errors_; }
+  const ErrorPolicy& errors() const { return errors_; }
   // From now on requests that take longer are told of; null: none. Before any queue runs.
   void watch_slow_requests(std::unique_ptr<SlowRequests> slow) { slow_ = std::move(slow); }
   SlowRequests* slow_requests() const { return slow_.get(); }
@@ -62,7 +66,7 @@ class Device {
   Result<void> set_status(uint8_t status);
   // The driver is about to use its queues: without CONFIG_WCE the cache follows FLUSH.
   void start();
-  // As after make(). No queue runs.
+  // As after make(); but a device that its user has stopped stays so. No queue runs.
   void reset();
 
   // All but the queues, which the transport has. No queue runs.
@@ -87,6 +91,7 @@ class Device {
   const bool initial_write_cache_;
   const uint64_t offered_;
   Executor executor_;
+  ErrorPolicy errors_;
   std::atomic<uint64_t> features_ = 0;
   std::unique_ptr<SlowRequests> slow_;
   std::atomic<bool> write_cache_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "base/math.h"
 #include "base/try.h"
@@ -77,10 +78,23 @@ Result<void> check_most(const char* name, bool offered, uint32_t sectors) {
 
 }  // namespace
 
+std::optional<OnError> parse_on_error(std::string_view name) {
+  constexpr std::pair<std::string_view, OnError> kNames[] = {{"auto", OnError::kAuto},
+                                                             {"report", OnError::kReport},
+                                                             {"ignore", OnError::kIgnore},
+                                                             {"stop", OnError::kStop},
+                                                             {"enospc", OnError::kEnospc}};
+  for (const auto& [each, policy] : kNames) {
+    if (each == name) return policy;
+  }
+  return std::nullopt;
+}
+
 Result<void> check(const Properties& properties) {
   PLATTER_TRY(check_blocks(properties));
   PLATTER_TRY(check_geometry(properties.geometry));
   PLATTER_TRY(check_queues(properties));
+  if (properties.read_error == OnError::kEnospc) return fail(EINVAL, "rerror cannot be enospc");
   PLATTER_TRY(
       check_most("max-discard-sectors", properties.discard, properties.max_discard_sectors));
   return check_most("max-write-zeroes-sectors", properties.write_zeroes,

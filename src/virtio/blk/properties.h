@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "block/zoned.h"
 #include "platter/error.h"
@@ -12,6 +13,13 @@
 namespace platter::virtio::blk {
 
 enum class OnOffAuto { kAuto, kOff, kOn };
+
+// What a device does with a request that its disk fails (virtio/blk/error_policy.h). kAuto: of a
+// read kReport, of everything else kEnospc, which is kStop where there is no space left and kReport
+// otherwise.
+enum class OnError { kAuto, kReport, kIgnore, kStop, kEnospc };
+// By its name: "auto", "report", "ignore", "stop", "enospc"; nothing: it is none of them.
+std::optional<OnError> parse_on_error(std::string_view name);
 
 // Counted as old firmware counts; all zero: chosen by the size.
 struct DiskGeometry {
@@ -37,6 +45,8 @@ struct Properties {
   DiskGeometry geometry;
   std::string serial;
   OnOffAuto write_cache = OnOffAuto::kAuto;
+  OnError read_error = OnError::kAuto;   // not kEnospc
+  OnError write_error = OnError::kAuto;  // and of a flush, a discard, zeroes
   uint16_t queues = 1;
   uint16_t queue_size = 256;
   uint32_t max_discard_sectors = kMaxRequestSectors;
@@ -50,6 +60,10 @@ struct Properties {
   bool report_discard_granularity = true;
   // Of the disk; Device::make() sees to it.
   std::optional<block::ZonedCharacteristics> zoned;
+  // With config_wce, FLUSH is offered whatever the write cache's mode.
+  bool enable_wce_if_config_wce = true;
+  // Of the features that every device has (virtio/features.h): those that are not offered.
+  uint64_t withheld_features = 0;
 };
 
 // EINVAL: the first property that cannot be, by its name.

@@ -23,6 +23,8 @@ QueueServer::QueueServer(io::Reactor& reactor, Device& device, std::unique_ptr<Q
     : reactor_(reactor), device_(device), queue_(std::move(queue)), events_(events) {
   slots_.reserve(queue_->size() + 1);
   free_.reserve(queue_->size() + 1);
+  kept_.reserve(queue_->size());
+  again_.reserve(queue_->size());
 }
 
 QueueServer::~QueueServer() { PLATTER_ASSERT(!polled_ && free_.size() == slots_.size()); }
@@ -34,11 +36,14 @@ void QueueServer::wake() {
   polled_ = true;
 }
 
-io::Task<QueueState> QueueServer::stop() {
-  // Nothing stays in flight: where to go on says nothing of it.
-  while (is_served() && queue_->to_resubmit() != 0) take_batch();
+io::Task<QueueState> QueueServer::stop(Kept kept) {
+  // Nothing stays in flight that is not left on purpose: where to go on says nothing of it.
+  const bool leaves = kept == Kept::kLeave && device_.errors().is_stopped();
+  while (!leaves && may_take(Take::kResubmitted)) take_batch(Take::kResubmitted);
+  has_left_ = queue_->to_resubmit() != 0;
   stopped_ = true;
   co_await under_way_.close();
+  give_up_kept(kept);
   settle();
   if (std::exchange(polled_, false)) reactor_.remove_poller(*this);
   co_return queue_->state();
@@ -55,7 +60,12 @@ void QueueServer::set_log(std::shared_ptr<DirtyLog> log, std::optional<uint64_t>
   logged_ring_ = ring;
 }
 
-bool QueueServer::look() { return is_served() && take_batch(); }
+bool QueueServer::look() {
+  if (!is_served()) return false;
+  const bool again = !kept_.empty();
+  if (again) carry_out_kept();
+  return take_batch() || again;
+}
 
 void QueueServer::settle() {
   if (std::exchange(dirty_, false) && !device_.is_broken()) tell_driver();
@@ -86,7 +96,8 @@ void QueueServer::show_early() {
 bool QueueServer::rest() {
   settle();
   if (is_served()) {
-    if (!events_.can_be_notified()) return false;
+    // It may have been told to go on since the last look.
+    if (!kept_.empty() || !events_.can_be_notified()) return false;
     if (queue_->enable_notifications()) {
       queue_->disable_notifications();
       return false;
@@ -106,10 +117,15 @@ QueueServer::Slot* QueueServer::take_slot() {
   return slot;
 }
 
+bool QueueServer::may_take(Take what) const {
+  if (what == Take::kAll) return is_served();
+  return !device_.is_broken() && queue_->to_resubmit() != 0;
+}
+
 // True: there was something.
-bool QueueServer::take_batch() {
+bool QueueServer::take_batch(Take what) {
   size_t taken = 0;
-  while (taken < kMaxBatch && is_served()) {
+  while (taken < kMaxBatch && may_take(what)) {
     Slot* slot = take_slot();
     auto popped = queue_->pop(slot->chain);
     if (!popped || !*popped) {
@@ -131,6 +147,7 @@ bool QueueServer::take_batch() {
     PLATTER_PROBE(guest_request_taken, slot, static_cast<uint32_t>(request->kind), request->sector,
                   data_bytes(*request), request->out ? 1 : 0);
     slot->merged = nullptr;
+    slot->number = taken_++;
     if (request->kind == Kind::kReadWrite) {
       plan(slot);
     } else {
@@ -226,6 +243,14 @@ io::Task<void> QueueServer::serve(Slot* slot) {
     fail_for_good(outcome.error());
     co_return;
   }
+  if (outcome->error != 0) [[unlikely]] {
+    const ErrorAction action = device_.errors().judge(request.is_read(), outcome->error);
+    if (action == ErrorAction::kStop) {
+      keep(slot);
+      co_return;
+    }
+    if (action == ErrorAction::kIgnore) outcome->status = Status::kOk;
+  }
   const bool merged_reads = slot->merged != nullptr && !request.out;
   for (Slot* each = slot; each != nullptr;) {
     Slot* next = each->merged;
@@ -249,6 +274,45 @@ void QueueServer::finish(Slot* slot, Executor::Outcome outcome) {
   ++unshown_;
   if (!device_.is_broken()) show_early();
   free_.push_back(slot);
+}
+
+// ---- A stop by an error
+
+void QueueServer::keep(Slot* slot) {
+  for (Slot* each = slot; each != nullptr;) {
+    Slot* next = std::exchange(each->merged, nullptr);
+    kept_.push_back(each);
+    each = next;
+  }
+}
+
+void QueueServer::carry_out_kept() {
+  std::ranges::sort(kept_, {}, &Slot::number);
+  std::swap(kept_, again_);
+  for (Slot* slot : again_) {
+    if (device_.slow_requests() != nullptr) [[unlikely]]
+      slot->taken = reactor_.now();
+    if (slot->request.kind == Kind::kReadWrite) {
+      plan(slot);
+    } else {
+      carry_out_plan();
+      begin(slot);
+    }
+  }
+  carry_out_plan();
+  again_.clear();
+}
+
+void QueueServer::give_up_kept(Kept kept) {
+  has_left_ |= kept == Kept::kLeave && !kept_.empty();
+  for (Slot* slot : std::exchange(kept_, {})) {
+    if (kept == Kept::kFail) {
+      finish(slot, {.status = Status::kIoError, .written = 0});
+    } else {
+      queue_->drop(slot->chain);
+      free_.push_back(slot);
+    }
+  }
 }
 
 void QueueServer::fail_for_good(const Error& error) {

@@ -5,6 +5,10 @@
 // the reactor sleeps the driver is asked to (io::Poller). Neighbouring reads, or writes, of one
 // batch become one (Properties::request_merging).
 //
+// Where the device is stopped (virtio/blk/error_policy.h) nothing is taken and the reactor does not
+// look: it costs nothing. What has failed is kept until the device goes on, and then carried out
+// again in the order in which it was taken, before anything new.
+//
 // A ring that breaks the rules, or a request that is none, breaks the device: no queue of it takes
 // or shows anything any more, and the transport is told.
 //
@@ -58,9 +62,20 @@ class QueueServer final : private io::Poller {
   void start() { wake(); }
   // The driver has notified.
   void kick() { wake(); }
+  // The device goes on after a stop.
+  void go_on() { wake(); }
+
+  // What becomes of requests that are kept when the queue ends, and of those of a stopped device
+  // that are still to be resubmitted.
+  enum class Kept {
+    kFail,   // the driver gets the error
+    kLeave,  // no answer; whoever serves the queue next resubmits them, if they are noted in flight
+  };
   // Takes nothing more but what is to be resubmitted, waits for what is under way and shows it:
   // where to go on.
-  io::Task<QueueState> stop();
+  io::Task<QueueState> stop(Kept kept = Kept::kFail);
+  // After stop(): there are requests that it has left.
+  bool has_left() const { return has_left_; }
 
   // The memory for what comes from now on. EINVAL: the ring is not in it; the queue is broken.
   Result<void> set_memory(std::shared_ptr<const GuestMemory> memory);
@@ -75,6 +90,7 @@ class QueueServer final : private io::Poller {
     Request request{};
     // Of a request that others were merged into: they, and all their pieces.
     Slot* merged = nullptr;
+    uint64_t number = 0;      // how many were taken before
     io::Nanoseconds taken{};  // when, where slow requests are told of
     std::vector<iovec> pieces;
   };
@@ -91,9 +107,13 @@ class QueueServer final : private io::Poller {
   void tell_driver();
   void show_early();
 
-  bool is_served() const { return !stopped_ && !device_.is_broken(); }
+  bool is_served() const {
+    return !stopped_ && !device_.is_broken() && !device_.errors().is_stopped();
+  }
   void wake();
-  bool take_batch();
+  enum class Take { kAll, kResubmitted };
+  bool may_take(Take what) const;
+  bool take_batch(Take what = Take::kAll);
   Slot* take_slot();
   void plan(Slot* slot);
   void carry_out_plan();
@@ -102,6 +122,10 @@ class QueueServer final : private io::Poller {
   void begin(Slot* slot);
   io::Task<void> serve(Slot* slot);
   void finish(Slot* slot, Executor::Outcome outcome);
+  // With those that were merged into it.
+  void keep(Slot* slot);
+  void carry_out_kept();
+  void give_up_kept(Kept kept);
   void fail_for_good(const Error& error);
 
   io::Reactor& reactor_;
@@ -110,6 +134,9 @@ class QueueServer final : private io::Poller {
   QueueEvents& events_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Slot*> free_;
+  std::vector<Slot*> kept_;   // they failed, and the device is stopped
+  std::vector<Slot*> again_;  // of them, while they are carried out again
+  uint64_t taken_ = 0;
   Plan plan_;
   io::Gate under_way_;
   std::shared_ptr<DirtyLog> log_;
@@ -118,6 +145,7 @@ class QueueServer final : private io::Poller {
   unsigned unshown_ = 0;
   bool dirty_ = false;    // something was pushed and not shown
   bool stopped_ = false;  // takes nothing more
+  bool has_left_ = false;
 };
 
 }  // namespace platter::virtio::blk

@@ -1,8 +1,10 @@
 #include "virtio/blk/queue_server.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cerrno>
 #include <functional>
 #include <thread>
 
@@ -77,8 +79,9 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
     server_->start();
     co_return;
   }
-  io::Task<QueueState> stop() {
-    const QueueState state = co_await server_->stop();
+  io::Task<QueueState> stop(QueueServer::Kept kept = QueueServer::Kept::kFail) {
+    const QueueState state = co_await server_->stop(kept);
+    left_ = server_->has_left();
     server_.reset();
     co_return state;
   }
@@ -88,6 +91,38 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
   }
   io::Task<void> kick() {
     server_->kick();
+    co_return;
+  }
+
+  // A disk that fails requests, each of so many of that kind once.
+  void open_failing(std::string_view kind, unsigned times, int code) {
+    EXPECT_TRUE(run(backend_->close()));
+    std::string options = "driver=blkdebug,image.driver=memory,image.size=1M";
+    for (unsigned i = 0; i < times; ++i) {
+      const std::string rule = fmt::format(",inject-error.{}.", i);
+      options += rule + "event=none" + rule + "once=on" + rule + "iotype=" + std::string(kind) +
+                 rule + "errno=" + std::to_string(code);
+    }
+    open(options);
+  }
+  static Properties on_error(OnError read, OnError write) {
+    Properties properties;
+    properties.read_error = read;
+    properties.write_error = write;
+    properties.request_merging = false;
+    return properties;
+  }
+  io::Task<bool> is_stopped() { co_return device_->errors().is_stopped(); }
+  // Notifies, if the device wants it, and waits until an error has stopped it.
+  void wait_for_stop() {
+    if (driver_->must_notify()) run(kick());
+    while (!run(is_stopped())) {
+    }
+    EXPECT_TRUE(device_->errors().is_stopped_by_error());
+  }
+  io::Task<void> go_on() {
+    device_->errors().go_on();
+    server_->go_on();
     co_return;
   }
 
@@ -133,6 +168,7 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
   std::unique_ptr<SlowRequests> slow_;  // for serve()
   std::unique_ptr<QueueServer> server_;
   std::vector<test::Used> used_;
+  bool left_ = false;
 };
 
 TEST_P(QueueServerTest, WritesAndReadsBack) {
@@ -264,6 +300,125 @@ TEST_P(QueueServerTest, ARequestWithoutRoomForAStatusBreaksTheDevice) {
   EXPECT_TRUE(device_->is_broken());
   EXPECT_NE(events_.why.find("status"), std::string::npos) << events_.why;
   EXPECT_FALSE(driver_->collect());
+}
+
+// ---- A disk that fails
+
+TEST_P(QueueServerTest, AnErrorIsReportedWhereThatIsWanted) {
+  open_failing("write", 1, EIO);
+  serve();
+  add(0, 1, 8);
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(0)), 1);
+  EXPECT_EQ(device_->errors().status(), ErrorPolicy::IoStatus::kOk);
+}
+
+TEST_P(QueueServerTest, AnErrorIsIgnoredWhereThatIsWanted) {
+  open_failing("read", 1, EIO);
+  serve(on_error(OnError::kIgnore, OnError::kReport));
+  add(0, 0, 8);
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(0)), 0);
+  EXPECT_EQ(used_.at(0).written, kBlock + 1);
+}
+
+TEST_P(QueueServerTest, WithoutSpaceItStopsAndGoesOnWithNothingLost) {
+  open_failing("write", 2, ENOSPC);
+  std::vector<RequestFailure> failures;
+  device_ = *Device::make(*backend_, on_error(OnError::kAuto, OnError::kAuto));
+  device_->errors().set_observer([&](const RequestFailure& one) { failures.push_back(one); });
+  ASSERT_TRUE(device_->set_features(options_.features));
+  // Both to the same place: what was sent last stays.
+  std::memset(guest_.at(payload(0)), 1, kBlock);
+  std::memset(guest_.at(payload(1)), 2, kBlock);
+  add(0, 1, 8);
+  add(1, 1, 8);
+  run(start());
+  wait_for_stop();
+  EXPECT_EQ(device_->errors().status(), ErrorPolicy::IoStatus::kNoSpace);
+  add(2, 0, 8);
+  run(kick());
+  EXPECT_FALSE(run(collect()));
+  EXPECT_EQ(backend_->statistics().read.operations, 0U);
+  EXPECT_EQ(*guest_.at(status(0)), kUntouched);
+  // The disk fails once more.
+  for (unsigned seen = 0; seen < 3; seen += run(collect()).has_value()) {
+    if (run(is_stopped())) run(go_on());
+  }
+  for (const unsigned slot : {0U, 1U, 2U}) EXPECT_EQ(*guest_.at(status(slot)), 0) << slot;
+  EXPECT_EQ(*guest_.at(payload(2)), 2);
+  EXPECT_EQ(device_->errors().status(), ErrorPolicy::IoStatus::kOk);
+  run(stop());
+  ASSERT_EQ(failures.size(), 2U);
+  EXPECT_TRUE(failures[0].stops);
+  EXPECT_FALSE(failures[0].read);
+  EXPECT_EQ(failures[0].error, ENOSPC);
+  EXPECT_EQ(failures[0].action, ErrorAction::kStop);
+}
+
+TEST_P(QueueServerTest, WhatIsMergedIsKeptOneByOne) {
+  open_failing("write", 1, EIO);
+  for (unsigned slot = 0; slot < 4; ++slot) add(slot, 1, slot * kBlock / kSectorBytes, true);
+  Properties properties = on_error(OnError::kStop, OnError::kStop);
+  properties.request_merging = true;
+  serve(properties);
+  wait_for_stop();
+  EXPECT_EQ(device_->errors().status(), ErrorPolicy::IoStatus::kFailed);
+  run(go_on());
+  wait_for(4);
+  for (unsigned slot = 0; slot < 4; ++slot) EXPECT_EQ(*guest_.at(status(slot)), 0) << slot;
+}
+
+TEST_P(QueueServerTest, AFlushThatFailsFollowsTheRuleOfWrites) {
+  open_failing("flush", 1, EIO);
+  serve(on_error(OnError::kReport, OnError::kStop));
+  add(0, 1, 8);
+  wait_for(1);
+  add(1, 4, 0);
+  wait_for_stop();
+  run(go_on());
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(1)), 0);
+}
+
+TEST_P(QueueServerTest, AQueueThatEndsWhileTheDeviceIsStoppedFailsWhatItKeeps) {
+  open_failing("write", 1, EIO);
+  serve(on_error(OnError::kStop, OnError::kStop));
+  add(0, 1, 8);
+  wait_for_stop();
+  run(stop());
+  EXPECT_FALSE(left_);
+  ASSERT_TRUE(driver_->collect());
+  EXPECT_EQ(*guest_.at(status(0)), 1);
+  EXPECT_TRUE(device_->errors().is_stopped());
+}
+
+TEST_P(QueueServerTest, AResetDropsWhatIsKept) {
+  open_failing("write", 1, EIO);
+  serve(on_error(OnError::kStop, OnError::kStop));
+  add(0, 1, 8);
+  wait_for_stop();
+  run(stop(QueueServer::Kept::kLeave));
+  EXPECT_TRUE(left_);
+  device_->reset();
+  EXPECT_FALSE(driver_->collect());
+  EXPECT_EQ(*guest_.at(status(0)), kUntouched);
+  EXPECT_FALSE(device_->errors().is_stopped());
+  EXPECT_EQ(device_->errors().status(), ErrorPolicy::IoStatus::kFailed);
+}
+
+TEST_P(QueueServerTest, ItsUserStopsIt) {
+  serve();
+  device_->errors().stop_by_user();
+  add(0, 1, 8);
+  run(kick());
+  EXPECT_FALSE(run(collect()));
+  EXPECT_EQ(backend_->statistics().write.operations, 0U);
+  device_->errors().forget_stop();
+  EXPECT_TRUE(device_->errors().is_stopped());
+  run(go_on());
+  wait_for(1);
+  EXPECT_EQ(*guest_.at(status(0)), 0);
 }
 
 TEST_P(QueueServerTest, ManyRequestsThroughASmallRingAllComeBack) {

@@ -21,7 +21,8 @@ constexpr uint32_t kUnmapFlag = 1;
 Executor::Outcome plain(Status status) { return {.status = status, .written = 0}; }
 
 Executor::Outcome outcome_of(const Result<void>& result) {
-  return plain(result ? Status::kOk : Status::kIoError);
+  if (result) return plain(Status::kOk);
+  return {.status = Status::kIoError, .written = 0, .error = result.error().code()};
 }
 
 }  // namespace

@@ -48,6 +48,8 @@ struct Request {
   io::BufferList from_driver;
   io::BufferList to_driver;
   uint8_t* status;
+
+  bool is_read() const { return kind == Kind::kReadWrite && !out; }
 };
 
 // The chain must stay as long as the request. EINVAL: there is no room for a header or a status:
@@ -65,6 +67,7 @@ class Executor {
   struct Outcome {
     Status status;
     uint32_t written;  // bytes of data that the driver may read
+    int error = 0;     // an errno: the disk has failed
   };
   // EINVAL: as of parse(). The status byte is not written.
   io::Task<Result<Outcome>> run(Request request);
