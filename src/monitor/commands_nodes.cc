@@ -178,8 +178,7 @@ void add_histograms(Json& statistics, const Node& node) {
 // What the backends on a node have counted. Nothing is merged on the way to them, and what they
 // refuse fails.
 Json node_statistics(const Node& node) {
-  constexpr std::string_view kNothing[] = {"wr_highest_offset",
-                                           "rd_merged",
+  constexpr std::string_view kNothing[] = {"rd_merged",
                                            "wr_merged",
                                            "unmap_merged",
                                            "invalid_rd_operations",
@@ -187,7 +186,13 @@ Json node_statistics(const Node& node) {
                                            "invalid_flush_operations",
                                            "invalid_unmap_operations"};
   Json statistics = Json::object();
-  add_counters(statistics, block::statistics(node));
+  const block::BackendStatistics counted = block::statistics(node);
+  add_counters(statistics, counted);
+  statistics.add("wr_highest_offset", block::highest_written(node));
+  if (counted.last_ended.count() != 0) {
+    const auto idle = std::max(io::Reactor::current()->now() - counted.last_ended, {});
+    statistics.add("idle_time_ns", static_cast<uint64_t>(idle.count()));
+  }
   for (const auto counter : kNothing) statistics.add(std::string(counter), 0);
   statistics.add("account_invalid", false);
   statistics.add("account_failed", false);
@@ -200,6 +205,10 @@ Json describe_statistics(const Node& node) {
   Json described = Json::object();
   described.add("node-name", node.name());
   described.add("stats", node_statistics(node));
+  if (base::Json own = node.driver().statistics(); own.is_object()) {
+    own.add("driver", node.type().name);
+    described.add("driver-specific", std::move(own));
+  }
   if (node.primary() != nullptr)
     described.add("parent", describe_statistics(node.primary()->node()));
   return described;
