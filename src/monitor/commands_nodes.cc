@@ -22,6 +22,8 @@ using block::Node;
 // ---- blockdev-add, blockdev-del
 
 io::Task<Reply> blockdev_add(Control& control, Arguments arguments) {
+  if (arguments.has("node-name") && arguments.text("node-name").empty())
+    co_return refuse("Invalid node-name: ''");
   block::OpenRequest request;
   PLATTER_CO_ASSIGN(request.options, base::Options::from_json(arguments.json()));
   request.flags = {.read_only = false};
@@ -99,11 +101,7 @@ io::Task<Result<Json>> describe_node(Control& control, Node& node, bool flat) {
   const block::NodeSettings settings = block::settings(node);
   device.add("detect_zeroes", detect_zeroes_name(settings.detect_zeroes));
   device.add("backing_file_depth", depth);
-  if (const auto reference = node.driver().backing_reference()) {
-    device.add("backing_file", reference->filename);
-  } else if (node.backing() != nullptr) {
-    device.add("backing_file", node.backing()->node().filename());
-  }
+  if (node.backing() != nullptr) device.add("backing_file", node.backing()->node().filename());
   Json& cache = device.add("cache", Json::object());
   cache.add("writeback", true);
   cache.add("direct", settings.cache_direct);
