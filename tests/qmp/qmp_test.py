@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import client
+import command_table
 import scripts
 import device_scripts  # noqa: F401 (adds to the table)
 import schemas
@@ -166,7 +167,8 @@ def main():
         for problem in problems:
             print(f"    {problem}")
     if not arguments.only:
-        for name, problems in (("schema", schemas.compare(arguments.ours, arguments.reference)),):
+        for name, problems in (("schema", schemas.compare(arguments.ours, arguments.reference)),
+                               ("coverage", command_table.compare_coverage(arguments.reference))):
             failed += bool(problems)
             print(f"{name}: {'differs' if problems else 'same'}")
             for problem in problems:
