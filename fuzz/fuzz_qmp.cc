@@ -31,8 +31,10 @@ class Guarded final : public monitor::CommandRunner {
   base::Json version() const override { return control_.version(); }
   io::Task<monitor::Reply> run(const monitor::CommandSchema& command,
                                base::Json arguments) override {
-    if (arguments.find("file") != nullptr && command.name == "object-add")
-      arguments = base::Json::object();
+    for (const auto* outside : {"file", "dir", "filename", "path", "serial"}) {
+      if (command.name == "object-add" && arguments.find(outside) != nullptr)
+        arguments = base::Json::object();
+    }
     return control_.run(command, std::move(arguments));
   }
 

@@ -1,5 +1,6 @@
 #include "block/backend.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "base/math.h"
@@ -43,7 +44,10 @@ class Request {
     BackendCounters::Counts& counts =
         state_.counters[ticket_.slot].of[static_cast<unsigned>(operation_)];
     if (result) {
-      const auto taken = static_cast<uint64_t>((now() - start_).count());
+      const io::Nanoseconds ended = now();
+      const auto taken = static_cast<uint64_t>((ended - start_).count());
+      state_.counters[ticket_.slot].last_ended_ns.store(static_cast<uint64_t>(ended.count()),
+                                                        std::memory_order_relaxed);
       BackendCounters::add(counts.operations, 1);
       BackendCounters::add(counts.bytes, bytes_);
       BackendCounters::add(counts.time_ns, taken);
@@ -264,6 +268,8 @@ static void add_up(const Backend::State& s, BackendStatistics& total) {
   Accounting* accounts[kOperations] = {&total.read,    &total.write, &total.zero,
                                        &total.discard, &total.flush, &total.zone_append};
   for (const BackendCounters& counters : s.counters) {
+    const io::Nanoseconds ended(counters.last_ended_ns.load(std::memory_order_relaxed));
+    total.last_ended = std::max(total.last_ended, ended);
     for (size_t i = 0; i < kOperations; ++i) {
       const BackendCounters::Counts& counts = counters.of[i];
       accounts[i]->operations += counts.operations.load(std::memory_order_relaxed);
@@ -288,6 +294,10 @@ BackendStatistics statistics(const Node& node) {
     if (&backend->node() == &node) add_up(*backend, total);
   }
   return total;
+}
+
+uint64_t highest_written(const Node& node) {
+  return node.state().highest_written.load(std::memory_order_relaxed);
 }
 
 io::Task<Result<void>> Backend::close() {

@@ -18,6 +18,8 @@ struct Accounting {
 };
 struct BackendStatistics {
   Accounting read, write, zero, discard, flush, zone_append;
+  // When the last one ended that did not fail, by the reactors' clock; 0: none has.
+  io::Nanoseconds last_ended{};
 };
 
 class Backend {

@@ -22,6 +22,7 @@ struct alignas(128) BackendCounters {
     std::atomic<uint64_t> operations{0}, bytes{0}, failed{0}, time_ns{0};
   };
   std::array<Counts, kOperations> of;
+  std::atomic<uint64_t> last_ended_ns{0};
 
   static void add(std::atomic<uint64_t>& counter, uint64_t value) {
     counter.store(counter.load(std::memory_order_relaxed) + value, std::memory_order_relaxed);

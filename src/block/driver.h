@@ -342,6 +342,8 @@ class Driver {
   virtual io::Task<Result<void>> close();
 
   virtual Result<DriverInfo> info() const { return DriverInfo{}; }
+  // Counters that only such a driver has, by the names that clients know; null: it has none.
+  virtual base::Json statistics() const { return {}; }
   // What io::File::identity() is of the file that it stands for. Empty: there is none.
   virtual std::string file_identity() { return {}; }
   // Bytes that the image occupies on its medium, if known.

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "block/accounting.h"
 #include "block/registry.h"
 #include "io/reactor_group.h"
 #include "support/scratch_directory.h"
@@ -85,6 +86,13 @@ TEST_F(GraphTest, ReadsWhatItWroteThroughRawAndFile) {
   EXPECT_EQ(statistics.read.operations, 2u);
   EXPECT_EQ(statistics.read.failed, 1u);
   EXPECT_EQ(statistics.write.bytes, 5000u);
+  EXPECT_GT(statistics.last_ended.count(), 0);
+  Node& node = (*backend)->node();
+  EXPECT_EQ(highest_written(node), 17345u);
+  EXPECT_EQ(highest_written(node.primary()->node()), 17345u);
+  EXPECT_TRUE(run((*backend)->zero(65536, 4096)));
+  EXPECT_TRUE(run((*backend)->write(4096, io::BufferList(data))));
+  EXPECT_EQ(highest_written(node), 69632u);
   EXPECT_TRUE(run((*backend)->close()));
   EXPECT_TRUE(graph_.nodes().empty());
 }

@@ -75,6 +75,10 @@ struct Node::State {
   std::atomic<bool> unflushed{true};
   std::atomic<uint32_t> flushes{0};  // in flight
 
+  // The end of the write that reached farthest. While an image grows every write changes it: it
+  // takes no other line along.
+  alignas(128) std::atomic<uint64_t> highest_written{0};
+
   void prepare_requests();
   void choose_write_path();
   // A request that may have changed this range has ended.
@@ -82,7 +86,13 @@ struct Node::State {
     for (const auto& bitmap : recorded_in) bitmap->mark(offset, length);
   }
   // A write up to `end` is to follow.
+  void reach(uint64_t end) {
+    if (end > highest_written.load(std::memory_order_relaxed)) [[unlikely]]
+      raise_highest(end);
+  }
+  void raise_highest(uint64_t end);
   void check_threshold(uint64_t end) {
+    reach(end);
     if (write_threshold.load(std::memory_order_relaxed) != 0) [[unlikely]]
       pass_threshold(end);
   }

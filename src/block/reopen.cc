@@ -314,6 +314,7 @@ class Reopener {
     Result<void> changed = swap_graph();
     if (changed) {
       changed = co_await tell_others();
+      if (changed) changed = check_bitmaps();
       if (!changed) swap_graph_back();
     }
     if (!changed) {
@@ -390,6 +391,15 @@ class Reopener {
       co_return done;
     }
     co_return Result<void>();
+  }
+
+  // Another window of a file has another size.
+  Result<void> check_bitmaps() const {
+    for (const auto& change : plan_.changes()) {
+      for (const auto& bitmap : change->state().recorded_in)
+        PLATTER_TRY(bitmap->check_size(change->node->size()));
+    }
+    return {};
   }
 
   io::Task<void> tell_back_last() {
@@ -505,9 +515,18 @@ class Reopener {
     for (Node* node : prepared) {
       node->state().prepare_requests();
       node->state().filename = reopening_name(*node);
+      fit_bitmaps(*node);
     }
     for (const OldChild& old : children_) {
       if (old.target != nullptr) left_.push_back(old.target);
+    }
+  }
+
+  void fit_bitmaps(const Node& node) const {
+    for (const auto& bitmap : node.state().recorded_in) {
+      if (bitmap->size() == node.size()) continue;
+      if (Result<void> fits = bitmap->resize(node.size()); !fits)
+        graph_.environment().log.warning(fits.error().message());
     }
   }
 

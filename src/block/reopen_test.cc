@@ -3,8 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <vector>
+
 #include "block/named_nodes.h"
 #include "block/registry.h"
+#include "io/gate.h"
 #include "io/reactor_group.h"
 #include "support/scratch_directory.h"
 
@@ -116,7 +122,7 @@ TEST_F(ReopenTest, ChangesOfSeveralNodesAreMadeTogetherOrNotAtAll) {
   EXPECT_FALSE(first.read_only());
   EXPECT_EQ(settings(first).detect_zeroes, DetectZeroes::kOff);
   // Refused by the driver itself, which comes last.
-  EXPECT_NE(reopen({{&second, options(b + ",l2-cache-size=65536")},
+  EXPECT_NE(reopen({{&second, options(b + ",l2-cache-entry-size=100")},
                     {&first, options(a + ",detect-zeroes=on")}}),
             "");
   EXPECT_EQ(settings(first).detect_zeroes, DetectZeroes::kOff);
@@ -167,10 +173,133 @@ TEST_F(ReopenTest, AnotherBackingFileShowsThrough) {
   none.set("discard", std::string("unmap"));
   EXPECT_NE(reopen({{&over, none},
                     {&two, options("driver=qcow2,node-name=two,file.driver=file,"
-                                   "file.filename=@two,l2-cache-size=65536")}}),
+                                   "file.filename=@two,l2-cache-entry-size=100")}}),
             "");
   EXPECT_EQ(first_byte(over), 1);
   EXPECT_TRUE(run(delete_node(graph_, over)));
+}
+
+constexpr uint64_t kBlockBytes = 4096;
+
+// Writes blocks of its part of the disk and reads them back, until it is told to stop.
+struct Guest {
+  Backend& backend;
+  uint64_t first_block, blocks;
+  std::atomic<bool>& stop;
+  unsigned rounds = 0;
+  std::vector<uint8_t> last = std::vector<uint8_t>(blocks);
+
+  io::Task<void> run() {
+    io::AlignedBuffer written(kBlockBytes), read(kBlockBytes);
+    while (!stop || rounds < blocks) {
+      const uint64_t block = rounds * 7 % blocks;
+      const auto byte = static_cast<uint8_t>(rounds++ % 255 + 1);
+      std::ranges::fill(written.span(), byte);
+      const uint64_t offset = (first_block + block) * kBlockBytes;
+      EXPECT_TRUE(co_await backend.write(offset, written.view()));
+      last[block] = byte;
+      EXPECT_TRUE(co_await backend.read(offset, read.view()));
+      EXPECT_TRUE(std::ranges::equal(written.span(), read.span())) << offset;
+    }
+  }
+  io::Task<void> check(Backend& other) {
+    io::AlignedBuffer read(kBlockBytes);
+    for (uint64_t block = 0; block < blocks; ++block) {
+      EXPECT_TRUE(co_await other.read((first_block + block) * kBlockBytes, read.view()));
+      EXPECT_EQ(std::ranges::count(read.span(), last[block]), int64_t{kBlockBytes}) << block;
+    }
+  }
+};
+
+// Of every option that may change, while guests write and read on other threads.
+TEST(ReopenUnderLoadTest, NothingIsLostWhileOptionsChange) {
+  constexpr unsigned kGuests = 3;
+  support::ScratchDirectory scratch;
+  auto reactors = *io::ReactorGroup::start({.reactors = kGuests + 1});
+  DriverRegistry registry = DriverRegistry::builtin();
+  base::Log log;
+  Graph graph({registry, io::system_files(), log});
+  auto run = [&](auto task) { return io::run_blocking(reactors->at(0), std::move(task)); };
+  const auto create = *base::Options::from_key_values("size=16M,cluster_size=4k");
+  ASSERT_TRUE(run(graph.create({scratch.path("a"), "qcow2", create})));
+  const std::string text =
+      "driver=qcow2,node-name=a,file.driver=file,file.filename=" + scratch.path("a");
+  OpenRequest request;
+  request.options = *base::Options::from_key_values(text);
+  request.flags.read_only = false;
+  request.policy = OpenPolicy::anything();
+  Node& node = **run(add_node(graph, request));
+  auto backend = *run(graph.attach(node, kWriting, kAllPermissions));
+
+  std::atomic<bool> stop = false;
+  std::vector<std::unique_ptr<Guest>> guests;
+  io::Gate working;
+  for (unsigned i = 0; i < kGuests; ++i) {
+    guests.push_back(std::make_unique<Guest>(Guest{*backend, i * 1024, 512, stop}));
+    working.spawn(reactors->at(i + 1), guests.back()->run());
+  }
+  const char* changes[] = {",l2-cache-size=1k,l2-cache-entry-size=512",
+                           ",cache-size=64k,lazy-refcounts=on",
+                           ",refcount-cache-size=16k,cache-clean-interval=1",
+                           ",cache-clean-interval=0,overlap-check=all",
+                           ",discard=unmap,pass-discard-other=on,pass-discard-snapshot=off",
+                           ",cache-size=1M,l2-cache-size=2M",  // refused
+                           ",detect-zeroes=on,l2-cache-entry-size=4k",
+                           ""};
+  for (unsigned round = 0; round < 40; ++round) {
+    std::vector<Reopening> wishes;
+    const char* change = changes[round % std::size(changes)];
+    wishes.push_back({&node, *base::Options::from_key_values(text + change)});
+    const auto reopened = run(reopen_nodes(graph, std::move(wishes)));
+    EXPECT_EQ(reopened.has_value(), round % std::size(changes) != 5) << change;
+  }
+  stop = true;
+  run(working.close());
+  for (auto& guest : guests) run(guest->check(*backend));
+  EXPECT_TRUE(run(backend->close()));
+  EXPECT_TRUE(run(delete_node(graph, node)));
+
+  request.flags.check = true;
+  Node& again = **run(add_node(graph, std::move(request)));
+  FirstLine found;
+  const auto checked = run(again.driver().checkable()->check(found));
+  ASSERT_TRUE(checked);
+  EXPECT_EQ(checked->corruptions + checked->leaks + checked->check_errors, 0u) << found.line();
+  EXPECT_TRUE(run(delete_node(graph, again)));
+}
+
+TEST_F(ReopenTest, AnotherWindowOfAFile) {
+  Node& file = add("driver=memory,node-name=m,size=64k");
+  const std::string text = "driver=raw,node-name=r,file=m";
+  Node& node = add(text);
+  auto backend = attach(node, kWriting);
+  fill(*backend, 1);
+  EXPECT_EQ(reopen({{&node, options(text + ",offset=512,size=4k")}}), "");
+  EXPECT_EQ(backend->size(), 4096u);
+  io::AlignedBuffer data(4096);
+  std::ranges::fill(data.span(), 2);
+  EXPECT_TRUE(run(backend->write(0, data.view())));
+  EXPECT_FALSE(run(backend->write(4096, data.view())));
+  EXPECT_EQ(reopen({{&node, options(text + ",offset=60k,size=8k")}}),
+            "The sum of offset (61440) and size (8192) has to be smaller or equal to the  actual "
+            "size of the containing file (65536)");
+  EXPECT_EQ(reopen({{&node, options(text + ",offset=65537")}}),
+            "Offset (65537) cannot be greater than size of the containing file (65536)");
+  EXPECT_EQ(reopen({{&node, options(text + ",size=100")}}),
+            "Specified size is not multiple of 512");
+  EXPECT_EQ(backend->size(), 4096u);
+  // Another one fails: this one goes back.
+  EXPECT_NE(reopen({{&node, options(text)}, {&file, options("driver=memory,node-name=m,size=1k")}}),
+            "");
+  EXPECT_EQ(backend->size(), 4096u);
+  EXPECT_EQ(reopen({{&node, options(text)}}), "");
+  EXPECT_EQ(backend->size(), 65536u);
+  io::AlignedBuffer seen(8192);
+  EXPECT_TRUE(run(backend->read(0, seen.view())));
+  EXPECT_EQ(std::ranges::count(seen.span(), 2), 4096);
+  EXPECT_EQ(seen.span()[511], 1);
+  EXPECT_EQ(seen.span()[512], 2);
+  EXPECT_TRUE(run(backend->close()));
 }
 
 }  // namespace

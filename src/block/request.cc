@@ -195,6 +195,7 @@ io::Task<Result<void>> Node::write(uint64_t offset, io::BufferList buffers, Writ
       (s.limits.extends_on_write ? offset < kMaxLength - kMaxRequest
                                  : base::range_within(offset, buffers.size(), s.driver->size())))
       [[likely]] {
+    s.reach(offset + buffers.size());
     return s.driver->write(offset, buffers, flags);
   }
   return write_slow(offset, buffers, flags);

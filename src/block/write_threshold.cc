@@ -17,6 +17,13 @@ uint64_t write_threshold(const Node& node) {
   return node.state().write_threshold.load(std::memory_order_relaxed);
 }
 
+void Node::State::raise_highest(uint64_t end) {
+  uint64_t highest = highest_written.load(std::memory_order_relaxed);
+  while (end > highest &&
+         !highest_written.compare_exchange_weak(highest, end, std::memory_order_relaxed)) {
+  }
+}
+
 void Node::State::pass_threshold(uint64_t end) {
   uint64_t threshold = write_threshold.load(std::memory_order_relaxed);
   // Of several writes one tells.

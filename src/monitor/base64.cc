@@ -36,4 +36,17 @@ Result<base::SecretBytes> decode_base64(std::string_view text) {
   return base::SecretBytes::copy_of(bytes.span().first(size));
 }
 
+std::string encode_base64(std::string_view bytes) {
+  std::string text;
+  for (size_t at = 0; at < bytes.size(); at += 3) {
+    const std::string_view group = bytes.substr(at, 3);
+    uint32_t bits = 0;
+    for (size_t i = 0; i < 3; ++i)
+      bits = bits << 8 | (i < group.size() ? static_cast<uint8_t>(group[i]) : 0);
+    for (size_t digit = 0; digit < 4; ++digit)
+      text += digit <= group.size() ? kDigits[bits >> (18 - 6 * digit) & 63] : '=';
+  }
+  return text;
+}
+
 }  // namespace platter::monitor

@@ -1,6 +1,7 @@
-// Base64, RFC 4648 section 4, as secrets come in.
+// Base64, RFC 4648 section 4, as secrets and the bytes of character devices come.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "base/secret_bytes.h"
@@ -10,5 +11,6 @@ namespace platter::monitor {
 
 // Blanks and line ends are passed over; the padding may be missing.
 Result<base::SecretBytes> decode_base64(std::string_view text);
+std::string encode_base64(std::string_view bytes);
 
 }  // namespace platter::monitor

@@ -3,128 +3,61 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
-#include <cstring>
 
 #include "base/options.h"
+#include "base/size.h"
 #include "base/try.h"
+#include "monitor/objects.h"
 
 namespace platter::monitor {
 namespace {
 
 using base::Json;
 
-struct Address {
-  sockaddr_un name = {};
-  socklen_t bytes = 0;
-};
-
-// An abstract name begins with a zero byte and is not terminated.
-Result<Address> make_address(const std::string& path, bool abstract_name) {
-  Address address;
-  address.name.sun_family = AF_UNIX;
-  const size_t skip = abstract_name ? 1 : 0;
-  if (path.size() + 1 > sizeof address.name.sun_path) {
-    return fail(EINVAL, fmt::format("UNIX socket path '{}' is too long", path));
-  }
-  std::memcpy(address.name.sun_path + skip, path.data(), path.size());
-  address.bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + 1);
-  return address;
-}
-
-Result<io::Descriptor> make_socket() {
-  io::Descriptor made(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!made) return std::unexpected(Error::from_errno(errno, "Failed to create Unix socket"));
-  return made;
-}
-
-const sockaddr* generic(const Address& address) {
-  return reinterpret_cast<const sockaddr*>(&address.name);
-}
-
-Result<io::Descriptor> listen_at(const std::string& path, bool abstract_name) {
-  PLATTER_ASSIGN(const Address address, make_address(path, abstract_name));
-  PLATTER_ASSIGN(io::Descriptor made, make_socket());
-  // Of a listener that is no more; a live one loses its name, as it always did.
-  if (!abstract_name && unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return std::unexpected(
-        Error::from_errno(errno, fmt::format("Failed to unlink socket {}", path)));
-  }
-  if (bind(made.get(), generic(address), address.bytes) != 0) {
-    return std::unexpected(
-        Error::from_errno(errno, fmt::format("Failed to bind socket to {}", path)));
-  }
-  if (listen(made.get(), 1) != 0)
-    return std::unexpected(Error::from_errno(errno, "Failed to listen on socket"));
-  return made;
-}
-
-Result<io::Descriptor> connect_to(const std::string& path, bool abstract_name) {
-  PLATTER_ASSIGN(const Address address, make_address(path, abstract_name));
-  PLATTER_ASSIGN(io::Descriptor made, make_socket());
-  if (connect(made.get(), generic(address), address.bytes) != 0) {
-    return std::unexpected(
-        Error::from_errno(errno, fmt::format("Failed to connect to '{}'", path)));
-  }
-  return made;
-}
+constexpr uint64_t kDefaultRingBytes = 65536;
 
 template <typename All>
 auto position_of(All& all, std::string_view id) {
   return std::ranges::find_if(all, [id](const auto& one) { return one->id == id; });
 }
 
-bool says_on(const base::Options& options, std::string_view key, bool fallback) {
-  const auto text = options.find_string(key);
-  return text ? *text == "on" || *text == "yes" || *text == "true" : fallback;
+Result<io::Descriptor> open_path(const std::string& path, int flags) {
+  io::Descriptor opened(open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666));
+  if (opened) return opened;
+  return std::unexpected(Error::from_errno(errno, fmt::format("Could not open '{}'", path)));
+}
+
+Chardev::Kind kind_of(std::string_view type) {
+  constexpr std::pair<std::string_view, Chardev::Kind> kKinds[] = {
+      {"null", Chardev::Kind::kNull},     {"stdio", Chardev::Kind::kStdio},
+      {"socket", Chardev::Kind::kSocket}, {"pipe", Chardev::Kind::kPipe},
+      {"file", Chardev::Kind::kFile},     {"ringbuf", Chardev::Kind::kRing},
+      {"memory", Chardev::Kind::kRing}};
+  for (const auto& [name, kind] : kKinds) {
+    if (name == type) return kind;
+  }
+  return Chardev::Kind::kNull;
 }
 
 }  // namespace
 
-Result<void> stop_blocking(int descriptor) {
-  const int flags = fcntl(descriptor, F_GETFL);
-  if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
-    return std::unexpected(Error::from_errno(errno, "Could not set up a socket"));
-  return {};
-}
-
-Result<io::Descriptor> inherited_socket(const std::string& text) {
-  int descriptor = -1;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), descriptor);
-  int type = 0;
-  socklen_t bytes = sizeof type;
-  if (code != std::errc() || end != text.data() + text.size() || descriptor <= 2 ||
-      getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0) {
-    return fail(EINVAL, fmt::format("File descriptor '{}' is not a socket", text));
-  }
-  return io::Descriptor(descriptor);
-}
-
 Chardev::~Chardev() {
-  if (unlinks) unlink(path.c_str());
+  if (unlinks) unlink(address.path.c_str());
 }
 
-Result<void> Chardevs::open_socket(Chardev& chardev, const SocketWish& wish) {
-  chardev.path = wish.path;
-  chardev.abstract_name = wish.abstract_name;
+// ---- Making one
+
+Result<void> Chardevs::open_socket(Chardev& chardev, const Wish& wish) {
+  chardev.address = wish.address;
   if (!wish.server) {
-    if (wish.descriptor.empty()) {
-      PLATTER_ASSIGN(chardev.connection, connect_to(wish.path, wish.abstract_name));
-    } else {
-      PLATTER_ASSIGN(chardev.connection, inherited_socket(wish.descriptor));
-    }
+    PLATTER_ASSIGN(chardev.connection, connect_to(wish.address));
     return {};
   }
-  if (wish.descriptor.empty()) {
-    PLATTER_ASSIGN(chardev.listener, listen_at(wish.path, wish.abstract_name));
-    chardev.unlinks = !wish.abstract_name;
-  } else {
-    PLATTER_ASSIGN(chardev.listener, inherited_socket(wish.descriptor));
-  }
+  PLATTER_ASSIGN(chardev.listener, listen_at(wish.address));
+  chardev.unlinks = wish.address.kind == SocketAddress::Kind::kUnix && !wish.address.abstract_name;
   if (wish.wait) {
     chardev.connection.reset(accept4(chardev.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!chardev.connection)
@@ -133,73 +66,202 @@ Result<void> Chardevs::open_socket(Chardev& chardev, const SocketWish& wish) {
   return stop_blocking(chardev.listener.get());
 }
 
+// Two, PATH.in and PATH.out, or one for both ways.
+Result<void> Chardevs::open_pipe(Chardev& chardev, const Wish& wish) {
+  auto in = open_path(wish.path + ".in", O_RDWR);
+  auto out = open_path(wish.path + ".out", O_RDWR);
+  if (in && out) {
+    chardev.input = std::move(*in);
+    chardev.output = std::move(*out);
+    return {};
+  }
+  PLATTER_ASSIGN(chardev.input, open_path(wish.path, O_RDWR));
+  PLATTER_ASSIGN(chardev.output, open_path(wish.path, O_RDWR));
+  return {};
+}
+
+Result<void> Chardevs::open_file(Chardev& chardev, const Wish& wish) {
+  const int how = wish.append ? O_APPEND : O_TRUNC;
+  PLATTER_ASSIGN(chardev.output, open_path(wish.path, O_WRONLY | O_CREAT | how));
+  if (wish.input_path.empty()) return {};
+  PLATTER_ASSIGN(chardev.input, open_path(wish.input_path, O_RDONLY));
+  return {};
+}
+
+Result<void> Chardevs::make_ring(Chardev& chardev, const Wish& wish) {
+  const uint64_t bytes = wish.ring_bytes != 0 ? wish.ring_bytes : kDefaultRingBytes;
+  if ((bytes & (bytes - 1)) != 0)
+    return fail(EINVAL, "size of ringbuf chardev must be power of two");
+  if (bytes > kMaxRingBytes)
+    return fail(EINVAL, fmt::format("size of ringbuf chardev must be at most {}", kMaxRingBytes));
+  chardev.ring.emplace(bytes);
+  return {};
+}
+
 bool Chardevs::has_stdio() const {
   return std::ranges::any_of(all_,
                              [](const auto& one) { return one->kind == Chardev::Kind::kStdio; });
 }
 
-Result<void> Chardevs::add(std::string id, Chardev::Kind kind, const SocketWish& wish) {
-  if (position_of(all_, id) != all_.end())
-    return fail(EEXIST, fmt::format("Chardev with id '{}' already exists", id));
-  if (kind == Chardev::Kind::kStdio && has_stdio())
-    return fail(EBUSY, "cannot use stdio by multiple character devices");
+Result<void> Chardevs::add(std::string id, const Wish& wish) {
   auto made = std::make_unique<Chardev>();
   made->id = std::move(id);
-  made->kind = kind;
-  if (kind == Chardev::Kind::kSocket) PLATTER_TRY(open_socket(*made, wish));
+  made->kind = kind_of(wish.type);
+  made->type = wish.type;
+  switch (made->kind) {
+    case Chardev::Kind::kNull: break;
+    case Chardev::Kind::kStdio:
+      if (has_stdio()) return fail(EBUSY, "cannot use stdio by multiple character devices");
+      break;
+    case Chardev::Kind::kSocket: PLATTER_TRY(open_socket(*made, wish)); break;
+    case Chardev::Kind::kPipe: PLATTER_TRY(open_pipe(*made, wish)); break;
+    case Chardev::Kind::kFile: PLATTER_TRY(open_file(*made, wish)); break;
+    case Chardev::Kind::kRing: PLATTER_TRY(make_ring(*made, wish)); break;
+  }
   all_.push_back(std::move(made));
   return {};
 }
 
 // ---- As the command line has it
 
+namespace {
+
+// The words of a --chardev, taken out one by one.
+class Words {
+ public:
+  explicit Words(base::Options options) : options_(std::move(options)) {}
+
+  std::string take(std::string_view name) {
+    const auto text = options_.find_string(name);
+    options_.erase(name);
+    return text.value_or("");
+  }
+  Result<bool> take_flag(std::string_view name, bool fallback) {
+    const std::string text = take(name);
+    if (text.empty()) return fallback;
+    if (text == "on" || text == "yes" || text == "true") return true;
+    if (text == "off" || text == "no" || text == "false") return false;
+    return fail(EINVAL, fmt::format("Parameter '{}' expects 'on' or 'off'", name));
+  }
+  bool has(std::string_view name) const { return options_.find(name) != nullptr; }
+  Result<void> check_empty() const {
+    if (options_.empty()) return {};
+    return fail(EINVAL, fmt::format("Invalid parameter '{}'", options_.entries().front().first));
+  }
+
+ private:
+  base::Options options_;
+};
+
+// Whoever names one of these wants it: to do without is no answer.
+Result<void> check_socket_extras(Words& words) {
+  for (const auto* missing : {"tls-creds", "tls-authz"}) {
+    if (words.has(missing)) return fail(ENOTSUP, fmt::format("'{}' is not supported", missing));
+  }
+  for (const auto* missing : {"telnet", "tn3270", "websocket", "mux"}) {
+    PLATTER_ASSIGN(const bool on, words.take_flag(missing, false));
+    if (on) return fail(ENOTSUP, fmt::format("'{}' is not supported", missing));
+  }
+  return {};
+}
+
+Result<SocketAddress> take_address(Words& words) {
+  const int named = words.has("path") + words.has("fd") + words.has("host");
+  if (named > 1) return fail(EINVAL, "None or one of 'path', 'fd' or 'host' option required.");
+  SocketAddress address;
+  address.path = words.take("path");
+  address.descriptor = words.take("fd");
+  address.host = words.take("host");
+  address.port = words.take("port");
+  PLATTER_ASSIGN(address.abstract_name, words.take_flag("abstract", false));
+  PLATTER_TRY(words.take_flag("tight", true));
+  PLATTER_TRY(words.take_flag("nodelay", false));
+  if (words.has("ipv4")) {
+    PLATTER_ASSIGN(address.ipv4, words.take_flag("ipv4", true));
+  }
+  if (words.has("ipv6")) {
+    PLATTER_ASSIGN(address.ipv6, words.take_flag("ipv6", true));
+  }
+  if (!address.path.empty()) return address;
+  if (address.host.empty() && address.port.empty()) {
+    address.kind = SocketAddress::Kind::kDescriptor;
+    return address;
+  }
+  if (address.port.empty()) return fail(EINVAL, "chardev: socket: no port given");
+  address.kind = SocketAddress::Kind::kInet;
+  return address;
+}
+
+}  // namespace
+
 Result<void> Chardevs::add(std::string_view definition) {
   PLATTER_ASSIGN(base::Options options, base::Options::from_key_values(definition, "backend"));
-  const auto backend = options.find_string("backend");
-  if (!backend) return fail(EINVAL, "chardev: \"\" missing backend");
-  const auto id = options.find_string("id");
-  if (!id) return fail(EINVAL, "chardev: no id specified");
-  options.erase("backend");
-  options.erase("id");
-  if (*backend == "null" || *backend == "stdio") {
-    options.erase("signal");
-    if (!options.empty())
-      return fail(EINVAL, fmt::format("Invalid parameter '{}'", options.entries().front().first));
-    return add(*id, *backend == "null" ? Chardev::Kind::kNull : Chardev::Kind::kStdio, {});
+  Words words(std::move(options));
+  Wish wish;
+  wish.type = words.take("backend");
+  const bool has_id = words.has("id");
+  const std::string id = words.take("id");
+  if (!has_id) return fail(EINVAL, "chardev: no id specified");
+  PLATTER_TRY(check_identifier(id));
+  if (wish.type.empty()) return fail(EINVAL, "chardev: \"\" missing backend");
+  constexpr std::string_view kElsewhere[] = {"mux", "parallel", "pty", "serial", "udp"};
+  if (std::ranges::find(kElsewhere, wish.type) != std::end(kElsewhere)) {
+    return fail(ENOTSUP, fmt::format("character devices of type '{}' are not supported here: use "
+                                     "socket, pipe, file, stdio, ringbuf or null",
+                                     wish.type));
   }
-  if (*backend != "socket")
-    return fail(EINVAL, fmt::format("'{}' is not a valid char driver name", *backend));
-  SocketWish wish{.path = options.find_string("path").value_or(""),
-                  .descriptor = options.find_string("fd").value_or(""),
-                  .abstract_name = says_on(options, "abstract", false),
-                  .server = says_on(options, "server", false)};
-  wish.wait = says_on(options, "wait", wish.server);
-  for (const auto* known : {"path", "fd", "abstract", "server", "wait"}) options.erase(known);
-  if (!options.empty())
-    return fail(EINVAL, fmt::format("Invalid parameter '{}'", options.entries().front().first));
-  if (wish.path.empty() == wish.descriptor.empty())
-    return fail(EINVAL, "chardev: socket: needs one of 'path' and 'fd'");
+  if (wish.type != "null" && kind_of(wish.type) == Chardev::Kind::kNull)
+    return fail(EINVAL, fmt::format("'{}' is not a valid char driver name", wish.type));
+  PLATTER_TRY(words.take_flag("signal", true));
+  PLATTER_TRY(check_socket_extras(words));
+  if (wish.type == "socket") {
+    PLATTER_ASSIGN(wish.address, take_address(words));
+    PLATTER_ASSIGN(wish.server, words.take_flag("server", false));
+    PLATTER_ASSIGN(wish.wait, words.take_flag("wait", wish.server));
+    const std::string reconnect = words.take("reconnect");
+    if (wish.server && !reconnect.empty() && reconnect != "0") {
+      return fail(EINVAL, "'reconnect' option is incompatible with socket in server listen mode");
+    }
+  }
+  if (wish.type == "pipe" || wish.type == "file") {
+    wish.path = words.take("path");
+    wish.input_path = words.take("input-path");
+    PLATTER_ASSIGN(wish.append, words.take_flag("append", false));
+    if (wish.path.empty()) {
+      return fail(EINVAL, wish.type == "pipe" ? "chardev: pipe: no device path given"
+                                              : "chardev: file: no filename given");
+    }
+  }
+  if (words.has("size")) {
+    auto size = base::parse_size(words.take("size"));
+    if (!size) return fail(EINVAL, "Parameter 'size' expects a non-negative number below 2^64");
+    wish.ring_bytes = *size;
+  }
+  PLATTER_TRY(words.check_empty());
   if (!wish.server && wish.wait)
     return fail(EINVAL, "'wait' option is incompatible with socket in client connect mode");
-  return add(*id, Chardev::Kind::kSocket, wish);
+  if (has(id)) {
+    return fail(EEXIST, fmt::format("attempt to add duplicate property '{}' to object (type "
+                                    "'container')",
+                                    id));
+  }
+  return add(id, wish);
+}
+
+std::string chardev_help(std::string_view definition) {
+  const auto first = definition.substr(0, definition.find(','));
+  if (first != "help" && first != "?") return {};
+  return "Available chardev backend types: \n  file\n  memory\n  null\n  pipe\n  ringbuf\n  "
+         "socket\n"
+         "  stdio\n";
 }
 
 // ---- As a client has it
 
-Result<Chardevs::SocketWish> Chardevs::parse_socket(const Json& data) {
+Result<void> Chardevs::parse_socket(const Json& data, Wish& wish) {
   const Arguments given(data);
-  SocketWish wish{.path = {}, .descriptor = {}, .server = given.flag("server", true)};
-  const Arguments address = given.object("addr");
-  const Arguments of_type = address.object("data");
-  if (address.text("type") == "unix") {
-    wish.path = of_type.text("path");
-    wish.abstract_name = of_type.flag("abstract");
-  } else if (address.text("type") == "fd") {
-    wish.descriptor = of_type.text("str");
-  } else {
-    return fail(ENOTSUP, fmt::format("Sockets of type '{}' are not supported: use 'unix' or 'fd'",
-                                     address.text("type")));
-  }
+  wish.server = given.flag("server", true);
+  PLATTER_ASSIGN(wish.address, SocketAddress::from_json(given.at("addr")));
   for (const auto* missing : {"tls-creds", "tls-authz", "telnet", "tn3270", "websocket"}) {
     if (!given.has(missing)) continue;
     if (const bool* flag = given.at(missing).get_if<bool>(); flag != nullptr && !*flag) continue;
@@ -213,27 +275,39 @@ Result<Chardevs::SocketWish> Chardevs::parse_socket(const Json& data) {
   // Whoever asks has no time to wait: everybody else would wait with them.
   wish.wait = given.flag("wait");
   if (wish.wait) return fail(ENOTSUP, "'wait' is not supported here");
+  return {};
+}
+
+Result<Chardevs::Wish> Chardevs::parse(const Json& backend) {
+  Wish wish;
+  wish.type = Arguments(backend).text("type");
+  const Json& data = Arguments(backend).at("data");
+  const Arguments given(data);
+  if (given.has("logfile")) return fail(ENOTSUP, "'logfile' is not supported");
+  switch (kind_of(wish.type)) {
+    case Chardev::Kind::kNull:
+    case Chardev::Kind::kStdio: break;
+    case Chardev::Kind::kSocket: PLATTER_TRY(parse_socket(data, wish)); break;
+    case Chardev::Kind::kPipe: wish.path = given.text("device"); break;
+    case Chardev::Kind::kFile:
+      wish.path = given.text("out");
+      wish.input_path = given.text_or_empty("in");
+      wish.append = given.flag("append");
+      break;
+    case Chardev::Kind::kRing: wish.ring_bytes = given.natural("size", 0); break;
+  }
   return wish;
 }
 
 Result<void> Chardevs::add(std::string id, Json backend) {
-  const Arguments given(backend);
-  const std::string& type = given.text("type");
-  auto in_words = [&id](Error error) {
-    return std::unexpected(
-        std::move(error).with_context(fmt::format("Failed to add chardev '{}'", id)));
+  if (has(id)) return fail(EEXIST, fmt::format("Chardev with id '{}' already exists", id));
+  auto make = [&]() -> Result<void> {
+    PLATTER_ASSIGN(const Wish wish, parse(backend));
+    return add(id, wish);
   };
-  SocketWish wish;
-  Chardev::Kind kind = type == "null" ? Chardev::Kind::kNull : Chardev::Kind::kStdio;
-  if (type == "socket") {
-    kind = Chardev::Kind::kSocket;
-    auto parsed = parse_socket(given.at("data"));
-    if (!parsed) return in_words(std::move(parsed).error());
-    wish = std::move(*parsed);
-  }
-  auto added = add(id, kind, wish);
-  if (!added && added.error().code() != EEXIST) return in_words(std::move(added).error());
-  return added;
+  Result<void> made = make();
+  if (!made) made.error().add_context(fmt::format("Failed to add chardev '{}'", id));
+  return made;
 }
 
 Result<void> Chardevs::change(std::string id, Json backend) {
@@ -248,7 +322,7 @@ Result<void> Chardevs::change(std::string id, Json backend) {
     return changed;
   }
   // The new one's file, if it has taken the place of the old one's.
-  if (before->path == all_.back()->path) before->unlinks = false;
+  if (before->address.path == all_.back()->address.path) before->unlinks = false;
   return {};
 }
 
@@ -260,22 +334,36 @@ Result<void> Chardevs::remove(std::string id) {
   return {};
 }
 
+// ---- What there is
+
+static std::string shown_name(const Chardev& chardev) {
+  if (chardev.kind != Chardev::Kind::kSocket) return chardev.type;
+  const bool listens = static_cast<bool>(chardev.listener);
+  const bool connected = chardev.has_client || chardev.connection;
+  return fmt::format(
+      "{}{}{}", connected ? "" : "disconnected:",
+      describe(chardev.address, (listens ? chardev.listener : chardev.connection).get()),
+      listens ? ",server=on" : "");
+}
+
 Json Chardevs::list() const {
   Json list = Json::array();
   for (const auto& one : all_) {
-    std::string filename = one->kind == Chardev::Kind::kNull ? "null" : "stdio";
-    if (one->kind == Chardev::Kind::kSocket) {
-      const bool listens = static_cast<bool>(one->listener);
-      const bool connected = one->has_client || one->connection;
-      filename = fmt::format("{}unix:{}{}", connected ? "" : "disconnected:", one->path,
-                             listens ? ",server=on" : "");
-    }
     Json& described = list.append(Json::object());
     described.add("frontend-open", one->taken);
-    described.add("filename", std::move(filename));
+    described.add("filename", shown_name(*one));
     described.add("label", one->id);
   }
   return list;
+}
+
+bool Chardevs::has(std::string_view id) const { return position_of(all_, id) != all_.end(); }
+
+std::expected<RingBuffer*, Failure> Chardevs::ring(std::string_view id) {
+  const auto found = position_of(all_, id);
+  if (found == all_.end()) return refuse(fmt::format("Device '{}' not found", id));
+  if (!(*found)->ring) return refuse(fmt::format("{} is not a ringbuf device", id));
+  return &*(*found)->ring;
 }
 
 Result<Chardev*> Chardevs::take(std::string_view id) {

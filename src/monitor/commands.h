@@ -20,6 +20,8 @@ std::span<const CommandFunction> control_commands();
 std::span<const CommandFunction> node_commands();
 std::span<const CommandFunction> change_commands();
 std::span<const CommandFunction> object_commands();
+std::span<const CommandFunction> chardev_commands();
+std::span<const CommandFunction> graph_commands();
 std::span<const CommandFunction> setting_commands();
 std::span<const CommandFunction> device_commands();  // only where there are devices
 

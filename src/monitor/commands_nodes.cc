@@ -23,6 +23,8 @@ using block::Node;
 // ---- blockdev-add, blockdev-del
 
 io::Task<Reply> blockdev_add(Control& control, Arguments arguments) {
+  if (arguments.has("node-name") && arguments.text("node-name").empty())
+    co_return refuse("Invalid node-name: ''");
   block::OpenRequest request;
   PLATTER_CO_ASSIGN(request.options, base::Options::from_json(arguments.json()));
   request.flags = {.read_only = false};
@@ -100,11 +102,7 @@ io::Task<Result<Json>> describe_node(Control& control, Node& node, bool flat) {
   const block::NodeSettings settings = block::settings(node);
   device.add("detect_zeroes", detect_zeroes_name(settings.detect_zeroes));
   device.add("backing_file_depth", depth);
-  if (const auto reference = node.driver().backing_reference()) {
-    device.add("backing_file", reference->filename);
-  } else if (node.backing() != nullptr) {
-    device.add("backing_file", node.backing()->node().filename());
-  }
+  if (node.backing() != nullptr) device.add("backing_file", node.backing()->node().filename());
   Json& cache = device.add("cache", Json::object());
   cache.add("writeback", true);
   cache.add("direct", settings.cache_direct);
@@ -214,8 +212,7 @@ void add_histograms(Json& statistics, const Node& node) {
 // What the backends on a node have counted. Nothing is merged on the way to them, and what they
 // refuse fails.
 Json statistics_of(const Node& node, const block::BackendStatistics& counted) {
-  constexpr std::string_view kNothing[] = {"wr_highest_offset",
-                                           "rd_merged",
+  constexpr std::string_view kNothing[] = {"rd_merged",
                                            "wr_merged",
                                            "zone_append_merged",
                                            "unmap_merged",
@@ -226,6 +223,11 @@ Json statistics_of(const Node& node, const block::BackendStatistics& counted) {
                                            "invalid_unmap_operations"};
   Json statistics = Json::object();
   add_counters(statistics, counted);
+  statistics.add("wr_highest_offset", block::highest_written(node));
+  if (counted.last_ended.count() != 0) {
+    const auto idle = std::max(io::Reactor::current()->now() - counted.last_ended, {});
+    statistics.add("idle_time_ns", static_cast<uint64_t>(idle.count()));
+  }
   for (const auto counter : kNothing) statistics.add(std::string(counter), 0);
   statistics.add("account_invalid", false);
   statistics.add("account_failed", false);
@@ -239,6 +241,10 @@ Json describe_statistics(const Node& node);
 void add_statistics(Json& described, const Node& node, const block::BackendStatistics& counted) {
   described.add("node-name", node.name());
   described.add("stats", statistics_of(node, counted));
+  if (base::Json own = node.driver().statistics(); own.is_object()) {
+    own.add("driver", node.type().name);
+    described.add("driver-specific", std::move(own));
+  }
   if (node.primary() != nullptr)
     described.add("parent", describe_statistics(node.primary()->node()));
 }

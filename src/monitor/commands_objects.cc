@@ -1,4 +1,4 @@
-// Commands about what is no node: objects, character devices, exports.
+// Commands about what is no node: objects, exports.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -74,6 +74,7 @@ std::string shown_type(const Objects& objects, const ObjectProperty& property) {
 
 io::Task<Reply> qom_list(Control& control, Arguments arguments) {
   const std::string& path = arguments.text("path");
+  if (path.empty()) return ready(refuse("Path '' is ambiguous"));
   const auto object = find_object(control.objects(), path);
   if (!object) return ready(not_found(fmt::format("Device '{}' not found", path)));
   Json list = Json::array();
@@ -139,13 +140,25 @@ struct ObjectType {
   bool creatable = false;  // by object-add
 };
 constexpr ObjectType kObjectTypes[] = {
+    {.name = "authz", .parent = "object", .abstract = true},
+    {.name = "authz-list", .parent = "authz", .creatable = true},
+    {.name = "authz-listfile", .parent = "authz", .creatable = true},
+    {.name = "authz-simple", .parent = "authz", .creatable = true},
     {.name = "container", .parent = "object"},
     {.name = "event-loop-base", .parent = "object", .abstract = true},
     {.name = "iothread", .parent = "event-loop-base", .creatable = true},
+    {.name = "main-loop", .parent = "event-loop-base", .creatable = true},
     {.name = "object", .parent = "", .abstract = true},
+    {.name = "pr-manager", .parent = "object", .abstract = true},
+    {.name = "pr-manager-helper", .parent = "pr-manager", .creatable = true},
     {.name = "secret", .parent = "secret_common", .creatable = true},
     {.name = "secret_common", .parent = "object", .abstract = true},
+    {.name = "secret_keyring", .parent = "secret_common", .creatable = true},
     {.name = "throttle-group", .parent = "object", .creatable = true},
+    {.name = "tls-creds", .parent = "object", .abstract = true},
+    {.name = "tls-creds-anon", .parent = "tls-creds", .creatable = true},
+    {.name = "tls-creds-psk", .parent = "tls-creds", .creatable = true},
+    {.name = "tls-creds-x509", .parent = "tls-creds", .creatable = true},
 };
 constexpr std::string_view kCreatable = "user-creatable";
 
@@ -191,44 +204,6 @@ io::Task<Reply> qom_list_properties(Control&, Arguments arguments) {
   return ready(std::move(list));
 }
 
-// ---- Character devices
-
-io::Task<Reply> query_chardev(Control& control, Arguments) {
-  return ready(control.chardevs() == nullptr ? Json::array() : control.chardevs()->list());
-}
-
-io::Task<Reply> query_chardev_backends(Control& control, Arguments) {
-  Json list = Json::array();
-  for (const EnumValue& kind : control.schema().find_type("ChardevBackendKind")->values)
-    list.append(Json::object()).add("name", kind.name);
-  return ready(std::move(list));
-}
-
-io::Task<Reply> chardev_add(Control& control, Arguments arguments) {
-  if (control.chardevs() == nullptr) return ready(refuse("Character devices cannot be added here"));
-  auto added = control.chardevs()->add(arguments.text("id"), arguments.at("backend"));
-  if (!added) return ready(std::unexpected(Failure(added.error())));
-  return ready(done());
-}
-
-io::Task<Reply> chardev_change(Control& control, Arguments arguments) {
-  const std::string& id = arguments.text("id");
-  if (control.chardevs() == nullptr)
-    return ready(refuse(fmt::format("Chardev '{}' does not exist", id)));
-  auto changed = control.chardevs()->change(id, arguments.at("backend"));
-  if (!changed) return ready(std::unexpected(Failure(changed.error())));
-  return ready(done());
-}
-
-io::Task<Reply> chardev_remove(Control& control, Arguments arguments) {
-  const std::string& id = arguments.text("id");
-  if (control.chardevs() == nullptr)
-    return ready(refuse(fmt::format("Chardev '{}' not found", id)));
-  auto removed = control.chardevs()->remove(id);
-  if (!removed) return ready(std::unexpected(Failure(removed.error())));
-  return ready(done());
-}
-
 // ---- Exports
 
 io::Task<Reply> block_export_add(Control& control, Arguments arguments) {
@@ -253,11 +228,6 @@ constexpr CommandFunction kCommands[] = {
     {"qom-set", qom_set},
     {"qom-list-types", qom_list_types},
     {"qom-list-properties", qom_list_properties},
-    {"query-chardev", query_chardev},
-    {"query-chardev-backends", query_chardev_backends},
-    {"chardev-add", chardev_add},
-    {"chardev-change", chardev_change},
-    {"chardev-remove", chardev_remove},
     {"block-export-add", block_export_add},
     {"block-export-del", block_export_del},
     {"query-block-exports", query_block_exports},

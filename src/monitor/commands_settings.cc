@@ -32,8 +32,16 @@ io::Task<Reply> reopen(Control& control, Arguments arguments) {
     PLATTER_CO_ASSIGN(base::Options words, base::Options::from_json(options));
     wishes.push_back({node, std::move(words)});
   }
+  std::vector<Node*> nodes;
+  for (const block::Reopening& wish : wishes) nodes.push_back(wish.node);
   Result<void> reopened = co_await block::reopen_nodes(control.graph(), std::move(wishes));
   control.bitmaps().sweep();
+  // Another window of a file has another size.
+  for (Node* node : control.graph().nodes()) {
+    if (reopened && std::ranges::find(nodes, node) != nodes.end())
+      reopened = control.bitmaps().follow_size(*node);
+  }
+  control.exports().sizes_may_have_changed();
   PLATTER_CO_TRY(std::move(reopened));
   co_return done();
 }

@@ -26,8 +26,9 @@ uint64_t system_microseconds() {
 }
 
 const CommandFunction* find_function(std::string_view name) {
-  for (const auto commands : {control_commands(), node_commands(), change_commands(),
-                              object_commands(), setting_commands(), device_commands()}) {
+  for (const auto commands :
+       {control_commands(), node_commands(), change_commands(), object_commands(),
+        setting_commands(), device_commands(), chardev_commands(), graph_commands()}) {
     const auto found = std::ranges::find(commands, name, &CommandFunction::name);
     if (found != commands.end()) return &*found;
   }

@@ -18,6 +18,7 @@
 #include "monitor/failure.h"
 #include "monitor/node_bitmaps.h"
 #include "monitor/objects.h"
+#include "monitor/ring_buffer.h"
 #include "monitor/session.h"
 #include "platter/open_policy.h"
 
@@ -35,6 +36,9 @@ class ChardevTable {
   virtual Result<void> change(std::string id, base::Json backend) = 0;
   virtual Result<void> remove(std::string id) = 0;
   virtual base::Json list() const = 0;
+  virtual bool has(std::string_view id) const = 0;
+  // What clients write into and read from: DeviceNotFound, or it is of another kind.
+  virtual std::expected<RingBuffer*, Failure> ring(std::string_view id) = 0;
 };
 
 class Control final : public CommandRunner {

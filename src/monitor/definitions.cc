@@ -26,7 +26,7 @@ Result<Json> typed_integer(const Type& type, const std::string& text, std::strin
   int64_t number = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (code == std::errc() && end == text.data() + text.size()) return Json(number);
-  return fail(EINVAL, fmt::format("Invalid parameter type for '{}', expected: integer", name));
+  return fail(EINVAL, fmt::format("Parameter '{}' expects integer", name));
 }
 
 Result<Json> typed_scalar(const Type& type, const std::string& text, std::string_view name) {

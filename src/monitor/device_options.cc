@@ -8,7 +8,7 @@
 
 #include "base/try.h"
 #include "monitor/arguments.h"
-#include "monitor/socket_address.h"
+#include "monitor/export_address.h"
 #include "virtio/features.h"
 
 namespace platter::monitor {

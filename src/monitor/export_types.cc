@@ -10,7 +10,7 @@
 #include "io/reactor.h"
 #include "monitor/arguments.h"
 #include "monitor/iothreads.h"
-#include "monitor/socket_address.h"
+#include "monitor/export_address.h"
 
 namespace platter::monitor {
 namespace {
@@ -51,8 +51,8 @@ Result<vhost_user::Options> read_options(const BlockExportOptions& options) {
   if (block < virtio::blk::kSectorBytes || block > virtio::blk::kMaxBlockBytes) {
     return fail(EINVAL, fmt::format("Property {}.logical-block-size doesn't take value {} "
                                     "(minimum: {}, maximum: {})",
-                                    options.id, block, virtio::blk::kSectorBytes,
-                                    virtio::blk::kMaxBlockBytes));
+                                    options.id, static_cast<int64_t>(block),
+                                    virtio::blk::kSectorBytes, virtio::blk::kMaxBlockBytes));
   }
   if (!std::has_single_bit(block)) {
     return fail(EINVAL, fmt::format("Property {}.logical-block-size doesn't take value '{}', it's "

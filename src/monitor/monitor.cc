@@ -57,7 +57,7 @@ class Monitor::Conversation {
  private:
   io::Task<void> hear() {
     std::array<char, kReadBytes> bytes;
-    while (!stopping_) {
+    while (!stopping_ && input_ >= 0) {
       while (!session_.wants_input() && !stopping_) co_await to_hear_.wait();
       if (!is_ready(co_await readable_.readable())) break;
       const ssize_t got = read(input_, bytes.data(), bytes.size());
@@ -143,8 +143,13 @@ class Monitor::Conversation {
 
 io::Task<void> Monitor::serve() {
   switch (chardev_.kind) {
-    case Chardev::Kind::kNull: co_return;
+    case Chardev::Kind::kNull:
+    case Chardev::Kind::kRing: co_return;
     case Chardev::Kind::kStdio: co_await talk(STDIN_FILENO, STDOUT_FILENO); co_return;
+    case Chardev::Kind::kPipe:
+    case Chardev::Kind::kFile:
+      co_await talk(chardev_.input.get(), chardev_.output.get());
+      co_return;
     case Chardev::Kind::kSocket: break;
   }
   while (!stopped_) {

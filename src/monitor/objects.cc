@@ -1,6 +1,8 @@
 #include "monitor/objects.h"
 
 #include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -26,11 +28,21 @@ bool is_identifier(std::string_view id) {
   });
 }
 
+Result<void> check_identifier(std::string_view id) {
+  if (is_identifier(id)) return {};
+  return std::unexpected(
+      Error(EINVAL, "Parameter 'id' expects an identifier")
+          .with_hint("Identifiers consist of letters, digits, '-', '.', '_', starting with a "
+                     "letter."));
+}
+
 namespace {
 
 // Above it a rate is taken for a mistake.
 constexpr uint64_t kMaxThrottle = 1'000'000'000'000'000;
 constexpr size_t kMaxSecretFileBytes = size_t{1} << 20;
+
+}  // namespace
 
 // The definition's properties, taken out one by one; what is left at the end is unknown.
 class Properties {
@@ -118,17 +130,12 @@ class Properties {
   base::Options values_;
 };
 
-Result<void> check_id(std::string_view id) {
-  if (is_identifier(id)) return {};
-  return std::unexpected(
-      Error(EINVAL, "Parameter 'id' expects an identifier")
-          .with_hint("Identifiers consist of letters, digits, '-', '.', '_', starting with a "
-                     "letter."));
-}
+namespace {
 
 // ---- secret
 
 struct SecretProperties {
+  std::optional<int32_t> serial;  // of a key that the kernel keeps
   std::optional<std::string> data;
   std::optional<std::string> file;
   bool base64 = false;
@@ -143,9 +150,17 @@ struct SecretProperties {
   }
 };
 
-Result<void> take_secret(Properties& properties, SecretProperties& secret) {
-  secret.data = properties.take("data");
-  secret.file = properties.take("file");
+Result<void> take_secret(Properties& properties, bool in_keyring, SecretProperties& secret) {
+  if (in_keyring) {
+    PLATTER_ASSIGN(const auto serial, properties.take_integer("serial"));
+    if (!serial) return fail(EINVAL, "Parameter 'serial' is missing");
+    if (*serial < INT32_MIN || *serial > INT32_MAX)
+      return fail(EINVAL, "Parameter 'serial' expects int32_t");
+    secret.serial = static_cast<int32_t>(*serial);
+  } else {
+    secret.data = properties.take("data");
+    secret.file = properties.take("file");
+  }
   const std::string format = properties.take("format").value_or("raw");
   if (format != "raw" && format != "base64") {
     return fail(EINVAL, fmt::format("Parameter 'format' does not accept value '{}'", format));
@@ -173,6 +188,25 @@ Result<base::SecretBytes> read_secret_file(const std::string& path) {
                                    kMaxSecretFileBytes));
   }
   return base::SecretBytes::copy_of(buffer.span().first(size));
+}
+
+// keyctl(2), which the C library lacks.
+constexpr int kReadKey = 11;
+
+Result<base::SecretBytes> read_key(int32_t serial) {
+  if (serial == 0) return fail(EINVAL, "'serial' should not be equal to 0");
+  auto failed = [serial] {
+    const auto number = static_cast<uint32_t>(serial);
+    return std::unexpected(
+        Error::from_errno(errno, fmt::format("Unable to read serial key {:08x}", number)));
+  };
+  const long size = syscall(SYS_keyctl, kReadKey, serial, nullptr, 0);
+  if (size < 0) return failed();
+  base::SecretBytes bytes(static_cast<size_t>(size));
+  const long got = syscall(SYS_keyctl, kReadKey, serial, bytes.data(), bytes.size());
+  if (got < 0) return failed();
+  return base::SecretBytes::copy_of(
+      bytes.span().first(std::min(static_cast<size_t>(got), bytes.size())));
 }
 
 // A secret that another one encrypts: AES-256 in CBC mode, padded as PKCS #7 says.
@@ -209,10 +243,12 @@ Result<base::SecretBytes> decrypt_secret(const base::SecretBytes& key,
 Result<base::SecretBytes> make_secret(const Objects& objects, const SecretProperties& properties) {
   if (properties.data && properties.file)
     return fail(EINVAL, "'file' and 'data' are mutually exclusive");
-  if (!properties.data && !properties.file)
+  if (!properties.data && !properties.file && !properties.serial)
     return fail(EINVAL, "Either 'file' or 'data' must be provided");
   base::SecretBytes bytes;
-  if (properties.file) {
+  if (properties.serial) {
+    PLATTER_ASSIGN(bytes, read_key(*properties.serial));
+  } else if (properties.file) {
     PLATTER_ASSIGN(bytes, read_secret_file(*properties.file));
   } else {
     bytes = base::SecretBytes::copy_of(*properties.data);
@@ -320,14 +356,31 @@ Result<IoThread> take_io_thread(Properties& properties, IoThread thread = {}) {
   return thread;
 }
 
+Result<void> check_pool(const IoThread& thread) {
+  if (thread.thread_pool_max != 0 && thread.thread_pool_min <= thread.thread_pool_max) return {};
+  return fail(EINVAL, "bad thread-pool-min/thread-pool-max values");
+}
+
+std::unexpected<Error> taken(std::string_view id) {
+  return fail(EEXIST, fmt::format("attempt to add duplicate property '{}' to object (type "
+                                  "'container')",
+                                  id));
+}
+
 // ---- What is to be seen of them
 
 std::vector<ObjectProperty> describe(const SecretProperties& secret) {
-  return {{"loaded", "bool", true},
-          {"format", "QCryptoSecretFormat", secret.base64 ? "base64" : "raw"},
-          {"keyid", "string", secret.key_id.value_or("")},
-          {"iv", "string", secret.iv.value_or("")},
-          {"file", "string", secret.file.value_or("")}};
+  std::vector<ObjectProperty> properties = {
+      {"loaded", "bool", true},
+      {"format", "QCryptoSecretFormat", secret.base64 ? "base64" : "raw"},
+      {"keyid", "string", secret.key_id.value_or("")},
+      {"iv", "string", secret.iv.value_or("")}};
+  if (secret.serial) {
+    properties.push_back({"serial", "int32_t", *secret.serial});
+  } else {
+    properties.push_back({"file", "string", secret.file.value_or("")});
+  }
+  return properties;
 }
 
 std::vector<ObjectProperty> describe(const IoThread& thread) {
@@ -351,10 +404,33 @@ std::vector<ObjectProperty> describe(const ThrottleGroup& group) {
   return properties;
 }
 
+std::vector<ObjectProperty> describe(const ObjectKind& kind, const base::Json* values) {
+  std::vector<ObjectProperty> properties;
+  for (const KindProperty& property : kind.properties) {
+    const base::Json* value = values != nullptr ? values->find(property.name) : nullptr;
+    properties.push_back({std::string(property.name), property.type,
+                          value != nullptr ? *value : base::Json(std::string(property.fallback))});
+  }
+  return properties;
+}
+
+constexpr std::string_view kOwnTypes[] = {"iothread", "secret", "secret_keyring", "throttle-group"};
+
+bool is_type(std::string_view type) {
+  return std::ranges::find(kOwnTypes, type) != std::end(kOwnTypes) ||
+         find_object_kind(type) != nullptr;
+}
+
 }  // namespace
 
 std::vector<ObjectProperty> properties_of_type(std::string_view type) {
   if (type == "secret") return describe(SecretProperties());
+  if (type == "secret_keyring") {
+    SecretProperties secret;
+    secret.serial = 0;
+    return describe(secret);
+  }
+  if (const ObjectKind* kind = find_object_kind(type)) return describe(*kind, nullptr);
   if (type == "throttle-group") return describe(ThrottleGroup());
   if (type == "iothread") return describe(IoThread());
   return {};
@@ -369,37 +445,51 @@ Result<void> Objects::add(base::Options definition) {
   Properties properties(std::move(definition));
   const auto type = properties.take("qom-type");
   if (!type) return fail(EINVAL, "Parameter 'qom-type' is missing");
-  if (*type != "secret" && *type != "throttle-group" && *type != "iothread") {
+  if (!is_type(*type)) {
     return fail(EINVAL, fmt::format("Parameter 'qom-type' does not accept value '{}'", *type));
   }
   const auto id = properties.take("id");
   if (!id) return fail(EINVAL, "Parameter 'id' is missing");
+  PLATTER_ASSIGN(Object object, make(*type, *id, properties));
+  std::lock_guard guard(mutex_);
+  if (!objects_.emplace(*id, std::move(object)).second) return taken(*id);
+  return {};
+}
+
+// A definition is understood before anything is done for it.
+Result<Objects::Object> Objects::make(std::string_view type, const std::string& id,
+                                      Properties& properties) const {
+  const ObjectKind* kind = find_object_kind(type);
+  const bool in_keyring = type == "secret_keyring";
+  const bool is_secret = type == "secret" || in_keyring;
   SecretProperties secret;
   Object object = IoThread{};
-  if (*type == "secret") {
-    PLATTER_TRY(take_secret(properties, secret));
-  } else if (*type == "throttle-group") {
+  if (kind != nullptr) {
+    PLATTER_ASSIGN(const base::Json values, read_properties(*kind, properties.take_values()));
+    object = Defined{kind, describe(*kind, &values)};
+  } else if (is_secret) {
+    PLATTER_TRY(take_secret(properties, in_keyring, secret));
+  } else if (type == "throttle-group") {
     PLATTER_ASSIGN(object, take_throttle_group(properties));
   } else {
     PLATTER_ASSIGN(object, take_io_thread(properties));
   }
   PLATTER_TRY(properties.check_empty());
-  PLATTER_TRY(check_id(*id));
-  auto taken = [&] {
-    return fail(EEXIST, fmt::format("attempt to add duplicate property '{}' to object (type "
-                                    "'container')",
-                                    *id));
-  };
-  if (this->properties(*id)) return taken();
-  if (*type == "secret") {
+  PLATTER_TRY(check_identifier(id));
+  if (this->properties(id)) return taken(id);
+  if (is_secret) {
     PLATTER_ASSIGN(auto bytes, make_secret(*this, secret));
-    object = Secret{std::move(bytes), describe(secret)};
-  } else if (const auto* group = std::get_if<ThrottleGroup>(&object)) {
-    PLATTER_TRY(check_buckets(*group));
+    return Secret{in_keyring ? "secret_keyring" : "secret", std::move(bytes), describe(secret)};
   }
-  std::lock_guard guard(mutex_);
-  if (!objects_.emplace(*id, std::move(object)).second) return taken();
-  return {};
+  if (kind != nullptr && kind->only_one) {
+    for (const ObjectName& other : list()) {
+      if (other.type == type)
+        return fail(EINVAL, fmt::format("only one {} instance allowed", type));
+    }
+  }
+  if (const auto* group = std::get_if<ThrottleGroup>(&object)) PLATTER_TRY(check_buckets(*group));
+  if (const auto* thread = std::get_if<IoThread>(&object)) PLATTER_TRY(check_pool(*thread));
+  return object;
 }
 
 Result<void> Objects::change(std::string_view id, base::Options values) {
@@ -413,11 +503,11 @@ Result<void> Objects::change(std::string_view id, base::Options values) {
     PLATTER_TRY(check_buckets(std::get<ThrottleGroup>(next)));
   } else if (const auto* thread = std::get_if<IoThread>(&found->second)) {
     PLATTER_ASSIGN(const IoThread changed, take_io_thread(properties, *thread));
-    if (changed.thread_pool_min > changed.thread_pool_max)
-      return fail(EINVAL, "bad thread-pool-min/thread-pool-max values");
+    PLATTER_TRY(check_pool(changed));
     next = changed;
   } else {
-    return fail(ENOTSUP, "A secret's properties cannot be set after it was made");
+    return fail(ENOTSUP, fmt::format("The properties of a {} cannot be set after it was made",
+                                     type_of(found->second)));
   }
   PLATTER_TRY(properties.check_empty());
   found->second = std::move(next);
@@ -428,13 +518,17 @@ Result<void> Objects::remove(std::string_view id) {
   std::lock_guard guard(mutex_);
   const auto found = objects_.find(id);
   if (found == objects_.end()) return fail(ENOENT, fmt::format("object '{}' not found", id));
+  const auto* defined = std::get_if<Defined>(&found->second);
+  if (defined != nullptr && defined->kind->only_one)
+    return fail(EBUSY, fmt::format("object '{}' is in use, can not be deleted", id));
   objects_.erase(found);
   return {};
 }
 
 std::string_view Objects::type_of(const Object& object) {
-  constexpr std::string_view kTypes[] = {"secret", "throttle-group", "iothread"};
-  return kTypes[object.index()];
+  if (const auto* secret = std::get_if<Secret>(&object)) return secret->type;
+  if (const auto* defined = std::get_if<Defined>(&object)) return defined->kind->name;
+  return std::holds_alternative<ThrottleGroup>(object) ? "throttle-group" : "iothread";
 }
 
 std::vector<ObjectName> Objects::list() const {
@@ -450,6 +544,7 @@ std::optional<std::vector<ObjectProperty>> Objects::properties(std::string_view 
   if (found == objects_.end()) return std::nullopt;
   const Object& object = found->second;
   if (const auto* secret = std::get_if<Secret>(&object)) return secret->properties;
+  if (const auto* defined = std::get_if<Defined>(&object)) return defined->properties;
   if (const auto* group = std::get_if<ThrottleGroup>(&object)) return describe(*group);
   return describe(std::get<IoThread>(object));
 }
@@ -481,30 +576,45 @@ std::optional<IoThread> Objects::io_thread(std::string_view id) const {
   return copy_of<IoThread>(id);
 }
 
+static std::string help_for_types() {
+  std::vector<std::string_view> types(std::begin(kOwnTypes), std::end(kOwnTypes));
+  for (const ObjectKind& kind : object_kinds()) types.push_back(kind.name);
+  std::ranges::sort(types);
+  std::string text = "List of user creatable objects:\n";
+  for (const auto type : types) text += fmt::format("  {}\n", type);
+  return text;
+}
+
+// A type that there is.
+static std::vector<std::string> help_lines(std::string_view type) {
+  std::vector<std::string> lines;
+  auto add = [&lines](std::string_view name, std::string_view of) {
+    lines.push_back(fmt::format("  {}=<{}>\n", name, of));
+  };
+  if (type == "throttle-group") {
+    for (const auto& property : throttle_properties()) add("limits." + property.name, "int");
+    add("limits.iops-size", "int");
+    return lines;
+  }
+  for (const ObjectProperty& property : properties_of_type(type)) {
+    if (property.name != "loaded") add(property.name, property.type);
+  }
+  if (type == "secret") add("data", "string");
+  std::ranges::sort(lines);
+  return lines;
+}
+
 std::string object_help(std::string_view definition) {
   const auto comma = definition.find(',');
   const auto type = definition.substr(0, comma);
-  if (type == "help" || type == "?")
-    return "List of user creatable objects:\n  iothread\n  secret\n  throttle-group\n";
+  if (type == "help" || type == "?") return help_for_types();
   if (comma == definition.npos) return {};
   const auto rest = definition.substr(comma + 1);
   if (rest != "help" && rest != "?") return {};
-  if (type == "secret") {
-    return "secret options:\n"
-           "  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n  iv=<string>\n"
-           "  keyid=<string>\n";
-  }
-  if (type == "throttle-group") {
-    std::string text = "throttle-group options:\n";
-    for (const auto& property : throttle_properties())
-      text += fmt::format("  limits.{}=<int>\n", property.name);
-    return text + "  limits.iops-size=<int>\n";
-  }
-  if (type == "iothread") {
-    return "iothread options:\n  aio-max-batch=<int>\n  poll-grow=<int>\n  poll-max-ns=<int>\n"
-           "  poll-shrink=<int>\n  thread-pool-max=<int>\n  thread-pool-min=<int>\n";
-  }
-  return {};
+  if (!is_type(type)) return help_for_types();
+  std::string text = fmt::format("{} options:\n", type);
+  for (const std::string& line : help_lines(type)) text += line;
+  return text;
 }
 
 }  // namespace platter::monitor

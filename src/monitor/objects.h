@@ -1,6 +1,6 @@
 // Objects: what --object defines for the rest of the command line to name: secrets, throttle
-// groups, I/O threads. Each is parsed and validated when it is given, and kept until the command
-// ends, or until it is removed. Any thread.
+// groups, I/O threads, and the kinds of monitor/object_kinds.h. Each is parsed and validated when
+// it is given, and kept until the command ends, or until it is removed. Any thread.
 #pragma once
 
 #include <array>
@@ -18,6 +18,7 @@
 #include "base/options.h"
 #include "base/secret_bytes.h"
 #include "block/secret_source.h"
+#include "monitor/object_kinds.h"
 #include "platter/error.h"
 
 namespace platter::monitor {
@@ -62,6 +63,7 @@ std::vector<ObjectProperty> properties_of_type(std::string_view type);
 
 // Whether `id` may be the name of an object, or of an export.
 bool is_identifier(std::string_view id);
+Result<void> check_identifier(std::string_view id);
 
 class Objects final : public block::SecretSource {
  public:
@@ -85,10 +87,17 @@ class Objects final : public block::SecretSource {
 
  private:
   struct Secret {
+    std::string_view type;  // "secret" or "secret_keyring"
     base::SecretBytes bytes;
     std::vector<ObjectProperty> properties;
   };
-  using Object = std::variant<Secret, ThrottleGroup, IoThread>;
+  struct Defined {
+    const ObjectKind* kind;
+    std::vector<ObjectProperty> properties;
+  };
+  using Object = std::variant<Secret, ThrottleGroup, IoThread, Defined>;
+  Result<Object> make(std::string_view type, const std::string& id,
+                      class Properties& properties) const;
   template <typename T>
   std::optional<T> copy_of(std::string_view id) const;
   static std::string_view type_of(const Object& object);

@@ -92,7 +92,9 @@ TEST(Objects, HelpIsAsked) {
   EXPECT_NE(object_help("help"), "");
   EXPECT_NE(object_help("secret,help"), "");
   EXPECT_EQ(object_help("secret,id=help,data=x"), "");
-  EXPECT_EQ(object_help("frob,help"), "");
+  EXPECT_EQ(object_help("frob,help"), object_help("help"));
+  EXPECT_EQ(object_help("authz-list,help"),
+            "authz-list options:\n  policy=<QAuthZListPolicy>\n  rules=<QAuthZListRule>\n");
 }
 
 }  // namespace

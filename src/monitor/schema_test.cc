@@ -98,8 +98,9 @@ TEST(Introspection, HasEveryTypeOnce) {
 TEST(Schema, EveryCommandHasAFunctionAndTheReverse) {
   const Schema schema;
   std::vector<std::string_view> functions = {"qmp_capabilities"};  // the session's own
-  for (const auto commands : {control_commands(), node_commands(), change_commands(),
-                              object_commands(), setting_commands()}) {
+  for (const auto commands :
+       {control_commands(), node_commands(), change_commands(), object_commands(),
+        setting_commands(), chardev_commands(), graph_commands()}) {
     for (const CommandFunction& one : commands) functions.push_back(one.name);
   }
   for (const CommandSchema& command : schema.commands())

@@ -167,6 +167,10 @@ command query-block -> [BlockInfo]
 command query-blockstats query-nodes:bool? -> [BlockStats]
 command block-latency-histogram-set id:str boundaries:[uint64]? boundaries-read:[uint64]?
     boundaries-write:[uint64]? boundaries-zap:[uint64]? boundaries-flush:[uint64]?
+alternate StrOrNull str null
+command change-backing-file device:str image-node-name:str backing-file:str
+command x-blockdev-change parent:str child:str? node:str? !unstable
+command x-blockdev-set-iothread node-name:str iothread:StrOrNull force:bool? !unstable
 command x-debug-query-block-graph -> XDbgBlockGraph !unstable
 command block_resize device:str? node-name:str? size:int
 command block-set-write-threshold node-name:str write-threshold:uint64
@@ -223,9 +227,32 @@ command blockdev-snapshot boxed BlockdevSnapshot !allow-write-only-overlay
 command transaction actions:[TransactionAction] properties:TransactionProperties?
 
 # ---- Objects
-union ObjectOptions on qom-type qom-type:ObjectType id:str | iothread=IothreadProperties
-    secret=SecretProperties throttle-group=ThrottleGroupProperties
-enum ObjectType iothread secret throttle-group
+union ObjectOptions on qom-type qom-type:ObjectType id:str | authz-list=AuthZListProperties
+    authz-listfile=AuthZListFileProperties authz-simple=AuthZSimpleProperties
+    iothread=IothreadProperties main-loop=MainLoopProperties
+    pr-manager-helper=PrManagerHelperProperties secret=SecretProperties
+    secret_keyring=SecretKeyringProperties throttle-group=ThrottleGroupProperties
+    tls-creds-anon=TlsCredsAnonProperties tls-creds-psk=TlsCredsPskProperties
+    tls-creds-x509=TlsCredsX509Properties
+enum ObjectType authz-list authz-listfile authz-simple iothread main-loop pr-manager-helper secret
+    secret_keyring throttle-group tls-creds-anon tls-creds-psk tls-creds-x509
+struct AuthZListProperties policy:QAuthZListPolicy? rules:[QAuthZListRule]?
+enum QAuthZListPolicy deny allow
+struct QAuthZListRule match:str policy:QAuthZListPolicy format:QAuthZListFormat?
+enum QAuthZListFormat exact glob
+struct AuthZListFileProperties filename:str refresh:bool?
+struct AuthZSimpleProperties identity:str
+struct MainLoopProperties aio-max-batch:int? thread-pool-min:int? thread-pool-max:int?
+struct PrManagerHelperProperties path:str
+struct SecretKeyringProperties loaded:bool?!deprecated format:QCryptoSecretFormat? keyid:str?
+    iv:str? serial:int32
+enum QCryptoTLSCredsEndpoint client server
+struct TlsCredsAnonProperties verify-peer:bool? dir:str? endpoint:QCryptoTLSCredsEndpoint?
+    priority:str? loaded:bool?!deprecated
+struct TlsCredsPskProperties verify-peer:bool? dir:str? endpoint:QCryptoTLSCredsEndpoint?
+    priority:str? loaded:bool?!deprecated username:str?
+struct TlsCredsX509Properties verify-peer:bool? dir:str? endpoint:QCryptoTLSCredsEndpoint?
+    priority:str? loaded:bool?!deprecated sanity-check:bool? passwordid:str?
 struct IothreadProperties aio-max-batch:int? thread-pool-min:int? thread-pool-max:int?
     poll-max-ns:int? poll-grow:int? poll-shrink:int?
 struct SecretProperties loaded:bool?!deprecated format:QCryptoSecretFormat? keyid:str? iv:str?
@@ -256,9 +283,16 @@ command qom-list-properties typename:str -> [ObjectPropertyInfo]
 # ---- Character devices
 struct ChardevInfo label:str filename:str frontend-open:bool
 struct ChardevBackendInfo name:str
-union ChardevBackend on type type:ChardevBackendKind | socket=ChardevSocketWrapper
-    null=ChardevCommonWrapper stdio=ChardevStdioWrapper
-enum ChardevBackendKind socket null stdio
+union ChardevBackend on type type:ChardevBackendKind | file=ChardevFileWrapper
+    pipe=ChardevHostdevWrapper socket=ChardevSocketWrapper null=ChardevCommonWrapper
+    stdio=ChardevStdioWrapper ringbuf=ChardevRingbufWrapper memory=ChardevRingbufWrapper
+enum ChardevBackendKind file pipe socket null stdio ringbuf memory
+struct ChardevFileWrapper data:ChardevFile
+struct ChardevFile logfile:str? logappend:bool? in:str? out:str append:bool?
+struct ChardevHostdevWrapper data:ChardevHostdev
+struct ChardevHostdev logfile:str? logappend:bool? device:str
+struct ChardevRingbufWrapper data:ChardevRingbuf
+struct ChardevRingbuf logfile:str? logappend:bool? size:int?
 struct ChardevSocketWrapper data:ChardevSocket
 struct ChardevSocket logfile:str? logappend:bool? addr:SocketAddressLegacy tls-creds:str?
     tls-authz:str? server:bool? wait:bool? nodelay:bool? telnet:bool? tn3270:bool? websocket:bool?
@@ -285,6 +319,10 @@ command query-chardev-backends -> [ChardevBackendInfo]
 command chardev-add id:str backend:ChardevBackend -> ChardevReturn
 command chardev-change id:str backend:ChardevBackend -> ChardevReturn
 command chardev-remove id:str
+command chardev-send-break id:str
+enum DataFormat utf8 base64
+command ringbuf-write device:str data:str format:DataFormat?
+command ringbuf-read device:str size:int format:DataFormat? -> str
 
 # ---- Exports
 union BlockExportOptions on type type:BlockExportType id:str fixed-iothread:bool? iothread:str?
@@ -323,6 +361,8 @@ command query-block-jobs -> [BlockJobInfo]
 
 # ---- What the command line says besides
 enum MonitorMode readline control
+struct NbdServerOptions addr:SocketAddress tls-creds:str? tls-authz:str? max-connections:uint32?
+    handshake-max-seconds:uint32?
 struct MonitorOptions chardev:str id:str? mode:MonitorMode? pretty:bool?
 )";
 

@@ -85,10 +85,10 @@ io::Task<Reply> Session::execute(const Json& value) {
   const CommandSchema* command = runner_.schema().find_command(request.command);
   if (command == nullptr)
     co_return refuse_command(fmt::format("The command {} has not been found", request.command));
-  if (negotiated_ && negotiates)
-    co_return refuse_command("Capabilities negotiation is already complete, command ignored");
   if (negotiates) {
     PLATTER_CO_TRY(validate(*command->arguments, request.arguments));
+    if (negotiated_)
+      co_return refuse_command("Capabilities negotiation is already complete, command ignored");
     co_return negotiate(request.arguments);
   }
   co_return co_await runner_.run(*command, std::move(request.arguments));

@@ -1,12 +1,39 @@
-// Where a vhost-user device is to be served, as the schema's SocketAddress says it.
+// Sockets of character devices: by a path, a host and a port, or a number that somebody else has
+// opened.
 #pragma once
 
-#include "export/vhost_user/export.h"
-#include "monitor/arguments.h"
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "io/descriptor.h"
+#include "platter/error.h"
 
 namespace platter::monitor {
 
-// Fills the path, or the socket that listens.
-Result<void> read_address(const Arguments& address, vhost_user::Options& options);
+struct SocketAddress {
+  enum class Kind { kUnix, kInet, kDescriptor };
+
+  Kind kind = Kind::kUnix;
+  std::string path;            // kUnix
+  bool abstract_name = false;  // kUnix: the path is no file
+  std::string host, port;      // kInet
+  std::optional<bool> ipv4, ipv6;
+  std::string descriptor;  // kDescriptor
+
+  // Of the schema's SocketAddressLegacy. ENOTSUP: of a kind that is not here.
+  static Result<SocketAddress> from_json(const base::Json& address);
+};
+
+// A listener's descriptor does not block.
+Result<io::Descriptor> listen_at(const SocketAddress& address);
+Result<io::Descriptor> connect_to(const SocketAddress& address);
+// As query-chardev has it: "unix:PATH", "tcp:127.0.0.1:4444".
+std::string describe(const SocketAddress& address, int descriptor);
+
+// A socket that somebody else has opened for us, by its number.
+Result<io::Descriptor> inherited_socket(const std::string& text);
+// What waits for it from now on is told that it would have to.
+Result<void> stop_blocking(int descriptor);
 
 }  // namespace platter::monitor

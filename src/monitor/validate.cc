@@ -39,7 +39,7 @@ Result<void> check_integer(const Type& type, const Json& value, const Place& pla
   } else if (const auto* large = value.get_if<uint64_t>()) {
     if (*large > INT64_MAX && type.max == INT64_MAX) return wrong_type(place.path, "integer");
     fits = *large <= type.max;
-  } else if (type.name == "uint64") {
+  } else if (type.name != "int" && type.name != "int32") {
     return fail(EINVAL, fmt::format("Parameter '{}' expects uint64", place.path));
   } else {
     return wrong_type(place.path, "integer");

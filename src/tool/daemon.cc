@@ -1,5 +1,8 @@
 // platter daemon: images served to others, and told what to do by QMP.
+#include <algorithm>
 #include <memory>
+#include <ranges>
+#include <string_view>
 #include <vector>
 
 #include "base/try.h"
@@ -22,6 +25,15 @@ namespace {
 
 using monitor::Failure;
 using monitor::Reply;
+
+// "help" or "?" as a word of its own.
+bool asks_for_help(std::string_view definition) {
+  for (const auto word : std::views::split(definition, ',')) {
+    const std::string_view text(word.begin(), word.end());
+    if (text == "help" || text == "?") return true;
+  }
+  return false;
+}
 
 class Daemon {
  public:
@@ -84,6 +96,12 @@ class Daemon {
 
   // One after the other, each standing on those before it.
   io::Task<Reply> make(const GivenOption& given) {
+    constexpr std::string_view kWithoutHelp[] = {"blockdev", "export", "monitor", "nbd-server"};
+    if (asks_for_help(given.value) &&
+        std::ranges::find(kWithoutHelp, given.option->name) != std::end(kWithoutHelp)) {
+      const Error error(EINVAL, "Help is not available for this option");
+      return io::Task<Reply>::ready(std::unexpected(Failure(error)));
+    }
     if (given.is("blockdev")) return by_command("BlockdevOptions", "blockdev-add", given, "driver");
     if (given.is("export"))
       return by_command("BlockExportOptions", "block-export-add", given, "type");
@@ -92,6 +110,7 @@ class Daemon {
     if (given.is("object")) made = invocation_.objects.add(given.value);
     if (given.is("chardev")) made = add_chardev(given.value);
     if (given.is("monitor")) made = add_monitor(given.value);
+    if (given.is("nbd-server")) made = check_nbd_server(given.value);
     if (given.is("slow")) made = set_slow_request(given.value);
     if (!made) return io::Task<Reply>::ready(std::unexpected(Failure(made.error())));
     return io::Task<Reply>::ready(base::Json());
@@ -112,6 +131,23 @@ class Daemon {
     return chardevs_.add(definition);
   }
 
+  // Who asks for one learns whether it was asked for well, and that there is none.
+  Result<void> check_nbd_server(const std::string& definition) {
+    const auto& type = *control_.schema().find_type("NbdServerOptions");
+    PLATTER_ASSIGN(const base::Json options, monitor::parse_definition(type, definition, ""));
+    const monitor::Arguments given(options);
+    if (const std::string id = given.text_or_empty("tls-creds"); !id.empty()) {
+      bool found = false, fits = false;
+      for (const monitor::ObjectName& object : invocation_.objects.list()) {
+        found = found || object.id == id;
+        fits = fits || (object.id == id && object.type.starts_with("tls-creds-"));
+      }
+      if (!found) return fail(ENOENT, "No TLS credentials with id '" + id + "'");
+      if (!fits) return fail(EINVAL, "Object with id '" + id + "' is not TLS credentials");
+    }
+    return fail(ENOTSUP, "There is no NBD server here: use --export type=vhost-user-blk");
+  }
+
   Result<void> set_slow_request(const std::string& text) {
     PLATTER_ASSIGN(const io::Nanoseconds time, parse_slow_request(text));
     exports_.set_slow_request(time);
@@ -124,9 +160,9 @@ class Daemon {
     PLATTER_ASSIGN(const base::Json options,
                    monitor::parse_definition(type, definition, "chardev"));
     const monitor::Arguments given(options);
+    PLATTER_ASSIGN(monitor::Chardev * chardev, chardevs_.take(given.text("chardev")));
     if (given.has("mode") && given.text("mode") != "control")
       return fail(EINVAL, "Only QMP is supported");
-    PLATTER_ASSIGN(monitor::Chardev * chardev, chardevs_.take(given.text("chardev")));
     monitors_.push_back(
         std::make_unique<monitor::Monitor>(control_, *chardev, given.flag("pretty")));
     return {};
@@ -156,6 +192,12 @@ int run_daemon(Invocation& invocation) {
   }
   if (!invocation.operands.empty())
     return invocation.fail(invocation.operands.front() + ": Unexpected argument");
+  for (const auto& definition : invocation.values("chardev")) {
+    const std::string help = monitor::chardev_help(definition);
+    if (help.empty()) continue;
+    invocation.console.print(help);
+    return invocation.console.finish() ? 0 : 1;
+  }
   for (const auto& spec : invocation.values("trace"))
     invocation.console.warning("trace event '" + spec + "' does not exist");
   Background background;
@@ -174,11 +216,15 @@ constexpr CommandOption kOptions[] = {
      .help = "open a node: JSON, or driver=qcow2,node-name=N,file.driver=file,file.filename=F"},
     {.name = "object",
      .argument = "OBJECT",
-     .help = "define a secret, throttle group or I/O thread"},
+     .help = "define a secret, throttle group, I/O thread...; help lists them"},
     {.name = "chardev",
      .argument = "OPTIONS",
-     .help = "socket,path=P,server=on,wait=off,id=I or stdio,id=I: where a monitor is reached"},
+     .help = "socket,path=P,server=on,wait=off,id=I or stdio,id=I: where a monitor is reached; "
+             "help lists the kinds"},
     {.name = "monitor", .argument = "CHARDEV[,pretty=on]", .help = "speak QMP there"},
+    {.name = "nbd-server",
+     .argument = "OPTIONS",
+     .help = "accepted for compatibility; there is no NBD server: exports are vhost-user-blk"},
     {.name = "export",
      .argument = "OPTIONS",
      .help = "serve a node: type=TYPE,id=I,node-name=N[,writable=on]..."},

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import struct
@@ -167,6 +168,118 @@ class DaemonTest(unittest.TestCase):
         for broken in (b"{]", b"\xff\xfe", b"[" * 65, b'"' + b"x" * (2 << 20)):
             self.assertEqual(daemon.ask(broken)["error"]["class"], "GenericError")
             self.assertEqual(daemon.command("query-jobs"), {"return": []})
+        self.assertEqual(daemon.end(), 0)
+
+    def test_requests_that_come_together_are_answered_in_order(self):
+        daemon = self.start(*self.node)
+        daemon.command("qmp_capabilities")
+        requests = [{"execute": "query-block-jobs", "id": {"number": i, "text": "\u00e9" * (i % 7)}} for i in range(300)]
+        text = b"".join(json.dumps(request).encode() for request in requests)
+        for i in range(0, len(text), 1000):  # cut anywhere
+            daemon.socket.sendall(text[i:i + 1000])
+        for request in requests:
+            self.assertEqual(daemon.read(), {"return": [], "id": request["id"]})
+        self.assertEqual(daemon.end(), 0)
+
+    def test_out_of_band_comes_first_and_is_refused(self):
+        daemon = self.start(*self.node)
+        daemon.command("qmp_capabilities", enable=["oob"])
+        daemon.socket.sendall(b'{"execute": "query-version", "id": 1}{"exec-oob": "query-version", "id": 2}')
+        replies = [daemon.read(), daemon.read()]
+        by_id = {reply["id"]: reply for reply in replies}
+        self.assertIn("return", by_id[1])
+        self.assertEqual(by_id[2]["error"]["desc"], "The command query-version does not support OOB")
+        self.assertEqual(daemon.end(), 0)
+
+    def memory_kib(self, daemon):
+        status = pathlib.Path(f"/proc/{daemon.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+    def test_what_is_too_large_takes_no_memory(self):
+        daemon = self.start()
+        daemon.command("qmp_capabilities")
+        before = self.memory_kib(daemon)
+        piece = b"x" * (1 << 20)
+        for opening, closing, pieces in ((b'"', b'"', 100), (b'{"execute": "', b'"}', 10), (b"", b"", 10)):
+            daemon.socket.sendall(opening)
+            for _ in range(pieces):
+                daemon.socket.sendall(piece)
+            daemon.socket.sendall(closing + b"\n")
+            daemon.socket.sendall(b'{"execute": "query-jobs", "id": "sound"}\n')
+            while (reply := daemon.read()).get("id") != "sound":
+                self.assertEqual(reply["error"]["class"], "GenericError")
+        self.assertLess(self.memory_kib(daemon) - before, 32 << 10)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_nesting_ends_somewhere(self):
+        daemon = self.start()
+        daemon.command("qmp_capabilities")
+        for opening in (b"[", b'{"a":', b'[{"a":'):
+            self.assertEqual(daemon.ask(opening * 100000)["error"]["class"], "GenericError")
+            daemon.socket.sendall(b'\x01\n{"execute": "query-jobs", "id": "sound"}\n')
+            while (reply := daemon.read()).get("id") != "sound":
+                self.assertEqual(reply["error"]["class"], "GenericError")
+        self.assertEqual(daemon.end(), 0)
+
+    def test_noise_is_answered_with_errors(self):
+        daemon = self.start(*self.node)
+        daemon.command("qmp_capabilities")
+        chance = random.Random(1)
+        for round in range(200):
+            noise = bytes(chance.choice(b'{}[]:,"\'\\\n\x00\xff 0aetn-') for _ in range(chance.randrange(1, 400)))
+            daemon.socket.sendall(noise + b'\n"]}\x01\n' + json.dumps({"execute": "query-jobs", "id": round}).encode() + b"\n"
+                                  + json.dumps({"execute": "query-jobs", "id": f"again {round}"}).encode() + b"\n")
+            while (reply := daemon.read()).get("id") != f"again {round}":
+                self.assertTrue("error" in reply or reply["id"] == round, reply)
+        self.assertEqual(daemon.end(), 0)
+        self.assertTrue(self.is_sound())
+
+    def test_monitors_at_pipes_and_files_and_ports(self):
+        for name in ("p.in", "p.out"):
+            os.mkfifo(self.directory / name)
+        daemon = self.start("--chardev", "pipe,id=p,path=p", "--monitor", "p", "--chardev", "file,id=f,path=events.txt", "--monitor",
+                            "f", "--chardev", "socket,id=t,host=127.0.0.1,port=0,server=on,wait=off", "--monitor", "t")
+        daemon.command("qmp_capabilities")
+        with open(self.directory / "p.out", "rb") as answers, open(self.directory / "p.in", "wb", buffering=0) as questions:
+            self.assertIn("QMP", json.loads(answers.readline()))
+            questions.write(b'{"execute": "qmp_capabilities"}')
+            self.assertEqual(json.loads(answers.readline()), {"return": {}})
+        names = {one["label"]: one["filename"] for one in daemon.command("query-chardev")["return"]}
+        self.assertTrue(names["t"].startswith("disconnected:tcp:127.0.0.1:"), names)
+        with socket.create_connection(("127.0.0.1", int(names["t"].split(":")[3].partition(",")[0])), TIMEOUT_S) as there:
+            self.assertIn("QMP", json.loads(there.makefile("rb").readline()))
+        self.assertEqual(daemon.end(), 0)
+        self.assertIn("QMP", json.loads((self.directory / "events.txt").read_text()))
+
+    def test_a_backing_file_gets_another_name(self):
+        run(PLATTER, "create", "-q", "-f", "qcow2", "-b", "disk.qcow2", "-F", "qcow2", "overlay.qcow2", cwd=self.directory, check=True)
+        node = "driver=qcow2,node-name=o,file.driver=file,file.filename=overlay.qcow2"
+
+        def recorded():
+            shown = run(PLATTER, "info", "-U", "--output=json", "overlay.qcow2", cwd=self.directory)
+            return json.loads(shown.stdout).get("backing-filename")
+
+        for options, name in ((node, "./disk.qcow2"), (node + ",read-only=on", "disk.qcow2")):
+            daemon = self.start("--blockdev", options)
+            daemon.command("qmp_capabilities")
+            changed = daemon.command("change-backing-file", device="o", image_node_name="o", backing_file=name)
+            self.assertEqual(changed, {"return": {}})
+            self.assertEqual(recorded(), name)
+            shown = {one["node-name"]: one for one in daemon.command("query-named-block-nodes", flat=True)["return"]}
+            self.assertEqual(shown["o"]["ro"], "read-only" in options)
+            self.assertEqual(shown["o"]["image"]["backing-filename"], name)
+            self.assertEqual(daemon.end(), 0)
+        self.assertEqual(run("qemu-img", "check", "-q", "overlay.qcow2", cwd=self.directory).returncode, 0)
+
+    def test_a_key_of_the_kernels_opens_an_image(self):
+        kept = subprocess.run(("sh", "-c", "keyctl padd user platter-test @s"), input=b"hush", capture_output=True)
+        if kept.returncode != 0:
+            self.skipTest("there is no keyctl, or it may not be used")
+        serial = kept.stdout.decode().strip()
+        run(PLATTER, "create", "-q", "--object", "secret,id=s,data=hush", "-f", "luks", "-o", "key-secret=s,iter-time=10",
+            "locked.luks", "1M", cwd=self.directory, check=True)
+        daemon = self.start("--object", f"secret_keyring,id=s,serial={serial}", "--blockdev",
+                            "driver=luks,node-name=l,key-secret=s,file.driver=file,file.filename=locked.luks")
         self.assertEqual(daemon.end(), 0)
 
     def test_the_pid_file(self):

@@ -10,8 +10,6 @@ MISSING_COMMANDS = {
         block-job-pause block-job-resume block-job-set-speed blockdev-backup blockdev-create blockdev-mirror drive-backup
         drive-mirror job-cancel job-complete job-dismiss job-finalize job-pause job-resume x-blockdev-amend""",
     "NBD exports": "nbd-server-add nbd-server-remove nbd-server-start nbd-server-stop",
-    "images changed for the graph's sake": "change-backing-file x-blockdev-change x-blockdev-set-iothread",
-    "character devices with content": "ringbuf-read ringbuf-write chardev-send-break",
 }
 # Of the machine's monitor, which has devices to measure: here it is nodes.
 OWN_COMMANDS = {"block-latency-histogram-set"}

@@ -23,7 +23,14 @@ def f(**more):
 GOES_BACK = "what went along with its parent goes back with it"
 NAMED_ONCE = "a node is told once what it is to be"
 WORDS = "words"
-SIZES = "the sizes of caches are those that the image was opened with"
+CACHES = [{"l2_cache_size": 1048576}, {"l2_cache_size": 1}, {"l2_cache_size": 0}, {"l2_cache_size": "1"},
+          {"cache_size": 1048576}, {"cache_size": 1048576, "l2_cache_size": 1048577},
+          {"cache_size": 1048576, "refcount_cache_size": 1048577}, {"refcount_cache_size": 1048576}, {"refcount_cache_size": 1},
+          {"cache_size": 1048576, "l2_cache_size": 65536, "refcount_cache_size": 65536}, {"l2_cache_entry_size": 4096},
+          {"l2_cache_entry_size": 512}, {"l2_cache_entry_size": 100}, {"l2_cache_entry_size": 131072}, {"l2_cache_entry_size": 0},
+          {"cache_clean_interval": 5}, {"cache_clean_interval": 0}, {"cache_clean_interval": 2**32},
+          {"lazy_refcounts": True}, {"overlap_check": {"template": "none", "main-header": True}}, {"pass_discard_snapshot": False},
+          {"pass_discard_other": True}]
 
 
 def fixed(option):
@@ -51,7 +58,7 @@ script("blockdev-reopen", *ADD,
        reopen(f(cache={"direct": True})), NODES, reopen(f()), NODES,
        reopen(f(cache={"no-flush": True})), NODES, reopen(f()), reopen(f(auto_read_only=True)), NODES,
        reopen(q(lazy_refcounts=True)), reopen(q(overlap_check="all")), reopen(q(pass_discard_request=True)), reopen(q()),
-       reopen(q(l2_cache_size=1048576), differs=SIZES, ours=fixed("l2-cache-size")),
+       *(reopen(q(**options)) for options in CACHES), NODES, reopen(q()),
        reopen(q(), q(), differs=NAMED_ONCE, ours=error("Node 'q' is named twice")), NODES,
        reopen(q(file={"driver": "file", "filename": "disk.qcow2"})))
 
@@ -95,6 +102,9 @@ script("blockdev-reopen and backing files",
        reopen({**OVERLAY, "backing": None, "read-only": True}), do("blockdev-del", node_name="n"), do("blockdev-del", node_name="o"),
        NODES)
 
+WINDOWS = [{"size": 512}, {"size": 512, "offset": 512}, {"offset": 512}, {"offset": 1048576}, {"offset": 1048577}, {"offset": -1},
+           {"size": 100}, {"size": 2097152}, {"offset": 100, "size": 512}, {"size": 0}]
+
 script("blockdev-reopen of other drivers",
        do("blockdev-add", driver="null-co", node_name="n", size=1048576), do("blockdev-add", driver="raw", node_name="r", file="n"),
        do("blockdev-add", driver="null-co", node_name="n2", size=1048576),
@@ -103,8 +113,9 @@ script("blockdev-reopen of other drivers",
        reopen({"driver": "null-co", "node-name": "n", "size": 5}), reopen({"driver": "null-co", "node-name": "n"}),
        reopen({"driver": "null-co", "node-name": "n", "size": 1048576, "read-zeroes": True}),
        reopen({"driver": "raw", "node-name": "r", "file": "n"}),
-       reopen({"driver": "raw", "node-name": "r", "file": "n", "size": 512},
-              differs="the window of a raw node stays", ours=fixed("size")),
+       *(reopen({"driver": "raw", "node-name": "r", "file": "n", **window}) for window in WINDOWS),
+       reopen({"driver": "raw", "node-name": "r", "file": "n"}),
+       do("query-named-block-nodes", "whether nothing is dirty", flat=True),
        reopen({"driver": "raw", "node-name": "r", "file": "n", "backing": "n"}),
        reopen({"driver": "raw", "node-name": "r", "file": "n2"}), do("x-debug-query-block-graph"),
        do("blockdev-add", driver="blkdebug", node_name="d", image="n"),
@@ -172,7 +183,8 @@ script("types of objects",
        do("qom-list-types", FEWER), do("qom-list-types", FEWER, abstract=True), do("qom-list-types", implements="nope"),
        do("qom-list-types", implements="iothread"), do("qom-list-types", implements="throttle-group"),
        do("qom-list-types", implements="secret"), do("qom-list-types", implements="container"),
-       do("qom-list-types", FEWER, implements="event-loop-base"), do("qom-list-types", FEWER, implements="user-creatable"),
+       do("qom-list-types", implements="event-loop-base"), do("qom-list-types", FEWER, implements="tls-creds"),
+       do("qom-list-types", FEWER, implements="user-creatable"),
        do("qom-list-types", implements=5), do("qom-list-types", abstract=5), do("qom-list-types", x=5),
        do("qom-list-properties"), do("qom-list-properties", typename="nope"), do("qom-list-properties", typename=5),
        do("qom-list-properties", typename="iothread"), do("qom-list-properties", typename="throttle-group"),

@@ -138,6 +138,11 @@ class Qcow2 final : public block::Driver,
   io::Task<Result<void>> become_writable();
   io::Task<Result<void>> change_write_options();
   Result<void> check_reopen(const base::OptionSet& options) const;
+  // The caches hold nothing afterwards. On an error they are of the sizes that they had.
+  io::Task<Result<void>> change_caches(CacheSizes sizes);
+  io::Task<Result<void>> renew_caches(CacheSizes sizes);
+  void start_cleaner();
+  io::Task<void> stop_cleaner();
 
   // read.cc
   io::Task<Result<void>> read_slow(uint64_t offset, io::BufferList buffers);
@@ -281,6 +286,7 @@ class Qcow2 final : public block::Driver,
 
   Image image_;
   OpenOptions options_;
+  CacheSizes caches_;
   base::OptionSet told_;  // what options_ and the caches were made from
   std::string state_directory_;
   std::unique_ptr<StateFile> state_;  // null: what is not on disk goes with the process
@@ -289,7 +295,7 @@ class Qcow2 final : public block::Driver,
   Refcounts refcounts_;
   Mapping mapping_;
   WriteBack writeback_;
-  CacheCleaner cleaner_;
+  std::unique_ptr<CacheCleaner> cleaner_;  // null: it does not run
   InFlightAllocations in_flight_;
   std::atomic<bool> write_prepared_ = false;
   bool allocation_prepared_ = false;

@@ -103,6 +103,8 @@ class DirtyUnits {
 
   // `content` gives the table's entries as they are in memory.
   void keep_in(TableState& state, TableState::Content content);
+  // Nothing is dirty.
+  void leave_state() { state_ = nullptr; }
   // After reset(): the whole table is on disk at `table_offset`.
   void table_is_at(uint64_t table_offset, const base::Log& log);
 

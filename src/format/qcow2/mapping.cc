@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <memory>
 
 #include "base/try.h"
 #include "format/qcow2/free_queue.h"
@@ -134,10 +135,22 @@ Mapping::Mapping(Image& image, Refcounts& refcounts, FreeQueue& frees, TableCach
       refcounts_(refcounts),
       frees_(frees),
       cache_(cache),
-      slice_entries_(cache_.slice_words() / image.geometry.l2_entry_words()),
-      slice_shift_(image.geometry.cluster_bits +
-                   static_cast<unsigned>(std::countr_zero(slice_entries_))),
-      plain_(!image.geometry.extended_l2 && !image.geometry.external_data) {}
+      plain_(!image.geometry.extended_l2 && !image.geometry.external_data) {
+  measure_slices();
+}
+
+void Mapping::measure_slices() {
+  slice_entries_ = cache_.slice_words() / image_.geometry.l2_entry_words();
+  slice_shift_ =
+      image_.geometry.cluster_bits + static_cast<unsigned>(std::countr_zero(slice_entries_));
+}
+
+void Mapping::renew_cache(TableCache::Config cache) {
+  std::destroy_at(&cache_);
+  std::construct_at(&cache_, cache);
+  measure_slices();
+  dirty_.leave_state();
+}
 
 io::Task<Result<void>> Mapping::load() {
   const uint64_t bytes = image_.header.l1_bytes();

@@ -95,9 +95,17 @@ class Mapping {
   void drop_tables(uint64_t first_entry);
   uint64_t l1_entries() const { return l1_entries_; }
 
+  // Another cache, empty and in no state file, in place of the one before, which holds nothing
+  // dirty or pinned. No request is in flight.
+  void renew_cache(TableCache::Config cache);
+  // A state file that the tables lie in from now on is told where they are on disk. Nothing is
+  // dirty.
+  void tell_state_file() { dirty_.table_is_at(image_.header.l1_table_offset, *image_.log); }
+
  private:
   uint64_t load_l1(uint64_t index) const { return l1_[index].load(std::memory_order_acquire); }
   uint64_t key_of(uint64_t offset) const { return offset >> slice_shift_; }
+  void measure_slices();
   io::Task<Result<uint64_t>> check_l1(uint64_t index);
   io::Task<Result<Run>> report_invalid(uint64_t offset, Run run);
   io::Task<Result<Run>> lookup_table(uint64_t offset, uint64_t max_length, uint64_t table_offset);
@@ -106,8 +114,8 @@ class Mapping {
   Refcounts& refcounts_;
   FreeQueue& frees_;
   TableCache cache_;
-  size_t slice_entries_;
-  unsigned slice_shift_;
+  size_t slice_entries_ = 0;
+  unsigned slice_shift_ = 0;
   bool plain_;  // neither subclusters nor a data file
   std::unique_ptr<std::atomic<uint64_t>[]> l1_;
   uint64_t l1_entries_ = 0;

@@ -16,36 +16,17 @@
 #include "format/qcow2/state_recovery.h"
 
 namespace platter::format::qcow2 {
-namespace {
-
-TableCache::Config refcount_cache(const CacheSizes& sizes) {
-  return {.slice_bytes = sizes.refcount_slice_bytes,
-          .budget_bytes = sizes.refcount_bytes,
-          .load_event = block::DebugEvent::kRefblockLoad};
-}
-
-TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,
-                            uint64_t virtual_size) {
-  const uint64_t coverage = (sizes.l2_slice_bytes / geometry.l2_entry_bytes())
-                            << geometry.cluster_bits;
-  return {.slice_bytes = sizes.l2_slice_bytes,
-          .budget_bytes = sizes.l2_bytes,
-          .slice_count = virtual_size / coverage + 1,
-          .paired_words = geometry.extended_l2};
-}
-
-}  // namespace
 
 Qcow2::Qcow2(block::Node& node, block::Child& file, const base::Log& log, Header header,
              const CacheSizes& caches, const OpenOptions& options)
     : image_(node, file, log, std::move(header)),
       options_(options),
+      caches_(caches),
       size_(image_.header.virtual_size()),
       frees_(image_.geometry.cluster_bits),
       refcounts_(image_, frees_, refcount_cache(caches)),
       mapping_(image_, refcounts_, frees_, l2_cache(caches, image_.geometry, size())),
       writeback_(image_, mapping_, refcounts_, frees_),
-      cleaner_(mapping_.cache(), refcounts_.cache()),
       bitmaps_(image_, refcounts_, frees_, writeback_) {}
 
 io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext& context) {
@@ -85,7 +66,7 @@ io::Task<Result<std::unique_ptr<block::Driver>>> Qcow2::open(block::OpenContext&
     PLATTER_CO_TRY(co_await driver->claim_structures());
   }
   // Last: whoever starts it waits for its end, which close() does.
-  if (!no_io) driver->cleaner_.start(options.cache_clean_interval);
+  driver->start_cleaner();
   co_return std::unique_ptr<block::Driver>(std::move(driver));
 }
 

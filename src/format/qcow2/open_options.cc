@@ -262,4 +262,20 @@ Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header
   return sizes;
 }
 
+TableCache::Config refcount_cache(const CacheSizes& sizes) {
+  return {.slice_bytes = sizes.refcount_slice_bytes,
+          .budget_bytes = sizes.refcount_bytes,
+          .load_event = block::DebugEvent::kRefblockLoad};
+}
+
+TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,
+                            uint64_t virtual_size) {
+  const uint64_t coverage = (sizes.l2_slice_bytes / geometry.l2_entry_bytes())
+                            << geometry.cluster_bits;
+  return {.slice_bytes = sizes.l2_slice_bytes,
+          .budget_bytes = sizes.l2_bytes,
+          .slice_count = virtual_size / coverage + 1,
+          .paired_words = geometry.extended_l2};
+}
+
 }  // namespace platter::format::qcow2

@@ -7,6 +7,7 @@
 #include "base/options.h"
 #include "format/qcow2/header.h"
 #include "format/qcow2/overlap_guard.h"
+#include "format/qcow2/table_cache.h"
 #include "platter/error.h"
 
 namespace platter::format::qcow2 {
@@ -29,11 +30,16 @@ struct CacheSizes {
   uint64_t l2_slice_bytes = 0;
   uint64_t refcount_bytes = 0;
   uint64_t refcount_slice_bytes = 0;
+
+  bool operator==(const CacheSizes&) const = default;
 };
 
 // `unmap`: the node was opened with discard=unmap.
 Result<OpenOptions> read_open_options(const base::OptionSet& options, const Header& header,
                                       bool unmap);
 Result<CacheSizes> read_cache_sizes(const base::OptionSet& options, const Header& header);
+TableCache::Config refcount_cache(const CacheSizes& sizes);
+TableCache::Config l2_cache(const CacheSizes& sizes, const Geometry& geometry,
+                            uint64_t virtual_size);
 
 }  // namespace platter::format::qcow2

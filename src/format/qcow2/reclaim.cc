@@ -99,7 +99,7 @@ io::Task<Result<void>> Qcow2::end_file_with_sector() {
 }
 
 io::Task<Result<void>> Qcow2::close() {
-  co_await cleaner_.stop();
+  co_await stop_cleaner();
   co_await background_.close();
   if (!image_.writable) co_return Result<void>{};
   if (image_.corrupt) {

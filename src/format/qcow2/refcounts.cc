@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 
 #include "base/try.h"
 #include "format/qcow2/free_queue.h"
@@ -48,6 +49,12 @@ void store_refcount(SliceWords words, uint64_t index, unsigned order, uint64_t v
 
 Refcounts::Refcounts(Image& image, FreeQueue& frees, TableCache::Config cache)
     : image_(image), frees_(frees), cache_(cache) {}
+
+void Refcounts::renew_cache(TableCache::Config cache) {
+  std::destroy_at(&cache_);
+  std::construct_at(&cache_, cache);
+  dirty_.leave_state();
+}
 
 uint64_t Refcounts::slice_entries() const {
   return (cache_.slice_bytes() * 8) >> image_.geometry.refcount_order;

@@ -70,6 +70,10 @@ class Refcounts {
   // again.
   void file_was_cut();
 
+  // As Mapping's.
+  void renew_cache(TableCache::Config cache);
+  void tell_state_file() { dirty_.table_is_at(image_.header.refcount_table_offset, *image_.log); }
+
  private:
   uint64_t block_of(uint64_t cluster) const {
     return image_.geometry.refcount_table_index(cluster);

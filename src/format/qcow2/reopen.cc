@@ -8,43 +8,93 @@
 namespace platter::format::qcow2 {
 namespace {
 
-// What is decided when the image is opened: how large its caches are, and by which key it is read.
-constexpr const char* kFixedSizes[] = {"cache-size", "l2-cache-size", "l2-cache-entry-size",
-                                       "refcount-cache-size", "cache-clean-interval"};
+// What is decided when the image is opened: by which key it is read.
 constexpr const char* kFixedNames[] = {"encrypt.key-secret"};
 
 }  // namespace
 
 Result<void> Qcow2::check_reopen(const base::OptionSet& options) const {
-  const auto refuse = [](const char* name) {
-    return fail(ENOTSUP, fmt::format("Cannot change the option '{}'", name));
-  };
-  for (const char* name : kFixedSizes) {
-    if (options.has(name) != told_.has(name)) return refuse(name);
-    if (options.has(name) && options.get_size(name) != told_.get_size(name)) return refuse(name);
-  }
   for (const char* name : kFixedNames) {
-    if (options.has(name) != told_.has(name)) return refuse(name);
-    if (options.has(name) && options.get_string(name) != told_.get_string(name))
-      return refuse(name);
+    if (options.has(name) == told_.has(name) &&
+        (!options.has(name) || options.get_string(name) == told_.get_string(name)))
+      continue;
+    return fail(ENOTSUP, fmt::format("Cannot change the option '{}'", name));
   }
   return {};
 }
 
 io::Task<Result<void>> Qcow2::reopen(base::OptionSet options, block::OpenFlags flags) {
   PLATTER_CO_TRY(check_reopen(options));
+  PLATTER_CO_ASSIGN(const CacheSizes caches, read_cache_sizes(options, image_.header));
   PLATTER_CO_ASSIGN(const OpenOptions next, read_open_options(options, image_.header, flags.unmap));
-  if (image_.writable && flags.read_only) PLATTER_CO_TRY(co_await end_writing());
-  const OpenOptions before = std::exchange(options_, next);
+  const CacheSizes caches_before = caches_;
+  PLATTER_CO_TRY(co_await change_caches(caches));
   Result<void> changed;
-  if (!flags.read_only && !no_io_)
+  if (image_.writable && flags.read_only) changed = co_await end_writing();
+  const OpenOptions before = std::exchange(options_, next);
+  if (changed && !flags.read_only && !no_io_)
     changed = image_.writable ? co_await change_write_options() : co_await become_writable();
-  if (changed) {
-    told_ = std::move(options);
-  } else {
+  if (!changed) {
     options_ = before;
+    if (Result<void> back = co_await change_caches(caches_before); !back)
+      image_.log->warning("qcow2: " + back.error().message());
+    co_return changed;
   }
+  told_ = std::move(options);
+  if (next.cache_clean_interval != before.cache_clean_interval) co_await stop_cleaner();
+  start_cleaner();
   co_return changed;
+}
+
+// ---- Caches
+
+void Qcow2::start_cleaner() {
+  if (no_io_ || cleaner_ != nullptr) return;
+  cleaner_ = std::make_unique<CacheCleaner>(mapping_.cache(), refcounts_.cache());
+  cleaner_->start(options_.cache_clean_interval);
+}
+
+io::Task<void> Qcow2::stop_cleaner() {
+  if (cleaner_ == nullptr) co_return;
+  co_await cleaner_->stop();
+  cleaner_.reset();
+}
+
+io::Task<Result<void>> Qcow2::change_caches(CacheSizes sizes) {
+  if (sizes == caches_) co_return Result<void>{};
+  auto whole = co_await reclaim_turn_.lock();
+  auto turn = co_await maintenance_.lock();
+  if (image_.writable) {
+    if (!image_.corrupt) PLATTER_CO_TRY(co_await settle());
+    if (!writeback_.is_settled()) co_return std::unexpected(image_.corrupt_error());
+  }
+  co_await stop_cleaner();
+  auto lock = co_await image_.allocation.lock();
+  const CacheSizes before = std::exchange(caches_, sizes);
+  Result<void> renewed = co_await renew_caches(sizes);
+  if (!renewed) {
+    caches_ = before;
+    if (Result<void> back = co_await renew_caches(before); !back) {
+      image_.log->warning("qcow2: What is not on disk goes with this process from here on: " +
+                          back.error().message());
+    }
+  }
+  start_cleaner();
+  co_return renewed;
+}
+
+// Nothing is dirty, so that a state file may go and another one take its place.
+io::Task<Result<void>> Qcow2::renew_caches(CacheSizes sizes) {
+  refcounts_.renew_cache(refcount_cache(sizes));
+  mapping_.renew_cache(l2_cache(sizes, image_.geometry, size()));
+  if (state_ != nullptr) state_->end();
+  state_.reset();
+  // Who becomes writable later makes one then.
+  if (!image_.writable) co_return Result<void>{};
+  PLATTER_CO_TRY(co_await use_state_file());
+  refcounts_.tell_state_file();
+  mapping_.tell_state_file();
+  co_return Result<void>{};
 }
 
 // As at a close: afterwards the file says all there is to say.

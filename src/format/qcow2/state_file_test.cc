@@ -19,6 +19,7 @@
 #include "block/backend.h"
 #include "block/graph.h"
 #include "block/registry.h"
+#include "block/reopen.h"
 #include "io/reactor_group.h"
 #include "support/scratch_directory.h"
 
@@ -78,6 +79,11 @@ class World {
     std::vector<uint8_t> bytes(kCluster);
     const auto read = run(backend_->read(cluster * kCluster, io::BufferList(bytes)));
     return read && bytes == std::vector<uint8_t>(kCluster, static_cast<uint8_t>(cluster * 7 + 1));
+  }
+  Result<void> reopen(const std::string& options) {
+    std::vector<block::Reopening> wishes;
+    wishes.push_back({&backend_->node(), *base::Options::from_key_values(options)});
+    return run(block::reopen_nodes(*graph_, std::move(wishes)));
   }
   block::Backend& backend() { return *backend_; }
   Result<void> close() {
@@ -223,6 +229,27 @@ TEST_F(StateFileTest, CachesThatAreTooSmall) {
   World next(image(), states());
   ASSERT_TRUE(next.open(options_));
   for (unsigned i = 0; i < told_; ++i) ASSERT_TRUE(next.holds(uint64_t{i} * 321 % 2048)) << i;
+  ASSERT_TRUE(next.close());
+  EXPECT_EQ(qemu_check(), 0);
+}
+
+// Each size of the caches has a state file of its own.
+TEST_F(StateFileTest, CachesThatChangeMeanwhile) {
+  create();
+  die_after(300, [next = uint64_t{0}](World& world) mutable {
+    const uint64_t number = next++;
+    if (number % 37 == 0) {
+      const char* sizes = number % 2 == 0 ? "l2-cache-size=8k,l2-cache-entry-size=512"
+                                          : "refcount-cache-size=64k,l2-cache-entry-size=4k";
+      if (!world.reopen(sizes)) return false;
+    }
+    return world.write(number * 5 % (kSize / kCluster)).has_value();
+  });
+  ASSERT_EQ(state_files().size(), 1u);
+  World next(image(), states());
+  auto opened = next.open();
+  ASSERT_TRUE(opened) << opened.error().message();
+  expect_all_told(next);
   ASSERT_TRUE(next.close());
   EXPECT_EQ(qemu_check(), 0);
 }

@@ -27,6 +27,8 @@ io::Task<Result<void>> ready(Result<void> result) {
   return io::Task<Result<void>>::ready(std::move(result));
 }
 
+Result<void> check_window(uint64_t below, uint64_t offset, std::optional<uint64_t> size);
+
 class RawDriver final : public Driver, public Resizable, public Reopenable, public Zoned {
  public:
   RawDriver(Child& file, Node& node, uint64_t offset, std::optional<uint64_t> size)
@@ -92,13 +94,18 @@ class RawDriver final : public Driver, public Resizable, public Reopenable, publ
   bool zero_initialised() const override { return file_.node().driver().zero_initialised(); }
   Resizable* resizable() override { return this; }
   Reopenable* reopenable() override { return this; }
-  // The window belongs to what the file is for to the node: it stays.
+  // Limits are asked for anew afterwards.
   io::Task<Result<void>> reopen(base::OptionSet options, OpenFlags) override {
-    if (options.get_size("offset") != offset_)
-      return ready(fail(ENOTSUP, "Cannot change the option 'offset'"));
-    if (options.given("size") != fixed_size_.has_value() ||
-        (fixed_size_ && options.get_size("size") != *fixed_size_))
-      return ready(fail(ENOTSUP, "Cannot change the option 'size'"));
+    const uint64_t offset = options.get_size("offset");
+    std::optional<uint64_t> size;
+    if (options.given("size")) size = options.get_size("size");
+    if (offset == offset_ && size == fixed_size_) return ready({});
+    if (offset != 0 || size) {
+      if (auto fits = check_window(file_.size(), offset, size); !fits)
+        return ready(std::move(fits));
+    }
+    offset_ = offset;
+    fixed_size_ = size;
     return ready({});
   }
 
@@ -162,6 +169,7 @@ class RawDriver final : public Driver, public Resizable, public Reopenable, publ
 
   Child& file_;
   Node& node_;
+  // The window; it changes with no request in flight.
   uint64_t offset_;
   std::optional<uint64_t> fixed_size_;
   bool guarded_;

@@ -117,14 +117,29 @@ io::Task<Result<void>> FileDriver::zero_inside(uint64_t offset, uint64_t length,
 }
 
 io::Task<Result<void>> FileDriver::discard(uint64_t offset, uint64_t length) {
-  if (!punches_.load(std::memory_order_relaxed)) co_return fail_errno(ENOTSUP);
-  forget_extent();
-  Result<void> punched =
-      co_await io::allocate(file(), io::AllocateMode::kPunchHole, offset, length, setup_.mode);
-  if (!punched && punched.error().code() == ENOTSUP) {
-    punches_.store(false, std::memory_order_relaxed);
+  Result<void> punched = fail_errno(ENOTSUP);
+  if (punches_.load(std::memory_order_relaxed)) {
+    forget_extent();
+    punched =
+        co_await io::allocate(file(), io::AllocateMode::kPunchHole, offset, length, setup_.mode);
+    if (!punched && punched.error().code() == ENOTSUP)
+      punches_.store(false, std::memory_order_relaxed);
+  }
+  if (punched) {
+    discards_.fetch_add(1, std::memory_order_relaxed);
+    discarded_bytes_.fetch_add(length, std::memory_order_relaxed);
+  } else {
+    failed_discards_.fetch_add(1, std::memory_order_relaxed);
   }
   co_return std::move(punched);
+}
+
+base::Json FileDriver::statistics() const {
+  base::Json counted = base::Json::object();
+  counted.add("discard-nb-ok", discards_.load(std::memory_order_relaxed));
+  counted.add("discard-nb-failed", failed_discards_.load(std::memory_order_relaxed));
+  counted.add("discard-bytes-ok", discarded_bytes_.load(std::memory_order_relaxed));
+  return counted;
 }
 
 // ---- Status

@@ -46,6 +46,7 @@ class FileDriver final : public block::Driver,
                                               block::StatusDetail detail) override;
   io::Task<Result<uint64_t>> allocated_size() override;
   bool zero_initialised() const override { return kind_ == io::FileKind::kRegular; }
+  base::Json statistics() const override;
   Result<void> set_permissions(block::Permissions needed, block::Permissions shared) override;
 
   Resizable* resizable() override { return this; }
@@ -90,6 +91,8 @@ class FileDriver final : public block::Driver,
   std::atomic<bool> zeroes_{true};
   std::atomic<bool> copies_{true};
   std::atomic<bool> sync_failed_{false};
+
+  std::atomic<uint64_t> discards_{0}, discarded_bytes_{0}, failed_discards_{0};
 
   std::mutex extent_mutex_;
   Extent data_extent_;  // the last one that a status found

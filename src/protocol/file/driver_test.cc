@@ -79,6 +79,8 @@ TEST_P(FileDriverTest, ZeroesDiscardsAndTellsOfHoles) {
   EXPECT_TRUE(status(*backend, 0, 1 << 20).data);
   EXPECT_TRUE(run(backend->zero(65536, 65536, WriteFlag::kMayUnmap)));
   EXPECT_TRUE(run(backend->discard(262144, 65536)));
+  EXPECT_EQ(backend->node().driver().statistics().dump(),
+            "{\"discard-nb-ok\": 1, \"discard-nb-failed\": 0, \"discard-bytes-ok\": 65536}");
   EXPECT_TRUE(run(backend->zero(524288 + 100, 1000)));
   const BlockStatus data = status(*backend, 0, 1 << 20);
   EXPECT_TRUE(data.data);

@@ -3,12 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+
+#include "base/bytes.h"
 
 namespace platter::virtio::blk {
 namespace {
 
 double milliseconds(io::Nanoseconds time) {
   return std::chrono::duration<double, std::milli>(time).count();
+}
+
+// Of a discard, or a write of zeroes: as it stands in the guest's memory now.
+std::string describe_range(const Request& request) {
+  constexpr size_t kRangeBytes = 16;
+  if (request.from_driver.size() < kRangeBytes) return "";
+  std::array<uint8_t, kRangeBytes> bytes;
+  request.from_driver.sub(0, kRangeBytes).copy_to(bytes);
+  const auto sector = base::load_little<uint64_t>(bytes, 0);
+  const auto sectors = base::load_little<uint32_t>(bytes, 8);
+  return fmt::format(" of {} bytes at {}", sectors * uint64_t{kSectorBytes}, sector * kSectorBytes);
 }
 
 std::string describe(const Request& request) {
@@ -19,8 +33,8 @@ std::string describe(const Request& request) {
                          request.out ? request.from_driver.size() : request.to_driver.size(),
                          offset);
     case Kind::kFlush: return "flush";
-    case Kind::kDiscard: return "discard";
-    case Kind::kWriteZeroes: return "write of zeroes";
+    case Kind::kDiscard: return "discard" + describe_range(request);
+    case Kind::kWriteZeroes: return "write of zeroes" + describe_range(request);
     case Kind::kZoneAppend:
       return fmt::format("append of {} bytes to the zone at {}", request.from_driver.size(),
                          offset);

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "base/bytes.h"
+
 namespace platter::virtio::blk {
 namespace {
 
@@ -34,6 +36,29 @@ TEST_F(SlowRequestsTest, SaysWhereTheTimeWent) {
                          "the queue, 6.5 ms in the block layer, 2.5 ms in files",
                          "disk: slow request: flush took 11.0 ms: 0.0 ms in the queue, 0.0 ms in "
                          "the block layer, 11.0 ms in files"}));
+}
+
+TEST_F(SlowRequestsTest, SaysWhatADiscardIsOf) {
+  uint8_t range[16] = {};
+  base::store_little<uint64_t>(range, 0, 2048);
+  base::store_little<uint32_t>(range, 8, 128);
+  Request request{.kind = Kind::kDiscard,
+                  .out = true,
+                  .sector = 0,
+                  .from_driver = io::BufferList(range, sizeof range),
+                  .to_driver = {},
+                  .status = nullptr};
+  slow_.ended(request, {.total = 20ms}, 1s);
+  request.kind = Kind::kWriteZeroes;
+  slow_.ended(request, {.total = 20ms}, 1s);
+  request.from_driver = io::BufferList(range, 8);
+  slow_.ended(request, {.total = 20ms}, 1s);
+  ASSERT_EQ(lines_.size(), 3u);
+  EXPECT_TRUE(lines_[0].starts_with("disk: slow request: discard of 65536 bytes at 1048576 took "))
+      << lines_[0];
+  EXPECT_TRUE(lines_[1].starts_with("disk: slow request: write of zeroes of 65536 bytes at "))
+      << lines_[1];
+  EXPECT_TRUE(lines_[2].starts_with("disk: slow request: write of zeroes took ")) << lines_[2];
 }
 
 TEST_F(SlowRequestsTest, WritesSoManyLinesASecondAndCountsTheOthers) {
