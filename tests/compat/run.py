@@ -66,6 +66,8 @@ RULES = {
         (re.compile(r"^map  --", re.M), "map --"),
         # -r of later versions, for registered memory: accepted, and so in the line
         (re.compile(r"(\[-(?:abCq|Cq|bcCfnq|Cfq|Ciq|Cfiq))r"), r"\1"),
+        # of later versions, too
+        (re.compile(r"^zone_\w+ .*\n", re.M), ""),
     ],
     "prompts": [  # a request that runs beside the prompt may end before it or after it
         (re.compile(r"qemu-io> "), ""),
