@@ -29,7 +29,8 @@ constexpr uint64_t kPlainRing = 0;
 class Events final : public QueueEvents {
  public:
   void interrupt() override {
-    if (++interrupts == 1 && at_first) at_first();
+    if (interrupts == 0 && at_first) at_first();
+    ++interrupts;
   }
   bool can_be_notified() const override { return true; }
   void broken(const Error& error) override { why = error.message(); }
