@@ -27,7 +27,8 @@ class Request {
     if (!state_.in_flight->try_enter(ticket_)) return false;
     // Memory is about as far away as the clock: they are asked at the same time.
     state_.node().driver().prefetch(offset_);
-    start_ = now();
+    io::Reactor* reactor = io::Reactor::current();
+    start_ = reactor != nullptr ? reactor->recent() : io::Nanoseconds(0);
     PLATTER_PROBE(backend_request_begin, this, static_cast<int>(operation_), offset_, bytes_);
     return true;
   }
@@ -61,7 +62,7 @@ class Request {
 
  private:
   static io::Nanoseconds now() {
-    const io::Reactor* reactor = io::Reactor::current();
+    io::Reactor* reactor = io::Reactor::current();
     return reactor != nullptr ? reactor->now() : io::Nanoseconds(0);
   }
   void count_latency(LatencyHistograms& latencies, uint64_t nanoseconds) const {

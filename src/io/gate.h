@@ -90,7 +90,7 @@ class Gate {
     if (state_.fetch_sub(kOne, std::memory_order_acq_rel) == (kOne | kClosed)) empty_.set();
   }
 
-  static detail::SelfOwned run(Task<void> task, Pass pass) {
+  static SelfOwned run(Task<void> task, Pass pass) {
     {
       Task<void> own = std::move(task);
       co_await std::move(own);

@@ -99,6 +99,7 @@ size_t Reactor::collect_ready() {
 
 void Reactor::resume(std::coroutine_handle<> handle) {
   detail::transfers_left = kMaxTransfers;
+  recent_ = {};
   handle.resume();
 }
 
@@ -110,10 +111,9 @@ void Reactor::run_ready() {
 
 // ---- Time and chance
 
-Nanoseconds Reactor::now() const {
-  if (services_.now) [[unlikely]]
-    return services_.now();
-  return std::chrono::steady_clock::now().time_since_epoch();
+Nanoseconds Reactor::now() {
+  recent_ = services_.now ? services_.now() : std::chrono::steady_clock::now().time_since_epoch();
+  return recent_;
 }
 
 void Reactor::place_timer(size_t position, Timer* timer) {
@@ -203,12 +203,13 @@ void Reactor::settle_pollers() {
 // True: there is something to do.
 bool Reactor::look_for_a_while() {
   if (look_ == Nanoseconds::zero() || pollers_.empty()) return false;
-  const Nanoseconds start = now();
-  const Nanoseconds end = std::min(start + look_, next_deadline());
+  // One who is busy finds something before the clock is asked.
+  if (look_at_pollers()) return true;
+  const Nanoseconds end = std::min(now() + look_, next_deadline());
   do {
-    if (look_at_pollers()) return true;
     engine_->turn(false, {});
     if (collect_ready() != 0 || stopping_.load(std::memory_order_relaxed)) return true;
+    if (look_at_pollers()) return true;
   } while (now() < end);
   return false;
 }
@@ -258,6 +259,7 @@ void Reactor::run() {
   Running running(this);
   engine_->attach();
   for (;;) {
+    recent_ = {};
     collect_ready();
     expire_timers();
     look_at_pollers();

@@ -189,7 +189,10 @@ class Reactor {
   auto enter();
 
   // ---- Time and chance
-  Nanoseconds now() const;
+  Nanoseconds now();
+  // What now() gave last since the reactor resumed a task or began a turn; now(), if nobody has
+  // asked since. For the start of what was found waiting: it has waited here since then.
+  Nanoseconds recent() { return recent_ != Nanoseconds::zero() ? recent_ : now(); }
   Task<void> sleep_for(Nanoseconds duration);
   Task<void> sleep_until(Nanoseconds deadline);
   void add_timer(Timer& timer);
@@ -248,6 +251,7 @@ class Reactor {
   uint64_t timer_sequence_ = 0;
   Random random_;
   std::vector<Poller*> pollers_;
+  Nanoseconds recent_{};  // zero: has not been asked for
   Nanoseconds longest_look_{};
   Nanoseconds look_{};  // how long the next one is
 
@@ -336,11 +340,14 @@ struct CallAwaiter {
   }
 };
 
-// A coroutine that nobody awaits: it frees itself when it ends. Whoever starts one waits for it by
-// other means (a gate, a condition): only io/ makes them.
+}  // namespace detail
+
+// A coroutine that nobody awaits: it is started once, and frees itself when it ends. Whoever starts
+// one waits for its end by other means: io::Gate does, for a task of any kind.
 struct SelfOwned {
   struct promise_type {
     Waiter start;
+    RequestTimes* times = nullptr;
     static void* operator new(size_t size) { return allocate_frame(size); }
     static void operator delete(void* frame, size_t size) noexcept { free_frame(frame, size); }
     SelfOwned get_return_object() noexcept { return {this}; }
@@ -357,13 +364,11 @@ struct SelfOwned {
   }
   // Returns when it waits or has ended.
   void start_here() {
-    const int left = std::exchange(transfers_left, kMaxTransfers);
+    const int left = std::exchange(detail::transfers_left, kMaxTransfers);
     std::coroutine_handle<promise_type>::from_promise(*promise).resume();
-    transfers_left = left;
+    detail::transfers_left = left;
   }
 };
-
-}  // namespace detail
 
 inline auto Reactor::yield() { return detail::YieldAwaiter{*this}; }
 inline auto Reactor::enter() { return detail::EnterAwaiter{*this, {}}; }

@@ -1,5 +1,6 @@
 #include "virtio/packed_queue.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -42,6 +43,7 @@ bool PackedQueue::is_available(Position position) const {
 // The driver shows the first entry of a chain last, so that the rest of it is there, too.
 Result<bool> PackedQueue::take_next(Chain& chain) {
   if (!is_available(available_)) return false;
+  if (fetched_ == 0) fetch_ahead();
   Position at = available_;
   const auto next = [&] {
     const Descriptor descriptor = packed_descriptor(entry(at.index));
@@ -51,7 +53,17 @@ Result<bool> PackedQueue::take_next(Chain& chain) {
   };
   PLATTER_TRY(add_chain(next, chain));
   available_ = at;
+  fetched_ -= std::min<uint32_t>(fetched_, chain.slots_);
   return true;
+}
+
+// A chain of several entries is taken for several of one: no more than lines are at stake.
+void PackedQueue::fetch_ahead() {
+  std::array<Descriptor, kFetchedAhead> firsts;
+  for (Position at = available_; fetched_ < kFetchedAhead && is_available(at); at.advance(1, size_))
+    firsts[fetched_++] = packed_descriptor(entry(at.index));
+  // One alone is fetched by taking it.
+  if (fetched_ > 1) Queue::fetch_ahead(std::span(firsts).first(fetched_));
 }
 
 Result<bool> PackedQueue::take_again(uint32_t n, Chain& chain) {

@@ -49,6 +49,7 @@ class PackedQueue final : public Queue {
   Result<bool> take_again(uint32_t n, Chain& chain) override;
   // `next` gives the descriptors one by one.
   Result<void> add_chain(auto next, Chain& chain);
+  void fetch_ahead();
   void write_used(const Used& used) override;
   Result<uint32_t> track() override;
   Result<void> note_taken(Chain& chain) override;
@@ -56,6 +57,7 @@ class PackedQueue final : public Queue {
 
   Areas areas_{};
   Position available_;
+  uint32_t fetched_ = 0;  // entries from there on whose lines have been asked for
   Position used_;
   // What was pushed since the last publish(): the flags of the first entry show all of it.
   Position first_unshown_;

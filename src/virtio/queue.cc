@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/math.h"
+#include "base/prefetch.h"
 #include "base/try.h"
 #include "virtio/features.h"
 #include "virtio/packed_queue.h"
@@ -191,6 +192,27 @@ Result<void> Queue::add_indirect(const Descriptor& descriptor, Chain& chain) {
   }
   if (!packed) return fail(EINVAL, "Indirect descriptors form a loop");
   return {};
+}
+
+void Queue::fetch_ahead(std::span<const Descriptor> firsts) const {
+  std::array<std::pair<const uint8_t*, const uint8_t*>, kFetchedAhead> tables;
+  size_t count = 0;
+  for (const Descriptor& first : firsts) {
+    const uint8_t* at = memory().contiguous(first.address, first.bytes);
+    if (at == nullptr) continue;
+    base::prefetch_to_read(at);
+    if ((first.flags & kDescriptorIndirect) == 0 || first.bytes < 2 * kDescriptorBytes) continue;
+    const uint8_t* last = at + base::align_down(first.bytes, kDescriptorBytes) - kDescriptorBytes;
+    base::prefetch_to_read(last);
+    tables[count++] = {at, last};
+  }
+  for (const auto& [first, last] : std::span(tables).first(count)) {
+    // The status often lies in the line of the header.
+    const auto [status, status_rest] = copy_descriptor_words(last);
+    if (const uint8_t* at = memory().contiguous(status, 1)) base::prefetch_to_write(at);
+    const auto [header, header_rest] = copy_descriptor_words(first);
+    if (const uint8_t* at = memory().contiguous(header, 1)) base::prefetch_to_read(at);
+  }
 }
 
 }  // namespace platter::virtio

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "platter/error.h"
@@ -114,6 +115,11 @@ class Queue {
   // Adds the table that an indirect descriptor names: as its entries stand in a packed ring, by
   // their `next` in a split one.
   Result<void> add_indirect(const Descriptor& descriptor, Chain& chain);
+  // What the device will touch of a request lies where the driver's processor has left it. The
+  // lines of several are asked for together, a hop after the other, before the first is taken:
+  // their first descriptors are given, of which nothing is believed.
+  static constexpr size_t kFetchedAhead = 8;
+  void fetch_ahead(std::span<const Descriptor> firsts) const;
 
   virtual std::array<AreaShape, 3> area_shapes() const = 0;
   virtual void set_areas(const Areas& areas) = 0;

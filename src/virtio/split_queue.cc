@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/prefetch.h"
 #include "base/try.h"
 #include "virtio/features.h"
 #include "virtio/ring_memory.h"
@@ -47,13 +48,33 @@ Result<bool> SplitQueue::take_next(Chain& chain) {
     }
     if (ahead == 0) return false;
   }
-  const auto head =
-      load_relaxed<uint16_t>(available + kEntries + next_available_ % size_ * kAvailableEntryBytes);
+  if (fetched_ == next_available_) fetch_ahead();
+  const uint16_t head = available_head(next_available_);
   if (head >= size_)
     return fail(EINVAL, fmt::format("The driver made descriptor {} of {} available", head, size_));
   PLATTER_TRY(add_chain(head, chain));
   ++next_available_;
   return true;
+}
+
+uint16_t SplitQueue::available_head(uint16_t position) const {
+  return load_relaxed<uint16_t>(areas_[1] + kEntries + position % size_ * kAvailableEntryBytes);
+}
+
+void SplitQueue::fetch_ahead() {
+  std::array<const uint8_t*, kFetchedAhead> heads;
+  size_t count = 0;
+  for (; fetched_ != seen_available_ && count < kFetchedAhead; ++fetched_) {
+    const uint16_t head = available_head(fetched_);
+    if (head >= size_) continue;
+    heads[count] = areas_[0] + head * kDescriptorBytes;
+    base::prefetch_to_read(heads[count++]);
+  }
+  // One alone is fetched by taking it.
+  if (count < 2) return;
+  std::array<Descriptor, kFetchedAhead> firsts;
+  for (size_t i = 0; i < count; ++i) firsts[i] = split_descriptor(heads[i]);
+  Queue::fetch_ahead(std::span(firsts).first(count));
 }
 
 Result<bool> SplitQueue::take_again(uint32_t n, Chain& chain) {
@@ -115,7 +136,7 @@ Result<uint32_t> SplitQueue::track() {
                                     count, available, used));
   }
   next_used_ = shown_used_ = told_used_ = used;
-  next_available_ = seen_available_ = static_cast<uint16_t>(used + count);
+  next_available_ = seen_available_ = fetched_ = static_cast<uint16_t>(used + count);
   return count;
 }
 

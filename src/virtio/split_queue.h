@@ -14,6 +14,7 @@ class SplitQueue final : public Queue {
       : Queue(options),
         next_available_(options.state.available),
         seen_available_(options.state.available),
+        fetched_(options.state.available),
         next_used_(options.state.used),
         shown_used_(options.state.used),
         told_used_(options.state.used) {}
@@ -32,6 +33,8 @@ class SplitQueue final : public Queue {
   Result<void> add_descriptors(uint16_t head, Chain& chain);
   Result<bool> take_again(uint32_t n, Chain& chain) override;
   Result<void> add_chain(uint16_t head, Chain& chain);
+  uint16_t available_head(uint16_t position) const;
+  void fetch_ahead();
   void write_used(const Used& used) override;
   Result<uint32_t> track() override;
   Result<void> note_taken(Chain& chain) override;
@@ -41,6 +44,7 @@ class SplitQueue final : public Queue {
   Areas areas_{};
   uint16_t next_available_;
   uint16_t seen_available_;  // of the driver's index, when it was last looked at
+  uint16_t fetched_;         // up to where the lines of requests have been asked for
   uint16_t next_used_;
   uint16_t shown_used_;      // of ours, that the driver sees
   uint16_t told_used_;       // up to where it has been asked about interrupts

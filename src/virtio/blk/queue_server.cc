@@ -42,7 +42,7 @@ io::Task<QueueState> QueueServer::stop(Kept kept) {
   while (!leaves && may_take(Take::kResubmitted)) take_batch(Take::kResubmitted);
   has_left_ = queue_->to_resubmit() != 0;
   stopped_ = true;
-  co_await under_way_.close();
+  if (under_way_ != 0) co_await none_under_way_.wait();
   give_up_kept(kept);
   settle();
   if (std::exchange(polled_, false)) reactor_.remove_poller(*this);
@@ -213,9 +213,23 @@ void QueueServer::carry_out_plan() {
 
 // ---- Carrying out
 
-void QueueServer::begin(Slot* slot) { under_way_.spawn_here(serve(slot)); }
+class QueueServer::UnderWay {
+ public:
+  explicit UnderWay(QueueServer& server) : server_(server) { ++server_.under_way_; }
+  ~UnderWay() {
+    if (--server_.under_way_ == 0 && server_.stopped_) server_.none_under_way_.set();
+  }
+  UnderWay(const UnderWay&) = delete;
+  UnderWay& operator=(const UnderWay&) = delete;
 
-io::Task<void> QueueServer::serve(Slot* slot) {
+ private:
+  QueueServer& server_;
+};
+
+void QueueServer::begin(Slot* slot) { serve(slot).start_here(); }
+
+io::SelfOwned QueueServer::serve(Slot* slot) {
+  const UnderWay under_way(*this);
   Request request = slot->request;
   if (slot->merged != nullptr) {
     slot->pieces.clear();

@@ -21,7 +21,7 @@
 #include <optional>
 #include <vector>
 
-#include "io/gate.h"
+#include "io/event.h"
 #include "io/reactor.h"
 #include "virtio/blk/device.h"
 #include "virtio/blk/request.h"
@@ -94,6 +94,8 @@ class QueueServer final : private io::Poller {
     io::Nanoseconds taken{};  // when, where slow requests are told of
     std::vector<iovec> pieces;
   };
+  // A request that is being served; nothing of the server may be touched after its end.
+  class UnderWay;
   // Reads, or writes, that wait for the batch to be complete.
   struct Plan {
     std::array<Slot*, kMaxMerged> slots;
@@ -120,7 +122,7 @@ class QueueServer final : private io::Poller {
   bool may_belong(const Slot& next) const;
   bool may_follow(const Slot& first, uint64_t bytes, size_t pieces, const Slot& next) const;
   void begin(Slot* slot);
-  io::Task<void> serve(Slot* slot);
+  io::SelfOwned serve(Slot* slot);
   void finish(Slot* slot, Executor::Outcome outcome);
   // With those that were merged into it.
   void keep(Slot* slot);
@@ -138,7 +140,8 @@ class QueueServer final : private io::Poller {
   std::vector<Slot*> again_;  // of them, while they are carried out again
   uint64_t taken_ = 0;
   Plan plan_;
-  io::Gate under_way_;
+  size_t under_way_ = 0;      // UnderWay
+  io::Event none_under_way_;  // once stopped
   std::shared_ptr<DirtyLog> log_;
   std::optional<uint64_t> logged_ring_;
   bool polled_ = false;  // the reactor looks
