@@ -74,12 +74,6 @@ class Gate {
     PLATTER_ASSERT(pass);
     run(std::move(task), std::move(pass)).start_on(reactor);
   }
-  // The like, on the reactor of the caller, who goes on once the task waits or has ended.
-  void spawn_here(Task<void> task) {
-    Pass pass = try_enter();
-    PLATTER_ASSERT(pass);
-    run(std::move(task), std::move(pass)).start_here();
-  }
 
  private:
   static constexpr uint64_t kClosed = 1;

@@ -188,7 +188,7 @@ class Reactor {
   // co_await reactor.enter(): goes on running on this reactor, whichever it was on before.
   auto enter();
 
-  // ---- Time and chance
+  // ---- Time and chance; this reactor's thread.
   Nanoseconds now();
   // What now() gave last since the reactor resumed a task or began a turn; now(), if nobody has
   // asked since. For the start of what was found waiting: it has waited here since then.

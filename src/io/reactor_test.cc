@@ -81,22 +81,23 @@ Task<void> note_at(Nanoseconds deadline, std::string& log, char mark) {
   log += mark;
 }
 
-Task<void> three_sleepers(std::string& log) {
+// How long it took.
+Task<Nanoseconds> three_sleepers(std::string& log) {
   Nanoseconds start = Reactor::current()->now();
   std::vector<Task<void>> tasks;
   tasks.push_back(note_at(start + milliseconds(30), log, 'c'));
   tasks.push_back(note_at(start + milliseconds(1), log, 'a'));
   tasks.push_back(note_at(start + milliseconds(15), log, 'b'));
   co_await when_all(std::move(tasks));
+  co_return Reactor::current()->now() - start;
 }
 
 TEST_P(ReactorTest, TimersExpireInOrderOfTheirDeadlines) {
   auto group = start(1);
   std::string log;
-  Nanoseconds before = group->at(0).now();
-  run_blocking(group->at(0), three_sleepers(log));
+  const Nanoseconds taken = run_blocking(group->at(0), three_sleepers(log));
   EXPECT_EQ(log, "abc");
-  EXPECT_GE(group->at(0).now() - before, milliseconds(30));
+  EXPECT_GE(taken, milliseconds(30));
 }
 
 Task<std::thread::id> worker_thread_id() {
@@ -107,6 +108,18 @@ Task<bool> calls_return_to_the_same_thread() {
   auto worker = co_await worker_thread_id();
   co_await Reactor::current()->call([] {});
   co_return before == std::this_thread::get_id() && worker != before;
+}
+
+Task<void> look_at_the_clock(Reactor& reactor) {
+  const Nanoseconds before = reactor.now();
+  EXPECT_EQ(reactor.recent(), before);
+  co_await reactor.sleep_for(milliseconds(1));
+  EXPECT_GE(reactor.recent(), before + milliseconds(1)) << "from before the sleep";
+}
+
+TEST_P(ReactorTest, RecentIsOfThisPieceOfWork) {
+  auto group = start(1);
+  run_blocking(group->at(0), look_at_the_clock(group->at(0)));
 }
 
 TEST_P(ReactorTest, CallRunsOnAWorkerAndResumesHere) {

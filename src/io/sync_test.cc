@@ -322,21 +322,22 @@ TEST_P(SyncTest, GateClosesWhenTheLastHasLeft) {
   run_everywhere(std::move(tasks));
 }
 
-Task<void> note_twice(std::vector<int>& order) {
+SelfOwned note_twice(std::vector<int>& order, Event& ended) {
   order.push_back(1);
   co_await Reactor::current()->yield();
   order.push_back(3);
+  ended.set();
 }
-Task<void> start_and_go_on(Gate& gate, std::vector<int>& order) {
-  gate.spawn_here(note_twice(order));
+Task<void> start_and_go_on(std::vector<int>& order) {
+  Event ended;
+  note_twice(order, ended).start_here();
   order.push_back(2);
-  co_await gate.close();
+  co_await ended.wait();
 }
 
-TEST_P(SyncTest, ATaskStartedHereRunsUntilItWaits) {
-  Gate gate;
+TEST_P(SyncTest, WhatIsStartedHereRunsUntilItWaits) {
   std::vector<int> order;
-  run_blocking(at(0), start_and_go_on(gate, order));
+  run_blocking(at(0), start_and_go_on(order));
   EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
 }
 
