@@ -2,15 +2,16 @@
 // overrides what it is there for.
 #pragma once
 
+#include "block/child_zones.h"
 #include "block/driver.h"
 #include "block/node.h"
 
 namespace platter::block {
 
-class FilterDriver : public Driver, public Resizable, public Zoned {
+class FilterDriver : public Driver, public Resizable, public ChildZones {
  public:
   // `child` has the roles kFiltered and kPrimary, and outlives the driver.
-  explicit FilterDriver(Child& child) : child_(child) {}
+  explicit FilterDriver(Child& child) : ChildZones(child), child_(child) {}
 
   uint64_t size() const override { return child_.size(); }
   Limits limits() const override { return child_.node().limits(); }
@@ -44,19 +45,6 @@ class FilterDriver : public Driver, public Resizable, public Zoned {
   }
 
   Zoned* zoned() override { return child_.node().driver().zoned() != nullptr ? this : nullptr; }
-  ZonedCharacteristics zoned_characteristics() const override {
-    return *child_.node().zoned_characteristics();
-  }
-  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones) override {
-    return child_.zone_report(offset, zones);
-  }
-  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length) override {
-    return child_.zone_manage(action, offset, length);
-  }
-  io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
-                                         WriteFlags flags) override {
-    return child_.zone_append(offset, buffers, flags);
-  }
 
  protected:
   Child& child_;

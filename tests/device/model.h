@@ -6,19 +6,12 @@
 #include <optional>
 #include <vector>
 
+#include "support/virtio_blk_numbers.h"
 #include "virtio/blk/properties.h"
 
 namespace platter::device_test {
 
-inline constexpr uint32_t kRead = 0;
-inline constexpr uint32_t kWrite = 1;
-inline constexpr uint32_t kFlush = 4;
-inline constexpr uint32_t kGetId = 8;
-inline constexpr uint32_t kDiscard = 11;
-inline constexpr uint32_t kWriteZeroes = 13;
-inline constexpr uint8_t kOk = 0;
-inline constexpr uint8_t kIoError = 1;
-inline constexpr uint8_t kUnsupported = 2;
+using namespace support::virtio_blk;
 
 struct Asked {
   uint32_t type = 0;

@@ -32,7 +32,7 @@ MAY_INCLUDE = {
 # What block/ shows to other rooms; the rest is its own affair. graph.h, backend.h and registry.h are
 # for those who make images and open them.
 BLOCK_SHOWS = {f"block/{name}.h" for name in
-               ("accounting", "backend", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph",
+               ("accounting", "backend", "child_zones", "debug", "dirty_bitmap", "driver", "filename", "filter_driver", "graph",
                 "latency_histogram", "named_nodes", "node", "overlay", "registry", "reopen", "secret_source", "types",
                 "unflushed", "write_threshold", "zoned")}
 DRIVER_ROOMS = {"format", "filter", "protocol"}

@@ -9,33 +9,16 @@
 #include <string>
 #include <vector>
 
+#include "support/virtio_blk_numbers.h"
 #include "vhost_user/driver_ring.h"
 #include "vhost_user/front_end.h"
 #include "virtio/features.h"
 
 namespace platter::front_end {
 
-// Types of requests (virtio 1.2, 5.2.6), bits of features, statuses.
-inline constexpr uint32_t kRead = 0;
-inline constexpr uint32_t kWrite = 1;
-inline constexpr uint32_t kFlush = 4;
-inline constexpr uint32_t kGetId = 8;
-inline constexpr uint32_t kDiscard = 11;
-inline constexpr uint32_t kWriteZeroes = 13;
-inline constexpr uint32_t kZoneAppend = 15;
-inline constexpr uint32_t kZoneReport = 16;
-inline constexpr uint32_t kZoneOpen = 18;
-inline constexpr uint32_t kZoneClose = 20;
-inline constexpr uint32_t kZoneFinish = 22;
-inline constexpr uint32_t kZoneReset = 24;
-inline constexpr uint32_t kZoneResetAll = 26;
-inline constexpr uint8_t kOk = 0;
-inline constexpr uint8_t kIoError = 1;
-inline constexpr uint8_t kUnsupported = 2;
-inline constexpr uint8_t kZoneInvalidCommand = 3;
-inline constexpr uint8_t kZoneUnalignedPointer = 4;
-inline constexpr uint8_t kZoneOpenResource = 5;
-inline constexpr uint8_t kZoneActiveResource = 6;
+using namespace support::virtio_blk;
+
+// Bits of features.
 inline constexpr uint64_t kFeatureReadOnly = 1U << 5;
 inline constexpr uint64_t kFeatureFlush = 1U << 9;
 inline constexpr uint64_t kFeatureConfigWce = 1U << 11;

@@ -2,7 +2,6 @@
 // is heard of, and nobody sleeps while the other waits.
 #include "vhost_user/driver_ring.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <random>
 
 #include "base/bytes.h"
+#include "vhost_user/ring_tests.h"
 #include "virtio/features.h"
 #include "virtio/queue.h"
 
@@ -18,12 +18,6 @@ namespace {
 
 constexpr uint64_t kRamAddress = 1 << 20;
 constexpr uint64_t kRamBytes = 8 << 20;
-
-std::string name_of(const testing::TestParamInfo<RingOptions>& info) {
-  return fmt::format("{}{}{}", info.param.packed ? "packed" : "split",
-                     info.param.event_index ? "_events" : "",
-                     info.param.indirect ? "_indirect" : "");
-}
 
 std::vector<RingOptions> all_options() {
   std::vector<RingOptions> all;
@@ -142,7 +136,7 @@ TEST_P(DriverRingTest, NobodyInterruptsWhoPolls) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, DriverRingTest, testing::ValuesIn(all_options()), name_of);
+INSTANTIATE_TEST_SUITE_P(All, DriverRingTest, testing::ValuesIn(all_options()), ring_name);
 
 }  // namespace
 }  // namespace platter::front_end

@@ -12,7 +12,7 @@
 
 #include "support/scratch_directory.h"
 #include "vhost_user/back_end.h"
-#include "vhost_user/block_device.h"
+#include "vhost_user/ring_tests.h"
 
 namespace platter::front_end {
 namespace {
@@ -20,7 +20,6 @@ namespace {
 constexpr uint32_t kRingSize = 64;
 constexpr uint32_t kBytes = 4096;
 constexpr uint64_t kRequestSectors = kBytes / kSectorBytes;
-constexpr std::chrono::seconds kLimit{20};
 
 // Of the region (the vhost-user protocol, "Inflight I/O tracking").
 constexpr size_t kVersionOffset = 8;
@@ -77,19 +76,6 @@ class BackEndTest : public testing::Test {
     queue.publish();
     return out;
   }
-  // Each of them comes back, and none twice.
-  static void expect_all(BlockQueue& queue, std::map<uint32_t, uint64_t> out) {
-    while (!out.empty()) {
-      const auto done = queue.collect();
-      if (!done) {
-        ASSERT_TRUE(queue.wait(kLimit)) << out.size() << " are missing";
-        continue;
-      }
-      EXPECT_EQ(done->status, kOk);
-      ASSERT_EQ(out.erase(done->slot), 1U) << done->slot;
-    }
-    EXPECT_FALSE(queue.collect());
-  }
 
   support::ScratchDirectory scratch_;
   std::optional<BackEnd> back_end_;
@@ -98,12 +84,6 @@ class BackEndTest : public testing::Test {
 // ---- Killed
 
 class InflightTest : public BackEndTest, public testing::WithParamInterface<RingOptions> {};
-
-std::string name_of(const testing::TestParamInfo<RingOptions>& info) {
-  return fmt::format("{}{}{}", info.param.packed ? "packed" : "split",
-                     info.param.event_index ? "_events" : "",
-                     info.param.indirect ? "_indirect" : "");
-}
 
 TEST_P(InflightTest, TheNextBackEndDoesWhatWasInFlight) {
   constexpr unsigned kQueues = 2;
@@ -195,7 +175,7 @@ INSTANTIATE_TEST_SUITE_P(
                     RingOptions{.event_index = true, .indirect = true}, RingOptions{.packed = true},
                     RingOptions{.packed = true, .event_index = true},
                     RingOptions{.packed = true, .event_index = true, .indirect = true}),
-    name_of);
+    ring_name);
 
 // ---- Rubbish
 

@@ -11,7 +11,7 @@
 
 #include "support/scratch_directory.h"
 #include "vhost_user/back_end.h"
-#include "vhost_user/block_device.h"
+#include "vhost_user/ring_tests.h"
 
 namespace platter::front_end {
 namespace {
@@ -21,7 +21,6 @@ constexpr uint64_t kBlockSectors = kBytes / kSectorBytes;
 constexpr uint32_t kLargest = 128;
 constexpr uint32_t kSizes[] = {16, 128, 32, 64, 8};
 constexpr unsigned kResets = 25;
-constexpr std::chrono::seconds kLimit{20};
 // Blocks of the disk that each queue has for itself.
 constexpr uint64_t kBlocks = 256;
 

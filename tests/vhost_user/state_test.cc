@@ -8,7 +8,7 @@
 
 #include "support/scratch_directory.h"
 #include "vhost_user/back_end.h"
-#include "vhost_user/block_device.h"
+#include "vhost_user/ring_tests.h"
 
 namespace platter::front_end {
 namespace {
@@ -16,7 +16,6 @@ namespace {
 constexpr uint32_t kRingSize = 64;
 constexpr uint32_t kBytes = 4096;
 constexpr uint64_t kRequestSectors = kBytes / kSectorBytes;
-constexpr std::chrono::seconds kLimit{20};
 constexpr uint32_t kWceOffset = 32;
 constexpr uint8_t kAtWork = 15;
 
@@ -62,18 +61,6 @@ class StateTest : public testing::TestWithParam<RingOptions> {
     }
     queue.publish();
     return out;
-  }
-  static void expect_all(BlockQueue& queue, std::map<uint32_t, uint64_t> out) {
-    while (!out.empty()) {
-      const auto done = queue.collect();
-      if (!done) {
-        ASSERT_TRUE(queue.wait(kLimit)) << out.size() << " are missing";
-        continue;
-      }
-      EXPECT_EQ(done->status, kOk);
-      ASSERT_EQ(out.erase(done->slot), 1U) << done->slot;
-    }
-    EXPECT_FALSE(queue.collect());
   }
   static uint8_t wce(BlockDevice& device) {
     const auto config = device.front_end().get_config(kWceOffset, 1);

@@ -19,7 +19,7 @@
 
 #include "support/scratch_directory.h"
 #include "vhost_user/back_end.h"
-#include "vhost_user/block_device.h"
+#include "vhost_user/ring_tests.h"
 
 namespace platter::front_end {
 namespace {
@@ -27,7 +27,6 @@ namespace {
 constexpr uint32_t kBytes = 64 << 10;
 constexpr uint64_t kRequestSectors = kBytes / kSectorBytes;
 constexpr uint32_t kRingSize = 64;
-constexpr std::chrono::seconds kLimit{20};
 constexpr unsigned kRequests = 16;
 
 // The first two writes fail.
@@ -74,17 +73,6 @@ class StopTest : public testing::TestWithParam<bool> {
     }
     queue.publish();
   }
-  static void expect_all(BlockQueue& queue, std::map<uint32_t, unsigned>& out, uint8_t status) {
-    while (!out.empty()) {
-      const auto done = queue.collect();
-      if (!done) {
-        ASSERT_TRUE(queue.wait(kLimit)) << out.size() << " are missing";
-        continue;
-      }
-      EXPECT_EQ(done->status, status) << out[done->slot];
-      ASSERT_EQ(out.erase(done->slot), 1U);
-    }
-  }
   static void expect_written(BlockDevice& device) {
     std::vector<uint8_t> data(kBytes);
     for (unsigned i = 0; i < kRequests; ++i) {
@@ -110,13 +98,27 @@ class StopTest : public testing::TestWithParam<bool> {
     EXPECT_NE(line.find("the disk is stopped"), std::string::npos) << line;
     return line;
   }
-  // As often as the disk fails.
-  void go_on(unsigned stops) {
-    for (unsigned i = 1; i < stops; ++i) {
-      back_end_->signal(SIGUSR2);
-      wait_for_stop();
+  // A device that writes which fail have stopped.
+  std::unique_ptr<BlockDevice> connect_and_stop(std::map<uint32_t, unsigned>& out) {
+    start_failing("stop");
+    auto device = connect();
+    if (device == nullptr) return nullptr;
+    write_all(device->queue(0), out);
+    wait_for_stop();
+    return device;
+  }
+  // Each of them comes back, and none twice; wherever the disk stops meanwhile it goes on.
+  void expect_all_going_on(BlockQueue& queue, std::map<uint32_t, unsigned> out) {
+    pollfd again = {errors_.get(), POLLIN, 0};
+    while (!out.empty()) {
+      if (const auto done = queue.collect()) {
+        EXPECT_EQ(done->status, kOk);
+        ASSERT_EQ(out.erase(done->slot), 1U);
+      } else if (poll(&again, 1, 0) == 1) {
+        wait_for_stop();
+        back_end_->signal(SIGUSR2);
+      }
     }
-    back_end_->signal(SIGUSR2);
   }
 
   support::ScratchDirectory scratch_;
@@ -183,27 +185,14 @@ TEST_P(StopTest, ADiskThatIsFullGoesOnWhenThereIsSpace) {
 // ---- What a front-end does while the device is stopped
 
 TEST_P(StopTest, GoesOnAfterEachStop) {
-  start_failing("stop");
-  const auto device = connect();
-  ASSERT_TRUE(device);
   std::map<uint32_t, unsigned> out;
-  write_all(device->queue(0), out);
-  wait_for_stop();
+  const auto device = connect_and_stop(out);
+  ASSERT_TRUE(device);
   back_end_->signal(SIGUSR2);
   // One that is told twice goes on all the same.
   back_end_->signal(SIGUSR2);
   // The second error may have come with the first.
-  pollfd again = {errors_.get(), POLLIN, 0};
-  while (!out.empty()) {
-    const auto done = device->queue(0).collect();
-    if (done) {
-      EXPECT_EQ(done->status, kOk);
-      ASSERT_EQ(out.erase(done->slot), 1U);
-    } else if (poll(&again, 1, 0) == 1) {
-      wait_for_stop();
-      back_end_->signal(SIGUSR2);
-    }
-  }
+  expect_all_going_on(device->queue(0), out);
   expect_written(*device);
 }
 
@@ -239,26 +228,13 @@ TEST_P(StopTest, AQueueThatIsTakenAwayFailsWhatWaits) {
 }
 
 TEST_P(StopTest, AQueueThatTracksItsRequestsDoesThemWhenItIsBack) {
-  start_failing("stop");
-  const auto device = connect();
-  ASSERT_TRUE(device);
   std::map<uint32_t, unsigned> out;
-  write_all(device->queue(0), out);
-  wait_for_stop();
+  const auto device = connect_and_stop(out);
+  ASSERT_TRUE(device);
   ASSERT_TRUE(device->stop());
   ASSERT_TRUE(device->start());
-  go_on(1);
-  // Once more.
-  pollfd again = {errors_.get(), POLLIN, 0};
-  while (!out.empty()) {
-    if (const auto done = device->queue(0).collect()) {
-      EXPECT_EQ(done->status, kOk);
-      ASSERT_EQ(out.erase(done->slot), 1U);
-    } else if (poll(&again, 1, 0) == 1) {
-      wait_for_stop();
-      back_end_->signal(SIGUSR2);
-    }
-  }
+  back_end_->signal(SIGUSR2);
+  expect_all_going_on(device->queue(0), out);
   expect_written(*device);
 }
 
@@ -299,12 +275,9 @@ TEST_P(StopTest, AMachineThatIsPausedGetsTheError) {
 }
 
 TEST_P(StopTest, TheNextBackEndDoesWhatWaits) {
-  start_failing("stop");
-  const auto device = connect();
-  ASSERT_TRUE(device);
   std::map<uint32_t, unsigned> out;
-  write_all(device->queue(0), out);
-  wait_for_stop();
+  const auto device = connect_and_stop(out);
+  ASSERT_TRUE(device);
   back_end_->kill();
   start({.image = {}, .node = "driver=memory,size=16M", .socket = {}});
   const auto again = device->reconnect(scratch_.path("socket"));

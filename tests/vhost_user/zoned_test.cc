@@ -10,7 +10,7 @@
 #include "base/bytes.h"
 #include "support/scratch_directory.h"
 #include "vhost_user/back_end.h"
-#include "vhost_user/block_device.h"
+#include "vhost_user/ring_tests.h"
 
 namespace platter::front_end {
 namespace {
@@ -21,7 +21,6 @@ constexpr uint64_t kCapacitySectors = 448;  // of them
 constexpr uint32_t kBytes = 4096;
 constexpr uint64_t kRequestSectors = kBytes / kSectorBytes;
 constexpr uint32_t kDescriptorBytes = 64;
-constexpr std::chrono::seconds kLimit{20};
 
 struct Zone {
   uint64_t capacity, start, pointer;
@@ -270,10 +269,7 @@ INSTANTIATE_TEST_SUITE_P(All, ZonedTest,
                          testing::Values(RingOptions{.size = 64},
                                          RingOptions{.size = 64, .packed = true},
                                          RingOptions{.size = 64, .packed = true, .indirect = true}),
-                         [](const testing::TestParamInfo<RingOptions>& info) {
-                           return fmt::format("{}{}", info.param.packed ? "packed" : "split",
-                                              info.param.indirect ? "_indirect" : "");
-                         });
+                         ring_name);
 
 }  // namespace
 }  // namespace platter::front_end

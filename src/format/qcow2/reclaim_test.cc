@@ -8,12 +8,9 @@
 #include <thread>
 
 #include "base/try.h"
-#include "block/backend.h"
 #include "block/debug.h"
-#include "block/graph.h"
-#include "block/registry.h"
+#include "block/test_disk.h"
 #include "io/gate.h"
-#include "io/reactor_group.h"
 #include "support/scratch_directory.h"
 
 namespace platter::format::qcow2 {
@@ -24,36 +21,17 @@ using block::Permission;
 constexpr uint64_t kCluster = 65536;
 constexpr uint64_t kClusters = 64;
 
-class ReclaimTest : public testing::Test {
+class ReclaimTest : public block::DiskTest {
  protected:
+  ReclaimTest() : DiskTest(2) {}
   void SetUp() override {
-    auto group = io::ReactorGroup::start({.reactors = 2});
-    ASSERT_TRUE(group) << group.error().message();
-    reactors_ = std::move(*group);
     auto created = run(graph_.create(
         {image(), "qcow2", *base::Options::from_key_values("size=4M,cluster_size=64k")}));
     ASSERT_TRUE(created) << created.error().message();
-    block::OpenRequest request;
-    request.options = *base::Options::from_key_values(
-        "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=" + image());
-    request.flags.read_only = false;
-    request.discard_unmap = true;
-    request.policy = OpenPolicy::anything();
-    auto opened =
-        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                        block::kAllPermissions));
-    ASSERT_TRUE(opened) << opened.error().message();
-    backend_ = std::move(*opened);
-  }
-  void TearDown() override {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
+    open("driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=" + image());
   }
 
   std::string image() const { return scratch_.path("image"); }
-  template <typename T>
-  T run(io::Task<T> task) {
-    return io::run_blocking(reactors_->at(0), std::move(task));
-  }
   void write(uint64_t cluster, uint8_t value) {
     std::vector<uint8_t> bytes(kCluster, value);
     auto written = run(backend_->write(cluster * kCluster, io::BufferList(bytes)));
@@ -61,11 +39,6 @@ class ReclaimTest : public testing::Test {
   }
 
   support::ScratchDirectory scratch_;
-  std::unique_ptr<io::ReactorGroup> reactors_;
-  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_;
-  block::Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<block::Backend> backend_;
 };
 
 io::Task<void> read_into(block::Backend& backend, io::BufferList bytes, Result<void>& result) {
@@ -99,8 +72,7 @@ TEST_F(ReclaimTest, AClusterThatIsBeingReadGoesToNobodyElse) {
 
 // Counts lag behind while the dirty bit stands for them: it goes with the last user, not the first.
 TEST_F(ReclaimTest, OneUserLeavesAndTheOtherStaysDirty) {
-  ASSERT_TRUE(run(backend_->close()));
-  backend_.reset();
+  close();
   ASSERT_TRUE(run(graph_.create(
       {image(), "qcow2", *base::Options::from_key_values("size=4M,lazy_refcounts=on")})));
   block::OpenRequest request;

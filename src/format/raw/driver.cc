@@ -8,6 +8,7 @@
 #include "base/math.h"
 #include "base/try.h"
 #include "block/backend.h"
+#include "block/child_zones.h"
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/node.h"
@@ -29,10 +30,11 @@ io::Task<Result<void>> ready(Result<void> result) {
 
 Result<void> check_window(uint64_t below, uint64_t offset, std::optional<uint64_t> size);
 
-class RawDriver final : public Driver, public Resizable, public Reopenable, public Zoned {
+class RawDriver final : public Driver, public Resizable, public Reopenable, public ChildZones {
  public:
   RawDriver(Child& file, Node& node, uint64_t offset, std::optional<uint64_t> size)
-      : file_(file),
+      : ChildZones(file),
+        file_(file),
         node_(node),
         offset_(offset),
         fixed_size_(size),
@@ -121,15 +123,6 @@ class RawDriver final : public Driver, public Resizable, public Reopenable, publ
   Zoned* zoned() override {
     const bool whole = offset_ == 0 && !fixed_size_;
     return whole && file_.node().driver().zoned() != nullptr ? this : nullptr;
-  }
-  ZonedCharacteristics zoned_characteristics() const override {
-    return *file_.node().zoned_characteristics();
-  }
-  io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones) override {
-    return file_.zone_report(offset, zones);
-  }
-  io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length) override {
-    return file_.zone_manage(action, offset, length);
   }
   io::Task<Result<uint64_t>> zone_append(uint64_t offset, io::BufferList buffers,
                                          WriteFlags flags) override {

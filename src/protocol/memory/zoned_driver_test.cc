@@ -11,14 +11,11 @@
 #include <random>
 #include <thread>
 
-#include "block/graph.h"
-#include "block/registry.h"
-#include "io/reactor_group.h"
+#include "block/test_disk.h"
 
 namespace platter::protocol {
 namespace {
 
-using block::Permission;
 using block::Zone;
 using block::ZoneAction;
 using block::ZoneModel;
@@ -229,32 +226,14 @@ class Model {
   uint64_t clock_ = 0;
 };
 
-class ZonedDriverTest : public testing::Test {
+class ZonedDriverTest : public block::DiskTest {
  protected:
   static constexpr unsigned kReactors = 3;
 
-  ZonedDriverTest() : reactors_(*io::ReactorGroup::start({.reactors = kReactors})) {}
-  ~ZonedDriverTest() override {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-  }
-  template <typename T>
-  T run(io::Task<T> task, unsigned reactor = 0) {
-    return io::run_blocking(reactors_->at(reactor), std::move(task));
-  }
+  ZonedDriverTest() : DiskTest(kReactors) {}
   std::string open(const std::string& options) {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-    backend_.reset();
-    block::OpenRequest request;
-    request.options = *base::Options::from_key_values(options);
-    request.flags.read_only = false;
-    request.discard_unmap = true;
-    request.policy = OpenPolicy::anything();
-    auto opened =
-        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                        block::kAllPermissions));
-    if (!opened) return opened.error().message();
-    backend_ = std::move(*opened);
-    return "";
+    const auto opened = try_open(options);
+    return opened ? "" : std::string(opened.error().message());
   }
   Zone zone(uint64_t offset) {
     Zone found;
@@ -272,12 +251,6 @@ class ZonedDriverTest : public testing::Test {
   static int code_of(const Result<T>& result) {
     return result ? 0 : result.error().code();
   }
-
-  std::unique_ptr<io::ReactorGroup> reactors_;
-  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_;
-  block::Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<block::Backend> backend_;
 };
 
 // ---- At random

@@ -5,38 +5,16 @@
 #include <array>
 
 #include "base/bytes.h"
-#include "block/graph.h"
-#include "block/registry.h"
-#include "io/reactor_group.h"
+#include "block/test_disk.h"
 #include "virtio/blk/config.h"
 #include "virtio/features.h"
 
 namespace platter::virtio::blk {
 namespace {
 
-using block::Permission;
-
-class BlkDeviceTest : public testing::Test {
+class BlkDeviceTest : public block::DiskTest {
  protected:
-  void SetUp() override {
-    reactors_ = *io::ReactorGroup::start({});
-    open("driver=memory,size=1M");
-  }
-  void open(std::string_view options) {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-    block::OpenRequest request;
-    request.options = *base::Options::from_key_values(options);
-    request.flags.read_only = false;
-    request.policy = OpenPolicy::anything();
-    backend_ =
-        *run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                         block::kAllPermissions));
-  }
-  void TearDown() override { EXPECT_TRUE(run(backend_->close())); }
-  template <typename T>
-  T run(io::Task<T> task) {
-    return io::run_blocking(reactors_->at(0), std::move(task));
-  }
+  void SetUp() override { open("driver=memory,size=1M"); }
   std::unique_ptr<Device> make(Properties properties = {}) {
     return *Device::make(*backend_, std::move(properties));
   }
@@ -50,12 +28,6 @@ class BlkDeviceTest : public testing::Test {
     device.read_config(kWceOffset, byte);
     return byte[0];
   }
-
-  std::unique_ptr<io::ReactorGroup> reactors_;
-  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_;
-  block::Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<block::Backend> backend_;
 };
 
 TEST_F(BlkDeviceTest, TakesOnlyFeaturesThatItOffers) {

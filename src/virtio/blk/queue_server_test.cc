@@ -8,21 +8,18 @@
 #include <functional>
 #include <thread>
 
-#include "block/graph.h"
-#include "block/registry.h"
-#include "io/reactor_group.h"
-#include "virtio/test_driver.h"
+#include "block/test_disk.h"
+#include "virtio/blk/test_request.h"
 
 namespace platter::virtio::blk {
 namespace {
 
-using block::Permission;
 using test::Buffer;
 using test::Guest;
+using test::kUntouched;
 
 constexpr uint32_t kQueueSize = 64;
 constexpr uint32_t kBlock = 4096;
-constexpr uint8_t kUntouched = 0xee;
 constexpr uint64_t kPlainRing = 0;
 
 // Counts what the queue has to say. The driver never sleeps.
@@ -40,32 +37,11 @@ class Events final : public QueueEvents {
   std::function<void()> at_first;
 };
 
-class QueueServerTest : public testing::TestWithParam<uint64_t> {
+class QueueServerTest : public block::DiskTest, public testing::WithParamInterface<uint64_t> {
  protected:
-  void SetUp() override {
-    auto group = io::ReactorGroup::start({});
-    ASSERT_TRUE(group) << group.error().message();
-    reactors_ = std::move(*group);
-    open("driver=memory,size=1M");
-  }
-  void open(std::string_view options) {
-    block::OpenRequest request;
-    request.options = *base::Options::from_key_values(options);
-    request.flags.read_only = false;
-    request.policy = OpenPolicy::anything();
-    auto opened =
-        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                        block::kAllPermissions));
-    ASSERT_TRUE(opened) << opened.error().message();
-    backend_ = std::move(*opened);
-  }
+  void SetUp() override { open("driver=memory,size=1M"); }
   void TearDown() override {
     if (server_) run(stop());
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-  }
-  template <typename T>
-  T run(io::Task<T> task) {
-    return io::run_blocking(reactors_->at(0), std::move(task));
   }
 
   void serve(Properties properties = {}) {
@@ -97,7 +73,6 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
 
   // A disk that fails requests, each of so many of that kind once.
   void open_failing(std::string_view kind, unsigned times, int code) {
-    EXPECT_TRUE(run(backend_->close()));
     std::string options = "driver=blkdebug,image.driver=memory,image.size=1M";
     for (unsigned i = 0; i < times; ++i) {
       const std::string rule = fmt::format(",inject-error.{}.", i);
@@ -134,10 +109,7 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
     return Guest::kData + 0x10000 + slot * uint64_t{kBlock};
   }
   void add(unsigned slot, uint32_t type, uint64_t sector, bool indirect = false) {
-    const std::span<uint8_t> bytes(guest_.at(header(slot)), 16);
-    base::store_little<uint32_t>(bytes, 0, type);
-    base::store_little<uint32_t>(bytes, 4, 0);
-    base::store_little<uint64_t>(bytes, 8, sector);
+    test::put_header(guest_, header(slot), type, sector);
     *guest_.at(status(slot)) = kUntouched;
     driver_->add(
         {{header(slot), 16, false}, {payload(slot), kBlock, type == 0}, {status(slot), 1, true}},
@@ -159,11 +131,6 @@ class QueueServerTest : public testing::TestWithParam<uint64_t> {
   QueueOptions options_ =
       test::options_of(kQueueSize, GetParam() | kVersion1 | kIndirectDescriptors);
   std::unique_ptr<test::Driver> driver_ = test::make_driver(guest_, options_);
-  std::unique_ptr<io::ReactorGroup> reactors_;
-  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_;
-  block::Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<block::Backend> backend_;
   std::unique_ptr<Device> device_;
   Events events_;
   std::unique_ptr<SlowRequests> slow_;  // for serve()
@@ -189,7 +156,6 @@ TEST_P(QueueServerTest, TellsOfRequestsThatAreSlow) {
   std::vector<std::string> lines;
   const base::Log log(
       [&lines](base::LogLevel, std::string_view line) { lines.emplace_back(line); });
-  EXPECT_TRUE(run(backend_->close()));
   open("driver=null-co,size=1M,latency-ns=1000000");
   slow_ = std::make_unique<SlowRequests>(log, "disk", std::chrono::milliseconds(1));
   serve();

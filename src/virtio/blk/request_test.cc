@@ -4,66 +4,24 @@
 
 #include <random>
 
-#include "block/graph.h"
-#include "block/registry.h"
-#include "io/reactor_group.h"
-#include "virtio/test_driver.h"
+#include "block/test_disk.h"
+#include "virtio/blk/test_request.h"
 
 namespace platter::virtio::blk {
 namespace {
 
-using block::Permission;
-using test::Buffer;
-using test::Guest;
+using namespace test;
 
 constexpr uint64_t kDiskBytes = 1 << 20;
-constexpr uint64_t kHeader = Guest::kData;
-constexpr uint64_t kStatus = Guest::kData + 64;
-constexpr uint64_t kPayload = Guest::kData + 4096;
-constexpr uint8_t kUntouched = 0xee;
 
-enum Type : uint32_t {
-  kIn = 0,
-  kOut = 1,
-  kScsi = 2,
-  kFlushType = 4,
-  kGetIdType = 8,
-  kDiscardType = 11,
-  kWriteZeroesType = 13,
-  kSecureErase = 14,
-};
-
-class BlkRequestTest : public testing::Test {
+class BlkRequestTest : public block::DiskTest {
  protected:
   void SetUp() override {
-    auto group = io::ReactorGroup::start({});
-    ASSERT_TRUE(group) << group.error().message();
-    reactors_ = std::move(*group);
-    block::OpenRequest request;
-    request.options = *base::Options::from_key_values("driver=memory,size=1M");
-    request.flags.read_only = false;
-    request.discard_unmap = true;
-    request.policy = OpenPolicy::anything();
-    auto opened =
-        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                        block::kAllPermissions));
-    ASSERT_TRUE(opened) << opened.error().message();
-    backend_ = std::move(*opened);
+    open("driver=memory,size=1M");
     queue_ = *Queue::make(options_, guest_.memory());
   }
-  void TearDown() override {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-  }
-  template <typename T>
-  T run(io::Task<T> task) {
-    return io::run_blocking(reactors_->at(0), std::move(task));
-  }
-
   void put_header(uint32_t type, uint64_t sector) {
-    const std::span<uint8_t> header(guest_.at(kHeader), 16);
-    base::store_little<uint32_t>(header, 0, type);
-    base::store_little<uint32_t>(header, 4, 0);
-    base::store_little<uint64_t>(header, 8, sector);
+    test::put_header(guest_, kHeader, type, sector);
     *guest_.at(kStatus) = kUntouched;
   }
   void put_range(uint64_t sector, uint32_t sectors, uint32_t flags) {
@@ -106,11 +64,6 @@ class BlkRequestTest : public testing::Test {
   test::SplitDriver driver_{guest_, options_};
   std::unique_ptr<Queue> queue_;
   Properties properties_;
-  std::unique_ptr<io::ReactorGroup> reactors_;
-  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_;
-  block::Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<block::Backend> backend_;
 };
 
 TEST_F(BlkRequestTest, WritesAndReads) {

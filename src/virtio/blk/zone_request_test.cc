@@ -1,83 +1,41 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
-#include "block/graph.h"
-#include "block/registry.h"
-#include "io/reactor_group.h"
+#include "block/test_disk.h"
 #include "virtio/blk/request.h"
-#include "virtio/test_driver.h"
+#include "virtio/blk/test_request.h"
 
 namespace platter::virtio::blk {
 namespace {
 
-using block::Permission;
-using test::Buffer;
-using test::Guest;
+using namespace test;
 
-constexpr uint64_t kHeader = Guest::kData;
-constexpr uint64_t kStatus = Guest::kData + 64;
-constexpr uint64_t kPayload = Guest::kData + 4096;
 constexpr uint64_t kZoneSectors = 32;  // 16 KiB
 constexpr uint32_t kDescriptorBytes = 64;
-
-enum Type : uint32_t {
-  kIn = 0,
-  kOut = 1,
-  kSecureErase = 14,
-  kAppend = 15,
-  kReport = 16,
-  kOpen = 18,
-  kClose = 20,
-  kFinish = 22,
-  kReset = 24,
-  kResetAll = 26,
-};
 
 constexpr auto kInvalid = Status::kZoneInvalidCommand;
 constexpr auto kUnaligned = Status::kZoneUnalignedPointer;
 
 // Eight zones of 16 KiB, of which 12 can be written; the first is conventional, the last has 8 KiB.
-class ZoneRequestTest : public testing::Test {
+class ZoneRequestTest : public block::DiskTest {
  protected:
   void SetUp() override {
-    reactors_ = *io::ReactorGroup::start({});
-    open(
+    open_zoned(
         "zoned=host-managed,size=120k,zone-size=16k,zone-capacity=12k,conventional-zones=1,"
         "max-open-zones=2,max-active-zones=3,max-append-bytes=4k");
     queue_ = *Queue::make(options_, guest_.memory());
   }
-  void TearDown() override { close(); }
-  void open(const std::string& options) {
-    close();
-    block::OpenRequest request;
-    request.options = *base::Options::from_key_values("driver=memory," + options);
-    request.flags.read_only = false;
-    request.policy = OpenPolicy::anything();
-    auto opened =
-        run(graph_.open(std::move(request), Permission::kConsistentRead | Permission::kWrite,
-                        block::kAllPermissions));
-    ASSERT_TRUE(opened) << opened.error().message();
-    backend_ = std::move(*opened);
+  void open_zoned(const std::string& options) {
+    open("driver=memory," + options);
     properties_.zoned = backend_->zoned_characteristics();
     executor_ = std::make_unique<Executor>(*backend_, properties_);
     executor_->use_zones(true);
   }
-  void close() {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-    backend_.reset();
-  }
-  template <typename T>
-  T run(io::Task<T> task) {
-    return io::run_blocking(reactors_->at(0), std::move(task));
-  }
 
   // Through the queue. `written`: bytes that the driver may read, the status left out.
   Status send(uint32_t type, uint64_t sector, std::vector<Buffer> data) {
-    const std::span<uint8_t> header(guest_.at(kHeader), 16);
-    base::store_little<uint32_t>(header, 0, type);
-    base::store_little<uint32_t>(header, 4, 0);
-    base::store_little<uint64_t>(header, 8, sector);
-    *guest_.at(kStatus) = 0xee;
+    put_header(guest_, kHeader, type, sector);
+    *guest_.at(kStatus) = kUntouched;
     data.insert(data.begin(), {kHeader, 16, false});
     data.push_back({kStatus, 1, true});
     driver_.add(data, true);
@@ -127,11 +85,6 @@ class ZoneRequestTest : public testing::Test {
   std::unique_ptr<Queue> queue_;
   Properties properties_;
   uint32_t written_ = 0;
-  std::unique_ptr<io::ReactorGroup> reactors_;
-  block::DriverRegistry registry_ = block::DriverRegistry::builtin();
-  base::Log log_;
-  block::Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<block::Backend> backend_;
   std::unique_ptr<Executor> executor_;
 };
 
@@ -174,7 +127,7 @@ TEST_F(ZoneRequestTest, AReportIsAsLongAsThereIsRoom) {
 }
 
 TEST_F(ZoneRequestTest, AReportOfManyZonesIsWhole) {
-  open("zoned=host-managed,size=400k,zone-size=4k");
+  open_zoned("zoned=host-managed,size=400k,zone-size=4k");
   ASSERT_EQ(report(8, 200 * kDescriptorBytes), Status::kOk);
   EXPECT_EQ(reported(), 99U);
   EXPECT_EQ(written_, 100 * kDescriptorBytes);
@@ -214,7 +167,7 @@ TEST_F(ZoneRequestTest, RefusesAppendsThatCannotBe) {
   EXPECT_EQ(state(1), 14);
   properties_.read_only = true;
   EXPECT_EQ(append(2 * kZoneSectors, 512), Status::kIoError);
-  open("zoned=host-managed,size=64k,zone-size=16k,max-append-bytes=0");
+  open_zoned("zoned=host-managed,size=64k,zone-size=16k,max-append-bytes=0");
   properties_.read_only = false;
   EXPECT_EQ(append(kZoneSectors, 512), Status::kUnsupported);
 }
@@ -239,9 +192,9 @@ TEST_F(ZoneRequestTest, ReadsStayInTheirZone) {
   EXPECT_EQ(guest_.at(kPayload)[0], 0);
   EXPECT_EQ(read(kZoneSectors + 31, 1024), kInvalid);
   EXPECT_EQ(read(kZoneSectors - 1, 1024), kInvalid);
-  open("zoned=host-managed,size=64k,zone-size=16k,conventional-zones=2");
+  open_zoned("zoned=host-managed,size=64k,zone-size=16k,conventional-zones=2");
   EXPECT_EQ(read(kZoneSectors - 1, 1024), Status::kOk) << "between conventional zones";
-  open("zoned=host-aware,size=64k,zone-size=16k");
+  open_zoned("zoned=host-aware,size=64k,zone-size=16k");
   EXPECT_EQ(read(kZoneSectors - 1, 1024), Status::kOk);
   EXPECT_EQ(write(kZoneSectors - 1, 1024), Status::kOk);
   EXPECT_EQ(write(5, 512), Status::kOk) << "anywhere";
