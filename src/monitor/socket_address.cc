@@ -114,8 +114,9 @@ Result<io::Descriptor> bind_port(const SocketAddress& address) {
     const int on = 1;
     // Best effort: a port whose last connection has just ended is refused for a while.
     (void)setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (one.ai_family == AF_INET6)
-      (void)setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (one.ai_family == AF_INET6 &&
+        setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) != 0)
+      return false;
     return bind(descriptor, one.ai_addr, one.ai_addrlen) == 0;
   });
 }

@@ -132,7 +132,7 @@ class QmpClient {
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, path.data(), path.size());
     ASSERT_EQ(::connect(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    (void)read();
+    EXPECT_NE(read().find("QMP"), nullptr);
     ask(R"({"execute": "qmp_capabilities"})");
   }
   // The next event of this name, whatever else comes first.

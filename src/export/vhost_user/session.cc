@@ -49,7 +49,7 @@ io::Task<void> Session::run() {
   auto ended = co_await serve();
   if (!ended && ended.error().code() != ECANCELED)
     log_.warning("vhost-user: The front-end is dropped: " + ended.error().message());
-  (void)co_await reset();
+  co_await reset();
   channel_.hang_up();
 }
 
@@ -258,7 +258,7 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       PLATTER_CO_ASSIGN(const VringDescriptor state, parse_vring_descriptor(payload));
       PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
       PLATTER_CO_ASSIGN(auto descriptor, event_descriptor(state, message));
-      PLATTER_CO_TRY(co_await ring->set_kick(std::move(descriptor)));
+      co_await ring->set_kick(std::move(descriptor));
       device_.start();
       PLATTER_CO_TRY(co_await ring->start_if_ready(memory_));
       co_return Reply();
@@ -274,14 +274,15 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
       PLATTER_CO_ASSIGN(const VringState state, parse_vring_state(payload));
       PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
       ring->set_enabled(state.number != 0);
-      if (state.number == 0) (void)co_await ring->stop();
+      if (state.number == 0) co_await ring->stop();
       PLATTER_CO_TRY(co_await ring->start_if_ready(memory_));
       co_return Reply();
     }
     case Request::kGetVringBase: {
       PLATTER_CO_ASSIGN(const VringState state, parse_vring_state(payload));
       PLATTER_CO_ASSIGN(Vring * ring, vring(state.index));
-      const uint32_t base = co_await ring->stop();
+      co_await ring->stop();
+      const uint32_t base = ring->base();
       ring->forget_events();
       // From here on the answer says where it goes on, if it is this ring that comes back.
       if (inflight_ && ring->has_ended()) inflight_->forget(state.index);
@@ -290,14 +291,14 @@ io::Task<Result<Session::Reply>> Session::change(Message& message) {
     case Request::kResetOwner: {
       for (auto& each : vrings_) {
         each->set_enabled(false);
-        (void)co_await each->stop();
+        co_await each->stop();
       }
       co_return Reply();
     }
     case Request::kResetDevice: {
       co_await stop_vrings(Kept::kLeave);
       if (inflight_) inflight_->forget();
-      PLATTER_CO_TRY(co_await reset());
+      co_await reset();
       co_return Reply();
     }
     case Request::kSetStatus: {
@@ -403,7 +404,7 @@ Result<void> Session::restore(std::span<const uint8_t> bytes) {
 }
 
 io::Task<void> Session::drop_state_transfer() {
-  if (const auto transfer = std::move(state_transfer_)) (void)co_await transfer->end();
+  if (const auto transfer = std::move(state_transfer_)) co_await transfer->stop();
 }
 
 io::Task<void> Session::stop_vrings(Kept kept) {
@@ -413,14 +414,13 @@ io::Task<void> Session::stop_vrings(Kept kept) {
   }
 }
 
-io::Task<Result<void>> Session::reset() {
+io::Task<void> Session::reset() {
   co_await drop_state_transfer();
   co_await stop_vrings(Kept::kLeave);
   logs_ = false;
   log_pages_.reset();
   inflight_.reset();
   device_.reset();
-  co_return Result<void>();
 }
 
 void Session::go_on() {

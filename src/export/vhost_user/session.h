@@ -73,7 +73,7 @@ class Session {
   io::Task<Result<void>> set_status(uint64_t status);
   // As at its start. A device that the front-end resets has nothing in flight; one that it leaves
   // may be found again.
-  io::Task<Result<void>> reset();
+  io::Task<void> reset();
   using Kept = virtio::blk::QueueServer::Kept;
   io::Task<void> stop_vrings(Kept kept);
   Result<Vring*> vring(uint32_t index);

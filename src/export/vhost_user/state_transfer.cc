@@ -61,10 +61,14 @@ Result<std::unique_ptr<StateTransfer>> StateTransfer::begin(io::Descriptor pipe,
 }
 
 io::Task<Result<std::vector<uint8_t>>> StateTransfer::end() {
-  wait_.cancel();
-  co_await running_.close();
+  co_await stop();
   PLATTER_CO_TRY(std::move(outcome_));
   co_return std::move(bytes_);
+}
+
+io::Task<void> StateTransfer::stop() {
+  wait_.cancel();
+  co_await running_.close();
 }
 
 io::Task<void> StateTransfer::run() {

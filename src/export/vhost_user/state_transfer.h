@@ -26,12 +26,14 @@ class StateTransfer {
                                                      std::vector<uint8_t> bytes);
   // Reads up to the end, and so many bytes at most.
   static Result<std::unique_ptr<StateTransfer>> load(io::Descriptor pipe, size_t max_bytes);
-  ~StateTransfer();  // ended
+  ~StateTransfer();  // ended or stopped
 
   bool loads() const { return loads_; }
   // How it ended, with what was saved or loaded; called once, before it is destroyed. EAGAIN: the
   // other end has not taken all, or not closed; nobody waits for that.
   io::Task<Result<std::vector<uint8_t>>> end();
+  // In place of end(), where nobody asks how it ended.
+  io::Task<void> stop();
 
  private:
   StateTransfer(io::Descriptor pipe, std::vector<uint8_t> bytes, bool loads, size_t max_bytes);

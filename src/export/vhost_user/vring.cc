@@ -142,11 +142,10 @@ Result<void> Vring::set_base(uint32_t base) {
   return {};
 }
 
-io::Task<Result<void>> Vring::set_kick(io::Descriptor kick) {
-  if (running_) (void)co_await stop();
+io::Task<void> Vring::set_kick(io::Descriptor kick) {
+  if (running_) co_await stop();
   if (kick) make_nonblocking(kick);
   kick_ = std::make_shared<io::Descriptor>(std::move(kick));
-  co_return Result<void>();
 }
 
 io::Task<void> Vring::set_call(io::Descriptor call) {
@@ -240,16 +239,17 @@ void Vring::go_on() {
   if (running_ && !stopping_) running_->go_on();
 }
 
-io::Task<uint32_t> Vring::stop() {
+io::Task<void> Vring::stop() {
   using Kept = virtio::blk::QueueServer::Kept;
-  if (running_) {
-    const bool notes_last = inflight_ && !log_pages_ && device_.status() == 0;
-    co_await stop(notes_last ? Kept::kLeave : Kept::kFail);
-  } else if (!has_base_) {
-    if (stopped_at_) co_return *stopped_at_;
-    if (is_packed()) co_return uint32_t{kPackedWrap} << 16 | kPackedWrap;
-  }
-  co_return base_;
+  const bool notes_last = inflight_ && !log_pages_ && device_.status() == 0;
+  co_await stop(notes_last ? Kept::kLeave : Kept::kFail);
+}
+
+uint32_t Vring::base() const {
+  PLATTER_ASSERT(running_ == nullptr);
+  if (has_base_) return base_;
+  if (stopped_at_) return *stopped_at_;
+  return is_packed() ? uint32_t{kPackedWrap} << 16 | kPackedWrap : base_;
 }
 
 virtio::blk::DeviceState::Queue Vring::state() const {

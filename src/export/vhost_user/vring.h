@@ -30,7 +30,7 @@ class Vring {
   Result<void> set_address(const VringAddress& address);
   Result<void> set_base(uint32_t base);
   // Without a descriptor: the ring is looked at for ever.
-  io::Task<Result<void>> set_kick(io::Descriptor kick);
+  io::Task<void> set_kick(io::Descriptor kick);
   io::Task<void> set_call(io::Descriptor call);
   void set_error(io::Descriptor error);
   // Where requests in flight are noted from the next start on.
@@ -58,16 +58,18 @@ class Vring {
   bool has_ended() const { return has_ended_; }
   // Begins, if nothing is missing. EINVAL: the ring cannot be.
   io::Task<Result<void>> start_if_ready(const MemoryTable& memory);
-  // Ends it, with what is under way; where to go on (SET_VRING_BASE). Requests that wait for the
-  // disk of a stopped device are left to the next start where they are noted in flight and the
-  // notes last, and fail where not. The notes do not last where the front-end logs what is written,
-  // as it takes its machine elsewhere; nor where it tells the device's status, of which it makes 0
-  // when it pauses its machine (QEMU), which is a reset.
-  io::Task<uint32_t> stop();
+  // Ends it, if it runs, with what is under way. Requests that wait for the disk of a stopped
+  // device are left to the next start where they are noted in flight and the notes last, and fail
+  // where not. The notes do not last where the front-end logs what is written, as it takes its
+  // machine elsewhere; nor where it tells the device's status, of which it makes 0 when it pauses
+  // its machine (QEMU), which is a reset.
+  io::Task<void> stop();
   io::Task<void> stop(virtio::blk::QueueServer::Kept kept);
+  // Where a ring that does not run goes on (SET_VRING_BASE).
+  uint32_t base() const;
   // The descriptors are given back; it runs again when there is a new one for the kick.
   void forget_events();
-  // As it was made; but stop() still tells where it ended. A front-end that migrates its machine
+  // As it was made; but base() still tells where it ended. A front-end that migrates its machine
   // may reset the device first and ask then (QEMU before 8.0).
   void forget();
 

@@ -21,7 +21,8 @@ io::Task<Result<void>> Qcow2::make_empty() {
   if (end != 0)
     PLATTER_CO_TRY(co_await zero_range(0, end, Release::kToBacking, FreeReason::kShrink));
   PLATTER_CO_TRY(co_await drop_tables(0));
-  // Nothing shows it any more, durably. Advice.
+  // Advice, as nothing shows it any more, durably: what the file cannot discard stays allocated in
+  // it.
   if (geometry.external_data && image_.data->size() != 0)
     (void)co_await image_.data->discard(0, image_.data->size());
   co_return Result<void>{};
