@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """platter daemon as a whole: clients that come and go, signals, the pid file, the background."""
 
+import ctypes
 import json
 import os
 import pathlib
+import platform
 import random
 import signal
 import socket
@@ -23,6 +25,13 @@ TIMEOUT_S = 30
 
 def run(*words, **options):
     return subprocess.run(words, capture_output=True, timeout=TIMEOUT_S, **options)
+
+
+def add_key(description, content):
+    """The serial number of a key in the session's keyring, or -1. add_key(2), which the C library lacks."""
+    number = {"x86_64": 248, "aarch64": 217}[platform.machine()]
+    session_keyring = -3
+    return ctypes.CDLL(None, use_errno=True).syscall(number, b"user", description.encode(), content, len(content), session_keyring)
 
 
 def gone(pid):
@@ -272,10 +281,9 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(run("qemu-img", "check", "-q", "overlay.qcow2", cwd=self.directory).returncode, 0)
 
     def test_a_key_of_the_kernels_opens_an_image(self):
-        kept = subprocess.run(("sh", "-c", "keyctl padd user platter-test @s"), input=b"hush", capture_output=True)
-        if kept.returncode != 0:
-            self.skipTest("there is no keyctl, or it may not be used")
-        serial = kept.stdout.decode().strip()
+        serial = add_key("platter-test", b"hush")
+        if serial < 0:
+            self.skipTest(f"the kernel keeps no key for this process: {os.strerror(ctypes.get_errno())}")
         run(PLATTER, "create", "-q", "--object", "secret,id=s,data=hush", "-f", "luks", "-o", "key-secret=s,iter-time=10",
             "locked.luks", "1M", cwd=self.directory, check=True)
         daemon = self.start("--object", f"secret_keyring,id=s,serial={serial}", "--blockdev",
