@@ -3,8 +3,6 @@
 // it is given, and kept until the command ends, or until it is removed. Any thread.
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,45 +12,17 @@
 #include <variant>
 #include <vector>
 
-#include "base/json.h"
 #include "base/options.h"
 #include "base/secret_bytes.h"
 #include "block/secret_source.h"
+#include "monitor/io_thread.h"
 #include "monitor/object_kinds.h"
+#include "monitor/object_properties.h"
+#include "monitor/throttle_group.h"
 #include "platter/error.h"
 
 namespace platter::monitor {
 
-// One limit of a throttle group; 0: none.
-struct ThrottleBucket {
-  uint64_t average = 0;        // units a second
-  uint64_t burst = 0;          // units a second, for burst_seconds
-  uint64_t burst_seconds = 1;  // not 0
-};
-
-struct ThrottleGroup {
-  // The order of kThrottleBuckets.
-  std::array<ThrottleBucket, 6> buckets;
-  uint64_t operation_bytes = 0;  // a larger request counts as several; 0: each counts once
-};
-inline constexpr std::array<std::string_view, 6> kThrottleBuckets = {
-    "iops-total", "iops-read", "iops-write", "bps-total", "bps-read", "bps-write"};
-
-struct IoThread {
-  uint64_t poll_max_ns = 32768;
-  uint64_t poll_grow = 0;  // 0: chosen, as all below
-  uint64_t poll_shrink = 0;
-  uint64_t max_batch = 0;
-  uint64_t thread_pool_min = 0;
-  uint64_t thread_pool_max = 64;
-};
-
-// What is to be seen of an object. A secret's bytes are not among it.
-struct ObjectProperty {
-  std::string name;
-  std::string_view type;  // as clients know it: "int"
-  base::Json value;
-};
 struct ObjectName {
   std::string id;
   std::string_view type;  // "secret"
@@ -65,6 +35,9 @@ std::vector<ObjectProperty> properties_of_type(std::string_view type);
 bool is_identifier(std::string_view id);
 Result<void> check_identifier(std::string_view id);
 
+// EBUSY.
+Error object_in_use(std::string_view id);
+
 class Objects final : public block::SecretSource {
  public:
   // "TYPE,id=ID,...", or the same as a JSON object. An error leaves nothing behind.
@@ -73,7 +46,7 @@ class Objects final : public block::SecretSource {
   Result<void> add(base::Options definition);
   // Gives an object's properties other values; those that are not named stay. The object is there.
   Result<void> change(std::string_view id, base::Options properties);
-  // ENOENT: there is none. What has taken a copy keeps it.
+  // ENOENT: there is none. EBUSY: it is of a kind that stays. What has taken a copy keeps it.
   Result<void> remove(std::string_view id);
 
   std::vector<ObjectName> list() const;
@@ -96,8 +69,7 @@ class Objects final : public block::SecretSource {
     std::vector<ObjectProperty> properties;
   };
   using Object = std::variant<Secret, ThrottleGroup, IoThread, Defined>;
-  Result<Object> make(std::string_view type, const std::string& id,
-                      class Properties& properties) const;
+  Result<Object> make(std::string_view type, const std::string& id, Properties& properties) const;
   template <typename T>
   std::optional<T> copy_of(std::string_view id) const;
   static std::string_view type_of(const Object& object);
