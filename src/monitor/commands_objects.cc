@@ -5,6 +5,7 @@
 
 #include "base/try.h"
 #include "monitor/commands.h"
+#include "monitor/devices.h"
 #include "monitor/validate.h"
 
 namespace platter::monitor {
@@ -25,7 +26,11 @@ io::Task<Reply> object_add(Control& control, Arguments arguments) {
 }
 
 io::Task<Reply> object_del(Control& control, Arguments arguments) {
-  auto removed = control.objects().remove(arguments.text("id"));
+  const std::string& id = arguments.text("id");
+  const Devices* devices = control.devices();
+  if (control.exports().use_io_thread(id) || (devices != nullptr && devices->use_io_thread(id)))
+    return ready(std::unexpected(Failure(object_in_use(id))));
+  auto removed = control.objects().remove(id);
   if (!removed) return ready(std::unexpected(Failure(removed.error())));
   return ready(done());
 }

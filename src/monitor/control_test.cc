@@ -331,5 +331,23 @@ TEST_F(ControlTest, ShowsObjectsButNotSecrets) {
   EXPECT_FALSE(objects_.secret("s"));
 }
 
+TEST_F(ControlTest, AnIoThreadStaysAsLongAsAnExportUsesIt) {
+  objects_.add("iothread,id=t").value();
+  objects_.add("iothread,id=u").value();
+  command("blockdev-add", R"({"driver": "memory", "node-name": "m", "size": 65536})");
+  for (const std::string_view id : {"e", "f"}) {
+    const std::string options = R"({"type": "nbd", "node-name": "m", "iothread": "t", "id": ")";
+    ASSERT_EQ(command("block-export-add", options + std::string(id) + "\"}"), kDone);
+  }
+  EXPECT_EQ(command("object-del", R"({"id": "t"})"),
+            error("object 't' is in use, can not be deleted"));
+  EXPECT_EQ(command("object-del", R"({"id": "u"})"), kDone);
+  command("block-export-del", R"({"id": "e"})");
+  EXPECT_EQ(command("object-del", R"({"id": "t"})"),
+            error("object 't' is in use, can not be deleted"));
+  command("block-export-del", R"({"id": "f"})");
+  EXPECT_EQ(command("object-del", R"({"id": "t"})"), kDone);
+}
+
 }  // namespace
 }  // namespace platter::monitor

@@ -43,6 +43,7 @@ struct Devices::Entry {
   std::unique_ptr<block::Backend> backend;
   std::unique_ptr<vhost_user::Export> served;
   uint64_t size = 0;
+  std::vector<std::string> iothreads;
   EventLimit failures;
   // What comes from the queues' reactors, to ours. One of them is on its way at a time, besides
   // those that have stopped the device.
@@ -92,7 +93,8 @@ io::Task<Reply> Devices::add(block::Graph& graph, Json all) {
 
 io::Task<Result<void>> Devices::start(Entry& entry, block::Node& node, DeviceOptions options) {
   vhost_user::Options& served = options.served;
-  PLATTER_CO_ASSIGN(served.reactors, co_await reactors_for(std::move(options.iothreads)));
+  PLATTER_CO_ASSIGN(served.reactors, co_await reactors_for(options.iothreads));
+  entry.iothreads = std::move(options.iothreads);
   served.slow_request = slow_request_;
   served.properties.read_only = node.read_only();
   served.on_failure = [this, &entry, home = io::Reactor::current()](const RequestFailure& failure) {
@@ -162,6 +164,12 @@ std::vector<Devices::Listed> Devices::list() const {
   for (const auto& entry : entries_)
     listed.push_back({entry->id, *entry->backend, entry->served->device().errors()});
   return listed;
+}
+
+bool Devices::use_io_thread(std::string_view id) const {
+  return std::ranges::any_of(entries_, [&](const auto& entry) {
+    return std::ranges::find(entry->iothreads, id) != entry->iothreads.end();
+  });
 }
 
 // ---- Whether they run

@@ -52,6 +52,8 @@ class Devices {
   void sizes_may_have_changed();
 
   std::vector<Listed> list() const;
+  // A queue of a device runs on it.
+  bool use_io_thread(std::string_view id) const;
 
   // No device takes anything from its queues any more.
   void stop();

@@ -35,7 +35,7 @@ io::Task<Reply> Exports::add(Json all) {
   options.iothread = given.text_or_empty("iothread");
   if (options.writable && options.node->read_only())
     co_return refuse("Cannot export read-only node as writable");
-  Entry entry{options.id, options.type, nullptr};
+  Entry entry{options.id, options.type, options.iothread, nullptr};
   PLATTER_CO_ASSIGN(entry.made, co_await types_->start(std::move(options)));
   entries_.push_back(std::move(entry));
   co_return Json::object();
@@ -69,6 +69,10 @@ Json Exports::list() const {
 block::Node* Exports::node(std::string_view id) const {
   const auto found = std::ranges::find(entries_, id, &Entry::id);
   return found == entries_.end() ? nullptr : graph_.find(found->made->node().name());
+}
+
+bool Exports::use_io_thread(std::string_view id) const {
+  return std::ranges::find(entries_, id, &Entry::iothread) != entries_.end();
 }
 
 void Exports::sizes_may_have_changed() {

@@ -64,6 +64,8 @@ class Exports {
   base::Json list() const;
   // What the export serves; null: there is none of this id.
   block::Node* node(std::string_view id) const;
+  // An export runs on it.
+  bool use_io_thread(std::string_view id) const;
   void sizes_may_have_changed();
   io::Task<Result<void>> close_all();
   // Called with the id of an export that has ended.
@@ -74,6 +76,7 @@ class Exports {
  private:
   struct Entry {
     std::string id, type;
+    std::string iothread;  // empty: none
     std::unique_ptr<BlockExport> made;
   };
   block::Graph& graph_;
