@@ -34,8 +34,8 @@ io::Task<Reply> query_status(Control& control, Arguments) {
 }
 
 io::Task<Reply> stop(Control& control, Arguments) {
-  control.devices()->stop();
-  return ready(done());
+  co_await control.devices()->stop();
+  co_return done();
 }
 
 io::Task<Reply> go_on(Control& control, Arguments) {

@@ -33,6 +33,11 @@ std::string_view name_of(ErrorAction action) {
   return "stop";
 }
 
+// By way of another thread, so that the reactor's turn has ended when it comes back.
+io::Task<void> finish_turn() {
+  co_await io::Reactor::current()->call([] {});
+}
+
 }  // namespace
 
 struct Devices::Entry {
@@ -200,9 +205,23 @@ io::Task<void> Devices::tell(Entry& entry, RequestFailure failure) {
   co_return;
 }
 
-void Devices::stop() {
+io::Task<void> Devices::stop() {
   for (const auto& entry : entries_) entry->served->device().errors().stop_by_user();
   if (std::exchange(state_, RunState::kPaused) == RunState::kRunning) notify("STOP");
+  // What a queue has taken by now has reached the backend,
+  co_await finish_turns();
+  for (const auto& entry : entries_) {
+    block::Node& node = entry->backend->node();
+    block::Graph& graph = node.graph();
+    co_await graph.drained_begin(node);
+    graph.drained_end(node);
+  }
+  // and what the backend has ended by now is in the driver's ring.
+  co_await finish_turns();
+}
+
+io::Task<void> Devices::finish_turns() {
+  for (io::Reactor* reactor : reactors_) co_await io::run_on(*reactor, finish_turn());
 }
 
 void Devices::go_on() {

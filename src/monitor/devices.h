@@ -55,8 +55,9 @@ class Devices {
   // A queue of a device runs on it.
   bool use_io_thread(std::string_view id) const;
 
-  // No device takes anything from its queues any more.
-  void stop();
+  // No device takes anything from its queues any more; requests in flight have ended, but for those
+  // that a device keeps until it goes on.
+  io::Task<void> stop();
   // Every device does, whatever has stopped it.
   void go_on();
   RunState run_state() const { return state_; }
@@ -69,6 +70,7 @@ class Devices {
   void hear(Entry& entry, io::Reactor& home, const virtio::blk::RequestFailure& failure);
   io::Task<void> tell(Entry& entry, virtio::blk::RequestFailure failure);
   io::Task<Result<void>> close(std::unique_ptr<Entry> entry);
+  io::Task<void> finish_turns();
   void notify(std::string_view event, base::Json data = base::Json::object());
 
   const std::vector<io::Reactor*> reactors_;

@@ -16,11 +16,13 @@
 #include "base/try.h"
 #include "block/named_nodes.h"
 #include "block/registry.h"
+#include "io/event.h"
+#include "io/gate.h"
 #include "io/reactor_group.h"
 #include "monitor/devices.h"
 #include "support/scratch_directory.h"
 #include "vhost_user/back_end.h"
-#include "vhost_user/block_device.h"
+#include "vhost_user/ring_tests.h"
 
 namespace platter::front_end {
 namespace {
@@ -28,19 +30,26 @@ namespace {
 using base::Json;
 
 constexpr uint32_t kBytes = 4096;
-constexpr std::chrono::seconds kLimit{20};
 
-// ---- On which thread a queue's requests run
+// ---- In this process
 
-std::array<std::atomic<pid_t>, 4> threads_of_blocks;
+constexpr size_t kBlocks = 4;
+
+// What a NotingDriver notes, and is told.
+struct Notes {
+  std::array<std::atomic<pid_t>, kBlocks> threads;  // that have begun to read the block
+  std::atomic<io::Event*> reads_end = nullptr;      // null: at once
+};
+Notes notes;
 
 // Notes who reads its blocks.
 class NotingDriver final : public block::Driver {
  public:
-  uint64_t size() const override { return threads_of_blocks.size() * kBytes; }
+  uint64_t size() const override { return kBlocks * kBytes; }
   block::Limits limits() const override { return {}; }
   io::Task<Result<void>> read(uint64_t offset, io::BufferList) override {
-    threads_of_blocks[offset / kBytes] = gettid();
+    notes.threads[offset / kBytes] = gettid();
+    if (io::Event* end = notes.reads_end) return end_with(*end);
     return io::Task<Result<void>>::ready(Result<void>());
   }
   io::Task<Result<void>> write(uint64_t, io::BufferList, block::WriteFlags) override {
@@ -59,6 +68,12 @@ class NotingDriver final : public block::Driver {
     status.length = length;
     return io::Task<Result<block::BlockStatus>>::ready(status);
   }
+
+ private:
+  static io::Task<Result<void>> end_with(io::Event& end) {
+    co_await end;
+    co_return Result<void>();
+  }
 };
 
 io::Task<Result<std::unique_ptr<block::Driver>>> open_noting(block::OpenContext&) {
@@ -75,51 +90,122 @@ const block::DriverType kNoting = {
 
 io::Task<pid_t> thread_id() { co_return gettid(); }
 
-TEST(Devices, AQueueRunsOnTheReactorOfItsIoThread) {
-  support::ScratchDirectory scratch;
-  const auto reactors = *io::ReactorGroup::start({.reactors = 3});
-  const auto run = [&](auto task) { return io::run_blocking(reactors->at(0), std::move(task)); };
-  const block::DriverRegistry registry({&kNoting});
-  base::Log log;
-  monitor::Objects objects;
-  block::Graph graph({registry, io::system_files(), log});
-  block::OpenRequest request;
-  request.options = *base::Options::from_key_values("driver=noting,node-name=disk");
-  request.flags.read_only = false;
-  request.policy = OpenPolicy::anything();
-  ASSERT_TRUE(run(block::add_node(graph, std::move(request))));
-  ASSERT_TRUE(objects.add("iothread,id=first"));
-  ASSERT_TRUE(objects.add("iothread,id=second"));
-  monitor::Devices devices({&reactors->at(0), &reactors->at(1), &reactors->at(2)}, objects, log);
-  const auto added =
-      run(devices.add(graph, *Json::parse(fmt::format(
-                                 R"({{"driver": "virtio-blk", "id": "d", "drive": "disk",
-                     "addr": {{"type": "unix", "path": "{}"}},
-                     "iothread-vq-mapping": [{{"iothread": "second", "vqs": [0, 3]}},
-                                             {{"iothread": "first", "vqs": [1, 2]}}]}})",
-                                 scratch.path("socket")))));
-  ASSERT_TRUE(added) << added.error().description;
+class DevicesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    block::OpenRequest request;
+    request.options = *base::Options::from_key_values("driver=noting,node-name=disk");
+    request.flags.read_only = false;
+    request.policy = OpenPolicy::anything();
+    ASSERT_TRUE(run(block::add_node(graph_, std::move(request))));
+  }
+  void TearDown() override {
+    EXPECT_TRUE(run(devices_.close_all()));
+    EXPECT_TRUE(run(block::delete_node(graph_, *graph_.find("disk"))));
+    for (auto& thread : notes.threads) thread = 0;
+    notes.reads_end = nullptr;
+  }
+  template <typename T>
+  T run(io::Task<T> task, unsigned reactor = 0) {
+    return io::run_blocking(reactors_->at(reactor), std::move(task));
+  }
+  void add(const std::string& more) {
+    const auto added = run(devices_.add(
+        graph_, *Json::parse(fmt::format(R"({{"driver": "virtio-blk", "id": "d", "drive": "disk",
+                                    "addr": {{"type": "unix", "path": "{}"}}, {}}})",
+                                         scratch_.path("socket"), more))));
+    ASSERT_TRUE(added) << added.error().description;
+  }
+  std::unique_ptr<BlockDevice> connect(uint32_t queues) {
+    auto device = BlockDevice::connect(
+        scratch_.path("socket"),
+        {.queues = queues, .ring = {}, .ram_bytes = 16ULL << 20, .buffer_bytes = kBytes});
+    if (device) return std::move(*device);
+    ADD_FAILURE() << device.error().message();
+    return nullptr;
+  }
 
+  support::ScratchDirectory scratch_;
+  std::unique_ptr<io::ReactorGroup> reactors_ = *io::ReactorGroup::start({.reactors = 3});
+  const block::DriverRegistry registry_{{&kNoting}};
+  base::Log log_;
+  monitor::Objects objects_;
+  block::Graph graph_{{registry_, io::system_files(), log_}};
+  monitor::Devices devices_{
+      {&reactors_->at(0), &reactors_->at(1), &reactors_->at(2)}, objects_, log_};
+};
+
+TEST_F(DevicesTest, AQueueRunsOnTheReactorOfItsIoThread) {
+  ASSERT_TRUE(objects_.add("iothread,id=first"));
+  ASSERT_TRUE(objects_.add("iothread,id=second"));
+  add(R"("iothread-vq-mapping": [{"iothread": "second", "vqs": [0, 3]},
+                                 {"iothread": "first", "vqs": [1, 2]}])");
   {
-    const auto device = BlockDevice::connect(
-        scratch.path("socket"),
-        {.queues = 4, .ring = {}, .ram_bytes = 16ULL << 20, .buffer_bytes = kBytes});
-    ASSERT_TRUE(device) << device.error().message();
+    const auto device = connect(4);
+    ASSERT_TRUE(device);
     for (uint32_t i = 0; i < 4; ++i) {
-      BlockQueue& queue = (*device)->queue(i);
+      BlockQueue& queue = device->queue(i);
       ASSERT_TRUE(queue.add(kRead, i * kBytes / kSectorBytes, kBytes));
       queue.publish();
       while (!queue.collect()) ASSERT_TRUE(queue.wait(kLimit));
     }
   }
-  const pid_t first = io::run_blocking(reactors->at(2), thread_id());
-  const pid_t second = io::run_blocking(reactors->at(1), thread_id());
-  EXPECT_EQ(threads_of_blocks[0], second);
-  EXPECT_EQ(threads_of_blocks[1], first);
-  EXPECT_EQ(threads_of_blocks[2], first);
-  EXPECT_EQ(threads_of_blocks[3], second);
-  EXPECT_TRUE(run(devices.remove("d")));
-  EXPECT_TRUE(run(block::delete_node(graph, *graph.find("disk"))));
+  const pid_t first = run(thread_id(), 2);
+  const pid_t second = run(thread_id(), 1);
+  EXPECT_EQ(notes.threads[0], second);
+  EXPECT_EQ(notes.threads[1], first);
+  EXPECT_EQ(notes.threads[2], first);
+  EXPECT_EQ(notes.threads[3], second);
+  EXPECT_TRUE(run(devices_.remove("d")));
+}
+
+struct Stopping {
+  monitor::Devices& devices;
+  io::Event& reads_end;
+  bool came_after_the_reads = false;
+  io::Gate gate = {};
+
+  io::Task<void> stop() {
+    co_await devices.stop();
+    came_after_the_reads = reads_end.is_set();
+  }
+  io::Task<void> begin() {
+    gate.spawn(*io::Reactor::current(), stop());
+    co_return;
+  }
+};
+
+TEST_F(DevicesTest, AStopWaitsForWhatIsInFlight) {
+  ASSERT_TRUE(objects_.add("iothread,id=t"));
+  // On a reactor of its own, and on that of the commands.
+  for (const std::string more : {R"("iothread": "t")", R"("num-queues": 1)"}) {
+    io::Event reads_end;
+    notes.reads_end = &reads_end;
+    notes.threads[0] = 0;
+    add(more);
+    {
+      const auto device = connect(1);
+      ASSERT_TRUE(device);
+      BlockQueue& queue = device->queue(0);
+      ASSERT_TRUE(queue.add(kRead, 0, kBytes));
+      queue.publish();
+      while (notes.threads[0] == 0) std::this_thread::yield();
+      Stopping stopping{devices_, reads_end};
+      run(stopping.begin());
+      // Time enough for one that does not wait.
+      for (unsigned i = 0; i < 100; ++i) run(thread_id(), i % 3);
+      EXPECT_FALSE(queue.collect());
+      reads_end.set();
+      run(stopping.gate.close());
+      EXPECT_TRUE(stopping.came_after_the_reads);
+      const auto done = queue.collect();
+      ASSERT_TRUE(done) << "the driver does not see the answer yet";
+      EXPECT_EQ(done->status, kOk);
+    }
+    EXPECT_TRUE(run(devices_.remove("d")));
+    devices_.go_on();
+    notes.reads_end = nullptr;
+  }
 }
 
 // ---- The daemon
@@ -264,6 +350,23 @@ TEST_F(DaemonDeviceTest, TellsOfAnErrorAndGoesOn) {
   const Json counted = client_.ask(R"({"execute": "query-blockstats"})");
   const Json& statistics = *counted.get_if<Json::Array>()->at(0).find("stats");
   EXPECT_EQ(statistics.find("failed_wr_operations")->dump(), "1");
+  EXPECT_EQ(daemon_->stop(), 0);
+}
+
+TEST_F(DaemonDeviceTest, ItsIoThreadsStay) {
+  start("driver=memory,size=16M", {"--object", "iothread,id=a", "--object", "iothread,id=b",
+                                   "--object", "iothread,id=c", "--device",
+                                   device_option(",num-queues=2,iothread-vq-mapping.0.iothread=a,"
+                                                 "iothread-vq-mapping.1.iothread=b")});
+  const auto remove = [](std::string_view id) {
+    return fmt::format(R"({{"execute": "object-del", "arguments": {{"id": "{}"}}}})", id);
+  };
+  EXPECT_EQ(client_.text(remove("a"), "desc"), "object 'a' is in use, can not be deleted");
+  EXPECT_EQ(client_.text(remove("b"), "desc"), "object 'b' is in use, can not be deleted");
+  EXPECT_EQ(client_.ask(remove("c")).dump(), "{}");
+  client_.ask(R"({"execute": "device_del", "arguments": {"id": "d0"}})");
+  EXPECT_EQ(client_.ask(remove("a")).dump(), "{}");
+  EXPECT_EQ(client_.ask(remove("b")).dump(), "{}");
   EXPECT_EQ(daemon_->stop(), 0);
 }
 
