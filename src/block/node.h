@@ -113,6 +113,9 @@ class Node {
 
   // ---- Zoned disks (block/zoned.h). Nothing, or ENOTSUP: it is none.
   std::optional<ZonedCharacteristics> zoned_characteristics() const;
+  // ENOTSUP: it is host-managed, and so nothing for `user` ("block format 'qcow2'"), who does not
+  // look where its write pointers are.
+  Result<void> check_written_anywhere(std::string_view user) const;
   io::Task<Result<size_t>> zone_report(uint64_t offset, std::span<Zone> zones);
   io::Task<Result<void>> zone_manage(ZoneAction action, uint64_t offset, uint64_t length);
   // Never split. kZoneInvalid: larger than max_append, or nothing.

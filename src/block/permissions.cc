@@ -78,6 +78,7 @@ class PermissionUpdate {
       }
       PLATTER_TRY(check_conflicts(*node));
       PLATTER_TRY(check_capability(*node, change.needed));
+      PLATTER_TRY(check_zones(*node));
       for (const auto& child : s.children) propose(*node, *child, change);
       changes_.push_back(change);
     }
@@ -105,6 +106,18 @@ class PermissionUpdate {
       return fail(EPERM,
                   "Cannot get 'write' permission without 'resize': Image size is not a multiple of "
                   "request alignment");
+    }
+    return {};
+  }
+
+  // Formats write where they like. A filter shows the zones below; who has a backend asks for them.
+  static Result<void> check_zones(const Node& node) {
+    if (node.state().driver == nullptr) return {};
+    for (const Child* edge : node.state().parents) {
+      if (edge->parent() == nullptr || edge->roles().has(ChildRole::kFiltered)) continue;
+      if (!edge->needed().has(Permission::kWrite)) continue;
+      PLATTER_TRY(node.check_written_anywhere(
+          fmt::format("block format '{}'", edge->parent()->type().name)));
     }
     return {};
   }

@@ -302,5 +302,28 @@ TEST_F(ReopenTest, AnotherWindowOfAFile) {
   EXPECT_TRUE(run(backend->close()));
 }
 
+TEST_F(ReopenTest, NoWindowThatIsWrittenToIsCutOutOfZones) {
+  add("driver=memory,node-name=zones,size=1M,zoned=host-managed,zone-size=64k");
+  const std::string text = "driver=raw,node-name=r,file=zones";
+  Node& node = add(text);
+  const std::string why = "Node 'zones' is a host-managed zoned disk: a window cannot write to it";
+  EXPECT_EQ(reopen({{&node, options(text + ",offset=64k")}}), why);
+  EXPECT_TRUE(node.zoned_characteristics());
+  EXPECT_EQ(reopen({{&node, options(text + ",offset=64k,read-only=on")}}), "");
+  EXPECT_EQ(reopen({{&node, options(text + ",offset=64k")}}), why);
+  EXPECT_EQ(reopen({{&node, options(text)}}), "");
+  EXPECT_TRUE(node.zoned_characteristics());
+}
+
+TEST_F(ReopenTest, NoFormatIsGivenZonesToWriteTo) {
+  create("a");
+  add("driver=memory,node-name=zones,size=1M,zoned=host-managed,zone-size=64k");
+  add("driver=file,node-name=f,filename=@a");
+  Node& node = add("driver=qcow2,node-name=a,file=f");
+  EXPECT_EQ(reopen({{&node, options("driver=qcow2,node-name=a,file=zones")}}),
+            "Node 'zones' is a host-managed zoned disk: block format 'qcow2' cannot write to it");
+  EXPECT_EQ(node.primary()->node().name(), "f");
+}
+
 }  // namespace
 }  // namespace platter::block

@@ -2,6 +2,8 @@
 
 #include "block/zoned.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/math.h"
@@ -49,6 +51,13 @@ std::optional<ZonedCharacteristics> Node::zoned_characteristics() const {
   ZonedCharacteristics zones = zoned->zoned_characteristics();
   zones.max_append = std::min(zones.max_append, transfer_limit(state_->limits));
   return zones;
+}
+
+Result<void> Node::check_written_anywhere(std::string_view user) const {
+  const auto zones = zoned_characteristics();
+  if (!zones || zones->model != ZoneModel::kHostManaged) return {};
+  return fail(ENOTSUP, fmt::format("Node '{}' is a host-managed zoned disk: {} cannot write to it",
+                                   name(), user));
 }
 
 io::Task<Result<size_t>> Node::zone_report(uint64_t offset, std::span<Zone> zones) {

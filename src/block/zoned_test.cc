@@ -4,18 +4,16 @@
 
 #include <gtest/gtest.h>
 
-#include "block/backend.h"
 #include "block/dirty_bitmap.h"
-#include "block/graph.h"
 #include "block/latency_histogram.h"
-#include "block/registry.h"
-#include "io/reactor_group.h"
+#include "block/test_disk.h"
 
 namespace platter::block {
 namespace {
 
 constexpr uint64_t kZoneBytes = 64 << 10;
 const std::string kZones = "driver=memory,size=1M,zoned=host-managed,zone-size=64k";
+const std::string kAware = "driver=memory,size=1M,zoned=host-aware,zone-size=64k";
 
 std::string below(const std::string& name, const std::string& options) {
   std::string prefixed;
@@ -27,26 +25,8 @@ std::string below(const std::string& name, const std::string& options) {
   return prefixed;
 }
 
-class ZonedTest : public testing::Test {
+class ZonedTest : public DiskTest {
  protected:
-  ~ZonedTest() override {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-  }
-  template <typename T>
-  T run(io::Task<T> task) {
-    return io::run_blocking(reactors_->at(0), std::move(task));
-  }
-  void open(const std::string& options,
-            Permissions needed = Permission::kConsistentRead | Permission::kWrite) {
-    if (backend_) EXPECT_TRUE(run(backend_->close()));
-    OpenRequest request;
-    request.options = *base::Options::from_key_values(options);
-    request.flags.read_only = false;
-    request.policy = OpenPolicy::anything();
-    auto opened = run(graph_.open(std::move(request), needed, kAllPermissions));
-    ASSERT_TRUE(opened) << opened.error().message();
-    backend_ = std::move(*opened);
-  }
   Result<uint64_t> append(uint64_t zone, uint64_t bytes, uint8_t byte = 1) {
     std::vector<uint8_t> data(bytes, byte);
     return run(backend_->zone_append(zone * kZoneBytes, io::BufferList(data)));
@@ -55,12 +35,6 @@ class ZonedTest : public testing::Test {
   static int code_of(const Result<T>& result) {
     return result ? 0 : result.error().code();
   }
-
-  std::unique_ptr<io::ReactorGroup> reactors_ = *io::ReactorGroup::start({});
-  DriverRegistry registry_ = DriverRegistry::builtin();
-  base::Log log_;
-  Graph graph_{{registry_, io::system_files(), log_}};
-  std::unique_ptr<Backend> backend_;
 };
 
 TEST_F(ZonedTest, RawAndFiltersShowTheZonesBelow) {
@@ -82,8 +56,8 @@ TEST_F(ZonedTest, RawAndFiltersShowTheZonesBelow) {
 }
 
 TEST_F(ZonedTest, WindowsAndOtherDisksHaveNone) {
-  for (const std::string& options : {"driver=raw,offset=64k" + below("file", kZones),
-                                     "driver=raw,size=128k" + below("file", kZones),
+  for (const std::string& options : {"driver=raw,offset=64k" + below("file", kAware),
+                                     "driver=raw,size=128k" + below("file", kAware),
                                      std::string("driver=raw,file.driver=memory,file.size=1M")}) {
     open(options);
     EXPECT_FALSE(backend_->zoned_characteristics()) << options;
@@ -92,6 +66,30 @@ TEST_F(ZonedTest, WindowsAndOtherDisksHaveNone) {
     EXPECT_EQ(code_of(run(backend_->zone_manage(ZoneAction::kReset, 0, kZoneBytes))), ENOTSUP);
     EXPECT_EQ(code_of(append(0, 512)), ENOTSUP);
   }
+}
+
+TEST_F(ZonedTest, WhoWritesAnywhereGetsNoHostManagedDisk) {
+  const std::string named = kZones + ",node-name=d";
+  const auto why = [](const std::string& user) {
+    return "Node 'd' is a host-managed zoned disk: " + user + " cannot write to it";
+  };
+  const auto refusal = [&](const std::string& options) {
+    const auto opened = try_open(options);
+    return opened ? "" : std::string(opened.error().message());
+  };
+  EXPECT_EQ(refusal("driver=qcow2" + below("file", named)), why("block format 'qcow2'"));
+  EXPECT_EQ(refusal("driver=raw,offset=64k" + below("file", named)), why("a window"));
+  // Through what shows its zones, too.
+  const std::string shown = "driver=raw,node-name=d" + below("file", kZones);
+  EXPECT_EQ(refusal("driver=luks" + below("file", shown)), why("block format 'luks'"));
+  EXPECT_EQ(graph_.nodes().size(), 0U);
+}
+
+TEST_F(ZonedTest, AWindowMayBeRead) {
+  open("driver=raw,offset=64k,read-only=on" + below("file", kZones), Permission::kConsistentRead);
+  std::vector<uint8_t> data(4096, 1);
+  ASSERT_TRUE(run(backend_->read(0, io::BufferList(data))));
+  EXPECT_EQ(data, std::vector<uint8_t>(4096));
 }
 
 TEST_F(ZonedTest, WhoMayNotWriteChangesNoZone) {

@@ -29,6 +29,10 @@ io::Task<Result<void>> ready(Result<void> result) {
 }
 
 Result<void> check_window(uint64_t below, uint64_t offset, std::optional<uint64_t> size);
+// Whoever uses a window does not see the zones below it.
+Result<void> check_zones(const Node& below, bool read_only) {
+  return read_only ? Result<void>() : below.check_written_anywhere("a window");
+}
 
 class RawDriver final : public Driver, public Resizable, public Reopenable, public ChildZones {
  public:
@@ -97,12 +101,17 @@ class RawDriver final : public Driver, public Resizable, public Reopenable, publ
   Resizable* resizable() override { return this; }
   Reopenable* reopenable() override { return this; }
   // Limits are asked for anew afterwards.
-  io::Task<Result<void>> reopen(base::OptionSet options, OpenFlags) override {
+  io::Task<Result<void>> reopen(base::OptionSet options, OpenFlags flags) override {
     const uint64_t offset = options.get_size("offset");
     std::optional<uint64_t> size;
     if (options.given("size")) size = options.get_size("size");
+    const bool window = offset != 0 || size;
+    if (window) {
+      if (auto fits = check_zones(file_.node(), flags.read_only); !fits)
+        return ready(std::move(fits));
+    }
     if (offset == offset_ && size == fixed_size_) return ready({});
-    if (offset != 0 || size) {
+    if (window) {
       if (auto fits = check_window(file_.size(), offset, size); !fits)
         return ready(std::move(fits));
     }
@@ -195,7 +204,10 @@ io::Task<Result<std::unique_ptr<Driver>>> open_raw(OpenContext& context) {
   PLATTER_CO_ASSIGN(Child * file, co_await context.open_child(
                                       "file", (window ? ChildRole::kData : ChildRole::kFiltered) |
                                                   ChildRole::kPrimary));
-  if (window) PLATTER_CO_TRY(check_window(file->size(), offset, size));
+  if (window) {
+    PLATTER_CO_TRY(check_zones(file->node(), context.flags().read_only));
+    PLATTER_CO_TRY(check_window(file->size(), offset, size));
+  }
   Node& node = context.node();
   if (node.probed() && !node.read_only()) {
     node.graph().environment().log.warning(fmt::format(
