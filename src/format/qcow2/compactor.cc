@@ -241,8 +241,9 @@ io::Task<Result<void>> Compactor::drop_blocks() {
     needless.push_back(block);
     places.insert(table[block] >> geometry_.cluster_bits);
   }
+  const uint64_t file_end = relocator_.end_of_used();
   const auto needed = [&](uint64_t block) {
-    const uint64_t end = std::min((block + 1) * entries, relocator_.end_of_used());
+    const uint64_t end = std::min((block + 1) * entries, file_end);
     for (uint64_t cluster = block * entries; cluster < end; ++cluster) {
       if (relocator_.count(cluster) != 0 && !places.contains(cluster)) return true;
     }

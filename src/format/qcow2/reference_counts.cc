@@ -137,17 +137,20 @@ bool ReferenceCounts::same(const Chunk* a, const Chunk* b) {
 }
 
 int64_t ReferenceCounts::last_used() const {
-  for (size_t place = branches_.size(); place-- > 0;) {
-    if (branches_[place] == nullptr) continue;
-    const uint64_t first = place * kFanout * kFanout;
-    for (uint64_t chunk = first + kFanout * kFanout; chunk-- > first;) {
-      const Chunk* here = find(chunk);
-      if (here == nullptr || is_zero(*here)) continue;
-      uint64_t index = kChunkClusters;
-      while (get_wide(*here, --index) == 0) {
-      }
-      return static_cast<int64_t>((chunk << kChunkBits) + index);
+  for (uint64_t end = base::divide_round_up(clusters_, kChunkClusters); end > 0;) {
+    const uint64_t chunk = end - 1;
+    if (absent_from(chunk) != 0) {
+      const bool whole_branch = branches_[chunk / (kFanout * kFanout)] == nullptr;
+      end = base::align_down(chunk, whole_branch ? kFanout * kFanout : kFanout);
+      continue;
     }
+    end = chunk;
+    const Chunk* here = find(chunk);
+    if (is_zero(*here)) continue;
+    uint64_t index = kChunkClusters;
+    while (get_wide(*here, --index) == 0) {
+    }
+    return static_cast<int64_t>((chunk << kChunkBits) + index);
   }
   return -1;
 }

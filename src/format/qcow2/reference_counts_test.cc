@@ -59,6 +59,26 @@ TEST(ReferenceCounts, AVastSparseFileCostsLittle) {
   EXPECT_EQ(differing, (std::vector<uint64_t>{3, kClusters - 1}));
 }
 
+TEST(ReferenceCounts, TheLastUsedIsFoundAcrossWhatIsNotThere) {
+  constexpr uint64_t kChunk = ReferenceCounts::kChunkClusters;
+  constexpr uint64_t kGroup = 512 * kChunk;
+  constexpr uint64_t kBranch = 512 * kGroup;
+  auto counts = ReferenceCounts::create(3 * kBranch + 5, 64 * kMiB);
+  ASSERT_TRUE(counts.has_value());
+  const std::vector<uint64_t> used = {0,           kChunk - 1,     kChunk,  kGroup - 1,
+                                      kGroup,      kBranch - 1,    kBranch, 2 * kBranch + kGroup,
+                                      3 * kBranch, 3 * kBranch + 4};
+  for (const uint64_t cluster : used) {
+    ASSERT_TRUE(counts->set(cluster, 1));
+    EXPECT_EQ(counts->last_used(), static_cast<int64_t>(cluster));
+  }
+  for (size_t left = used.size(); left-- > 0;) {
+    EXPECT_EQ(counts->last_used(), static_cast<int64_t>(used[left]));
+    ASSERT_TRUE(counts->set(used[left], 0));
+  }
+  EXPECT_EQ(counts->last_used(), -1);
+}
+
 // Either all of a range are changed, as one by one, or none.
 TEST(ReferenceCounts, ShiftsManyAtOnce) {
   constexpr uint64_t kClusters = 3 * ReferenceCounts::kChunkClusters;

@@ -59,8 +59,9 @@ io::Task<Result<void>> Relocator::load_table() {
 }
 
 uint64_t Relocator::used() const {
+  const uint64_t end = end_of_used();
   uint64_t used = 0;
-  for (uint64_t cluster = 0; cluster < end_of_used(); ++cluster) used += counts_.get(cluster) != 0;
+  for (uint64_t cluster = 0; cluster < end; ++cluster) used += counts_.get(cluster) != 0;
   return used;
 }
 
