@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -105,16 +106,16 @@ base::SecretBytes derive_key(HashAlgorithm algorithm, std::span<const uint8_t> p
   return key;
 }
 
-uint64_t measure_iterations(HashAlgorithm algorithm, size_t key_bytes) {
-  constexpr uint64_t kEnoughNs = 30'000'000;
-  constexpr uint32_t kFirst = 1 << 14;
+uint64_t measure_iterations(HashAlgorithm algorithm, size_t key_bytes, uint64_t time_ms) {
+  const uint64_t enough_ns = std::clamp<uint64_t>(time_ms, 1, 30) * 1'000'000;
+  constexpr uint32_t kFirst = 1 << 10;
   constexpr uint32_t kMost = 1 << 28;
   constexpr std::array<uint8_t, 32> kSample = {};
   for (uint32_t iterations = kFirst;; iterations *= 2) {
     const uint64_t begin = thread_time_ns();
     derive_key(algorithm, kSample, kSample, iterations, key_bytes);
     const uint64_t took = thread_time_ns() - begin;
-    if (took >= kEnoughNs || iterations >= kMost)
+    if (took >= enough_ns || iterations >= kMost)
       return iterations * uint64_t{1'000'000'000} / (took == 0 ? 1 : took);
   }
 }

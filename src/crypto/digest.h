@@ -19,9 +19,10 @@ void hash(HashAlgorithm algorithm, std::span<const std::span<const uint8_t>> par
 base::SecretBytes derive_key(HashAlgorithm algorithm, std::span<const uint8_t> passphrase,
                              std::span<const uint8_t> salt, uint32_t iterations, size_t key_bytes);
 
-// How many iterations derive such a key in a second of this thread's processor time. Takes
-// less than a tenth of that; meant for a worker thread.
-uint64_t measure_iterations(HashAlgorithm algorithm, size_t key_bytes);
+// How many iterations derive such a key in a second of this thread's processor time: measured for
+// as long as deriving one shall take, and for less than a tenth of a second. Meant for a worker
+// thread.
+uint64_t measure_iterations(HashAlgorithm algorithm, size_t key_bytes, uint64_t time_ms);
 
 // From the system's generator for secrets.
 void fill_random(std::span<uint8_t> bytes);

@@ -71,7 +71,7 @@ Result<base::SecretBytes> make_material(const LuksHeader& header, const LuksSlot
 
 Result<uint32_t> choose_iterations(HashAlgorithm hash, size_t key_bytes, uint64_t time_ms,
                                    uint64_t share) {
-  const uint64_t per_second = measure_iterations(hash, key_bytes);
+  const uint64_t per_second = measure_iterations(hash, key_bytes, time_ms);
   const auto product = base::checked_mul(per_second, time_ms);
   if (!product)
     return fail(ERANGE, fmt::format("PBKDF iterations {} too large to scale", per_second));
