@@ -1,5 +1,6 @@
 """The dirty bitmaps of a qcow2 image, read from its bytes by themselves: no program in between; and a model of one."""
 
+import mmap
 import struct
 
 EXTENSION = 0x23852875
@@ -40,7 +41,7 @@ class Bitmap:
 class Image:
     def __init__(self, path):
         with open(path, "rb") as file:
-            self.bytes = file.read()
+            self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # it may be vast, with holes
         (self.cluster_bits, self.size) = struct.unpack_from(">IQ", self.bytes, 20)
         self.cluster = 1 << self.cluster_bits
 

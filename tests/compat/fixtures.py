@@ -7,7 +7,10 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import peers  # noqa: E402
 import fixtures_overlaps
 import fixtures_subclusters
 
@@ -37,7 +40,7 @@ class Builder:
 
     def img(self, *words):
         subprocess.run([self.qemu_img, *words], cwd=self.directory, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=peers.environment())
 
     def io(self, image, *commands, fmt="qcow2", killed=False):
         words = ["qemu-io", "-f", fmt]

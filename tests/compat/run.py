@@ -8,7 +8,6 @@ A case may name a difference that is accepted, with the reason; it fails when th
 import argparse
 import concurrent.futures
 import difflib
-import filecmp
 import json
 import os
 import pathlib
@@ -34,6 +33,8 @@ import cases_snapshot_names  # noqa: F401, adds to both tables
 import cases_subclusters  # noqa: F401, adds to both tables
 import cases_vm_state  # noqa: F401, adds to cases_shell.CASES
 import fixtures
+import peers
+import sparse_files
 
 TIMEOUT_S = 60
 REFERENCE_ATTEMPTS = 20
@@ -108,6 +109,10 @@ class LockHolder:
         self.process.communicate("quit\n", timeout=TIMEOUT_S)
 
 
+def own_environment(**more):
+    return {**os.environ, **more}
+
+
 def words_of(case):
     return shlex.split(case.command)
 
@@ -122,11 +127,10 @@ def images_needed(case, available):
     return needed
 
 
-def run_side(case, program, directory, store, available):
+def run_side(case, program, environment, directory, store, available):
     (directory / "sub").mkdir(parents=True)
     for name in images_needed(case, available):
-        # cp keeps holes: map shows them.
-        subprocess.run(["cp", "--sparse=auto", store / name, directory / name], check=True)
+        sparse_files.copy(store / name, directory / name)
     holder = None
     if case.lock:
         holder = LockHolder(directory, case.lock, case.lock_writing)
@@ -134,7 +138,7 @@ def run_side(case, program, directory, store, available):
         # By its bare name: some messages begin with whatever name the program was called by.
         ended = subprocess.run([pathlib.Path(program).name, *words_of(case)], executable=shutil.which(program), cwd=directory, input=(case.script or "").encode(),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT_S,
-                               env={**os.environ, "LC_ALL": "C", "TZ": "UTC"})
+                               env=environment(LC_ALL="C", TZ="UTC"))
     except subprocess.TimeoutExpired:
         return {"stdout": "", "stderr": "", "status": f"still running after {TIMEOUT_S} s\n"}
     finally:
@@ -162,7 +166,7 @@ def image_facts(reference, directory, name, rules):
     return f"{name}: {info}check: exit status {check.returncode}\n{bitmaps}"
 
 
-def compare_images(reference, theirs, ours, name, rules):
+def compare_images(reference, theirs, ours, name, rules, has_data_file):
     """Of an image whose data is in another file, named from the working directory, a copy is compared."""
     if "luks" in rules and name.endswith((".luks", ".qcow2")):
         driver, prefix = ("luks", "") if name.endswith(".luks") else ("qcow2", "encrypt.")
@@ -170,12 +174,7 @@ def compare_images(reference, theirs, ours, name, rules):
         return subprocess.run([reference, "compare", "--object", "secret,id=s,data=abc", "--image-opts", *names],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S)
     names = [theirs / name, ours / name]
-    for directory in (theirs, ours):
-        info = subprocess.run([reference, "info", "--output=json", name], cwd=directory, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True, timeout=TIMEOUT_S).stdout
-        if '"data-file":' not in info:
-            break
-    else:
+    if has_data_file:
         names = [directory / (name + ".copy") for directory in (theirs, ours)]
         for directory, copy in zip((theirs, ours), names):
             subprocess.run([reference, "convert", "-O", "qcow2", name, copy], cwd=directory, stdout=subprocess.DEVNULL,
@@ -196,13 +195,14 @@ def compare_files(reference, theirs, ours, rules):
     names = [files_below(theirs), files_below(ours)]
     texts = ["files: " + " ".join(names[0]) + "\n", "files: " + " ".join(names[1]) + "\n"]
     for name in sorted(set(names[0]) & set(names[1])):
-        if filecmp.cmp(theirs / name, ours / name, shallow=False):
+        if sparse_files.same(theirs / name, ours / name):
             continue
-        texts[0] += image_facts(reference, theirs, name, rules)
-        texts[1] += image_facts(reference, ours, name, rules)
+        facts = [image_facts(reference, directory, name, rules) for directory in (theirs, ours)]
+        texts = [text + fact for text, fact in zip(texts, facts)]
         if "unwritten" in rules:  # what nobody has written decrypts to anything
             continue
-        compared = compare_images(reference, theirs, ours, name, rules)
+        has_data_file = all('"data-file":' in fact for fact in facts)
+        compared = compare_images(reference, theirs, ours, name, rules, has_data_file)
         if compared.returncode != 0:
             texts[0] += name + ": content\n"
             texts[1] += name + ": " + compared.stdout
@@ -213,11 +213,11 @@ def run_case(case, options, store, available, scratch):
     theirs = scratch / "reference" / case.name
     ours = scratch / "ours" / case.name
     for _ in range(REFERENCE_ATTEMPTS):
-        expected = run_side(case, options.reference, theirs, store, available)
+        expected = run_side(case, options.reference, peers.environment, theirs, store, available)
         if "accurate CPU usage" not in expected["stderr"]:  # QEMU's measuring, on a busy machine
             break
         shutil.rmtree(theirs)
-    actual = run_side(case, options.ours, ours, store, available)
+    actual = run_side(case, options.ours, own_environment, ours, store, available)
     expected["files"], actual["files"] = compare_files(options.qemu_img, theirs, ours, case.rules)
     differing = [key for key in expected if expected[key] != actual[key]]
     diff = ""

@@ -37,7 +37,7 @@ PARAMETERS = {
     "backing": [None, "raw", "qcow2 shorter", "qcow2 longer"],
     "preallocation": ["off", "metadata", "falloc"],
 }
-COSTLY = {"luks", 2 << 20}  # derives keys for a second; takes more bytes
+COSTLY = {"luks", 2 << 20}  # derives keys; takes more bytes
 RULES = [
     Rule("version 2 has counts of 16 bits", lambda compat, bits: compat == "0.10" and bits != 16),
     Rule("version 2 has no dirty bit", lambda compat, lazy: compat == "0.10" and lazy),

@@ -14,6 +14,7 @@ import peers  # noqa: E402
 from images import Failure  # noqa: E402
 
 MAKERS = ("platter", "qemu")
+QEMU_PROGRAMS = ("qemu-img", "qemu-io")
 TIMEOUT_S = 120
 SECTOR = 512
 KIB, MIB = 1 << 10, 1 << 20
@@ -27,7 +28,7 @@ PATTERNS = {"text": b" ".join(b"line %d of a text that compresses" % line for li
 def programs(compat, maker):
     """(the maker, the other one); each has a name and the paths of its two programs."""
     ours = types.SimpleNamespace(name="platter", img=os.path.join(compat, "qemu-img"), io=os.path.join(compat, "qemu-io"))
-    theirs = types.SimpleNamespace(name="qemu", img="qemu-img", io="qemu-io")
+    theirs = types.SimpleNamespace(name="qemu", img=QEMU_PROGRAMS[0], io=QEMU_PROGRAMS[1])
     return (ours, theirs) if maker == "platter" else (theirs, ours)
 
 
@@ -62,9 +63,10 @@ class Image:
             self.options = f"driver=qcow2,file.filename=image,encrypt.key-secret={secret}"
 
     def run(self, *words, **expect):
+        environment = peers.environment() if words[0] in QEMU_PROGRAMS else None
         for tries_left in reversed(range(peers.TRIES)):
             try:
-                return self.shop.run(*words, timeout=TIMEOUT_S, **expect)
+                return self.shop.run(*words, timeout=TIMEOUT_S, env=environment, **expect)
             except Failure as failure:
                 if not tries_left or not peers.gave_up(str(failure)):
                     raise

@@ -21,9 +21,9 @@ class Workshop:
     def path(self, name):
         return os.path.join(self.directory, name)
 
-    def run(self, *arguments, status=0, text=None, timeout=1200):
+    def run(self, *arguments, status=0, text=None, timeout=1200, env=None):
         """Runs a program; raises Failure unless it ends with `status` (None: any) and prints `text`."""
-        result = subprocess.run([str(a) for a in arguments], cwd=self.directory, timeout=timeout,
+        result = subprocess.run([str(a) for a in arguments], cwd=self.directory, timeout=timeout, env=env,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
         output = result.stdout.decode(errors="replace")
