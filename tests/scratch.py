@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import re
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -13,6 +15,16 @@ import unittest
 KIB = 1 << 10
 MIB = 1 << 20
 TIMEOUT_S = 250
+
+
+def in_memory(mib):
+    """For tests that wait for the disk most of the time and ask nothing of it: the directory of a file system in memory that
+    has room for that much and as much again, or None: that of all other scratch files."""
+    directory = "/dev/shm"
+    available = re.search(r"^MemAvailable: *(\d+) kB", pathlib.Path("/proc/meminfo").read_text(), re.M)
+    if not available or not os.access(directory, os.W_OK):
+        return None
+    return directory if min(shutil.disk_usage(directory).free, int(available[1]) * KIB) >= 2 * mib * MIB else None
 
 
 def sha(path):
@@ -53,8 +65,12 @@ def wait_until_unlocked(*names):
 class Scratch(unittest.TestCase):
     """Each test runs in a directory of its own, self.directory, which is the current one."""
 
+    MEMORY_MIB = None  # a class that sets it has its directory in memory, if this much is there
+
     def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix=f"platter-{type(self).__name__.lower()}-", ignore_cleanup_errors=True)
+        parent = in_memory(self.MEMORY_MIB) if self.MEMORY_MIB else None
+        scratch = tempfile.TemporaryDirectory(prefix=f"platter-{type(self).__name__.lower()}-", dir=parent,
+                                              ignore_cleanup_errors=True)
         self.addCleanup(scratch.cleanup)
         self.directory = pathlib.Path(scratch.name)
         before = os.getcwd()

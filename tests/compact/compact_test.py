@@ -11,6 +11,9 @@ import sys
 import tempfile
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from scratch import in_memory  # noqa: E402
+
 PLATTER = None
 MIB = 1 << 20
 KINDS = ["cluster_size=64k", "compat=0.10", "cluster_size=4k,refcount_bits=8", "cluster_size=512,refcount_bits=64",
@@ -27,7 +30,7 @@ CRYPTO_EXTENSION = 0x0537be77
 
 class CompactTest(unittest.TestCase):
     def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix="compact-")
+        scratch = tempfile.TemporaryDirectory(prefix="compact-", dir=in_memory(256))
         self.addCleanup(scratch.cleanup)
         self.directory = pathlib.Path(scratch.name)
         self.image = self.directory / "image"

@@ -32,6 +32,8 @@ def content(image):
 
 
 class Overlays(Scratch):
+    MEMORY_MIB = 1024
+
     def image(self, name, size, seed, *options, pieces=40):
         """An image with writes and zeroes here and there."""
         run("qemu-img", "create", "-q", "-f", "qcow2", *options, name, size)

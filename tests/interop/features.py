@@ -17,10 +17,12 @@ import sys
 import tempfile
 import time
 
-import features_turns
-from covering import Array, Rule
-from features_image import MAKERS, Image, programs
-from images import Failure
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import features_turns  # noqa: E402
+from covering import Array, Rule  # noqa: E402
+from features_image import MAKERS, Image, programs  # noqa: E402
+from images import Failure  # noqa: E402
+from scratch import in_memory  # noqa: E402
 
 SEED = 4
 PARAMETERS = {
@@ -88,8 +90,8 @@ def main():
     parser.add_argument("--only", type=int)
     parser.add_argument("--maker", choices=MAKERS)
     parser.add_argument("--list", action="store_true", help="the combinations, and what is left out")
-    parser.add_argument("--jobs", type=int, default=4, help="more than processors: they wait for the disk")
-    parser.add_argument("--scratch")
+    parser.add_argument("--jobs", type=int, default=4, help="more than processors: where they are on a disk they wait for it")
+    parser.add_argument("--scratch", default=in_memory(512))
     arguments = parser.parse_args()
 
     start = time.monotonic()
