@@ -17,6 +17,8 @@ namespace {
 
 constexpr unsigned kSubmissionEntries = 256;
 constexpr unsigned kCompletionEntries = 4096;
+// Of requests that wait for the turn's end: a disk begins with the first ones meanwhile.
+constexpr unsigned kMaxWaiting = 4;
 
 // Copies from and to files in memory are made by the reactor itself: the kernel's ring has threads
 // of its own do them, which spin for the file's lock. A longer write waits for the loop's next
@@ -51,6 +53,7 @@ class UringEngine final : public Engine {
 
  private:
   io_uring_sqe* next_entry();
+  bool hand_over();
   void prepare(io_uring_sqe* entry, IoRequest& request);
   void arm_wake();
   unsigned reap();
@@ -138,14 +141,18 @@ io_uring_sqe* UringEngine::next_entry() {
   for (;;) {
     if (io_uring_sqe* entry = io_uring_get_sqe(&ring_)) [[likely]]
       return entry;
-    // EBUSY: the kernel wants room for completions first.
-    int status = io_uring_submit(&ring_);
-    if (status < 0) {
-      PLATTER_ASSERT(status == -EBUSY || status == -EAGAIN || status == -EINTR);
+    if (!hand_over()) {
       io_uring_get_events(&ring_);
       reap();
     }
   }
+}
+
+// False: the kernel takes nothing now. EBUSY: it wants room for completions first.
+bool UringEngine::hand_over() {
+  const int status = io_uring_submit(&ring_);
+  PLATTER_ASSERT(status >= 0 || status == -EBUSY || status == -EAGAIN || status == -EINTR);
+  return status >= 0;
 }
 
 void UringEngine::prepare(io_uring_sqe* entry, IoRequest& request) {
@@ -193,6 +200,8 @@ void UringEngine::submit(IoRequest& request) {
     return;
   }
   prepare(next_entry(), request);
+  // What is not taken now is at the turn's end.
+  if (io_uring_sq_ready(&ring_) >= kMaxWaiting) hand_over();
 }
 
 void UringEngine::submit(ReadinessRequest& request) {
