@@ -118,6 +118,31 @@ class ServeTest(scratch.Scratch):
             served.terminate()
         self.assertEqual((served.returncode, os.listdir("states")), (0, []))
 
+    def test_a_socket_whose_listener_has_ended_is_left_over(self):
+        for reaped_before in (True, False):
+            with socket.socket(socket.AF_UNIX) as kept:  # as the system keeps it for one that was killed
+                kept.bind("s")
+                listener = os.fork()
+                if listener == 0:
+                    kept.listen()
+                    os._exit(0)
+                os.waitid(os.P_PID, listener, os.WEXITED | (0 if reaped_before else os.WNOWAIT))
+                with self.serving() as served:
+                    served.terminate()
+                self.assertEqual(served.returncode, 0)
+                if not reaped_before:
+                    os.waitpid(listener, 0)
+
+    def test_a_socket_that_somebody_listens_at_stays(self):
+        with socket.socket(socket.AF_UNIX) as taken:
+            taken.bind("s")
+            taken.listen()
+            done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", status=1)
+            self.assertIn("Could not listen at 's': Address already in use", done.stderr)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect("s")
+        os.unlink("s")
+
     @contextlib.contextmanager
     def serving(self):
         """A process that serves disk.qcow2 at s, from when it says so: a connection alone may be to the socket of one that was

@@ -1,8 +1,10 @@
 #include "export/vhost_user/export.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -29,15 +31,28 @@ Result<sockaddr_un> address_of(const std::string& path) {
   return address;
 }
 
+// Whether the process that listens at the other end still runs: the system keeps the socket of one
+// that was killed until its last requests have ended.
+bool is_listener_alive(const io::Descriptor& connection) {
+  ucred listener{};
+  socklen_t bytes = sizeof listener;
+  if (getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &listener, &bytes) != 0 ||
+      listener.pid == 0)
+    return true;  // as far as can be seen from here
+  const io::Descriptor process(static_cast<int>(syscall(SYS_pidfd_open, listener.pid, 0)));
+  if (!process) return errno != ESRCH;
+  pollfd ended = {.fd = process.get(), .events = POLLIN, .revents = 0};
+  return poll(&ended, 1, 0) != 1;
+}
+
 // A socket that nobody listens at any more was left behind.
 void remove_leftover(const std::string& path, const sockaddr_un& address) {
   struct stat status;
   if (lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) return;
   const io::Descriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&
-      errno == ECONNREFUSED) {
-    unlink(path.c_str());
-  }
+  const bool connected =
+      connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  if (connected ? !is_listener_alive(probe) : errno == ECONNREFUSED) unlink(path.c_str());
 }
 
 Result<io::Descriptor> listen_at(const std::string& path, unsigned mode) {
