@@ -269,7 +269,7 @@ class DaemonTest(unittest.TestCase):
             return json.loads(shown.stdout).get("backing-filename")
 
         for options, name in ((node, "./disk.qcow2"), (node + ",read-only=on", "disk.qcow2")):
-            daemon = self.start("--blockdev", options)
+            daemon = self.start("--state", "states", "--blockdev", options)
             daemon.command("qmp_capabilities")
             changed = daemon.command("change-backing-file", device="o", image_node_name="o", backing_file=name)
             self.assertEqual(changed, {"return": {}})
@@ -278,6 +278,7 @@ class DaemonTest(unittest.TestCase):
             self.assertEqual(shown["o"]["ro"], "read-only" in options)
             self.assertEqual(shown["o"]["image"]["backing-filename"], name)
             self.assertEqual(daemon.end(), 0)
+            self.assertEqual(os.listdir(self.directory / "states"), [])
         self.assertEqual(run("qemu-img", "check", "-q", "overlay.qcow2", cwd=self.directory).returncode, 0)
 
     def test_a_key_of_the_kernels_opens_an_image(self):

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -35,6 +36,13 @@ bool listens(const std::string& socket) {
     if (flags == kListening && rest.ends_with(" " + socket)) return true;
   }
   return false;
+}
+
+// One that is killed leaves its state file: beside the socket, if its user has not said where.
+void add_arguments(std::vector<std::string>& command, const BackEndOptions& options) {
+  command.insert(command.end(), options.arguments.begin(), options.arguments.end());
+  if (std::ranges::find(options.arguments, "--state") == options.arguments.end())
+    command.insert(command.end(), {"--state", options.socket + ".states"});
 }
 
 int status_of(int waited) { return WIFEXITED(waited) ? WEXITSTATUS(waited) : -WTERMSIG(waited); }
@@ -72,12 +80,12 @@ Result<std::vector<std::string>> back_end_command(const std::string& name,
     }
     command.insert(command.end(), {"--vhost-user", options.socket, "--queues",
                                    std::to_string(options.queues), "-q"});
-    command.insert(command.end(), options.arguments.begin(), options.arguments.end());
+    add_arguments(command, options);
     return command;
   }
   if (name == "platter-daemon") {
     std::vector<std::string> command = {PLATTER_PROGRAM, "daemon"};
-    command.insert(command.end(), options.arguments.begin(), options.arguments.end());
+    add_arguments(command, options);
     return command;
   }
   return fail(EINVAL, fmt::format("There is no back-end '{}'", name));

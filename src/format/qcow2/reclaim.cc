@@ -101,10 +101,12 @@ io::Task<Result<void>> Qcow2::end_file_with_sector() {
 io::Task<Result<void>> Qcow2::close() {
   co_await stop_cleaner();
   co_await background_.close();
-  if (!image_.writable) co_return Result<void>{};
-  if (image_.corrupt) {
-    if (writeback_.is_settled() && !bitmaps_.needs_storing()) co_return Result<void>{};
-    co_return std::unexpected(image_.corrupt_error());
+  if (!image_.writable || image_.corrupt) {
+    if (image_.writable && (!writeback_.is_settled() || bitmaps_.needs_storing()))
+      co_return std::unexpected(image_.corrupt_error());
+    // Of one that was writable before.
+    if (state_ != nullptr) state_->end();
+    co_return Result<void>{};
   }
   PLATTER_CO_TRY(co_await settle());
   Result<void> stored = co_await store_bitmaps();
