@@ -54,6 +54,8 @@ TEST(Objects, RefusesWhatIsNoObject) {
   EXPECT_EQ(error_of("secret,id=1,data=x"), "Parameter 'id' expects an identifier");
   EXPECT_EQ(error_of("secret,id=a,data=x,frob=1"), "Parameter 'frob' is unexpected");
   EXPECT_EQ(error_of("secret,id=a"), "Either 'file' or 'data' must be provided");
+  EXPECT_EQ(error_of("secret,id=a,file=/"),
+            "Unable to read /: Error reading file “/”: Is a directory");
   EXPECT_EQ(error_of("secret,id=a,data=x,keyid=b"), "No secret with id 'b'");
 }
 

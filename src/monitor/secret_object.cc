@@ -28,7 +28,11 @@ Result<base::SecretBytes> read_secret_file(const std::string& path) {
   }
   base::SecretBytes buffer(kMaxSecretFileBytes + 1);
   file.read(reinterpret_cast<char*>(buffer.data()), static_cast<std::streamsize>(buffer.size()));
-  if (file.bad()) return fail(EIO, fmt::format("Unable to read {}", path));
+  if (file.bad()) {
+    const int code = errno;
+    return fail(code, fmt::format("Unable to read {}: Error reading file “{}”: {}", path, path,
+                                  Error::from_errno(code).message()));
+  }
   const auto size = static_cast<size_t>(file.gcount());
   if (size > kMaxSecretFileBytes) {
     return fail(EFBIG, fmt::format("Unable to read {}: a secret has at most {} bytes", path,
