@@ -1,7 +1,10 @@
 #include "tool/program.h"
 
+#include <fcntl.h>
 #include <getopt.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 
 #include "base/try.h"
@@ -48,6 +51,19 @@ int run_command(const Command& command, Dialect dialect, Console& console,
   return status;
 }
 
+// Where the caller has closed one of the first three descriptors, the next file that is opened must
+// not become standard output. What is written there fails as before: these are for the other
+// direction.
+Result<void> occupy_standard_descriptors() {
+  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(standard, F_GETFD) >= 0) continue;
+    // Gets the lowest free number.
+    if (open("/dev/null", standard == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+      return std::unexpected(Error::from_errno(errno, "Could not open '/dev/null'"));
+  }
+  return {};
+}
+
 }  // namespace
 
 Dialect dialect_of(std::string_view program_path) {
@@ -62,6 +78,10 @@ int run_program(std::span<char*> arguments) {
   signal(SIGPIPE, SIG_IGN);
   const Dialect dialect = arguments.empty() ? Dialect::kPlatter : dialect_of(arguments[0]);
   Console console(program_name(dialect));
+  if (auto occupied = occupy_standard_descriptors(); !occupied) {
+    console.error(occupied.error());
+    return 1;
+  }
   if (dialect == Dialect::kQemuIo)
     return run_command(*find_command("io"), dialect, console, arguments);
   if (dialect == Dialect::kStorageDaemon)

@@ -108,6 +108,21 @@ class ServeTest(scratch.Scratch):
         done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "no/where", status=1)
         self.assertIn("Could not make directory 'no/where': No such file or directory", done.stderr)
 
+    def test_no_descriptor_of_ours_takes_the_place_of_a_closed_one(self):
+        def close_all():
+            for standard in (0, 1, 2):
+                os.close(standard)
+
+        with subprocess.Popen([PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "none"],
+                              preexec_fn=close_all) as served:
+            with killed_by_a_failure(served):
+                scratch.wait_until(lambda: os.path.exists("s"))
+                taken = [os.readlink(f"/proc/{served.pid}/fd/{standard}") for standard in (0, 1, 2)]
+                served.terminate()
+        self.assertEqual((taken, served.returncode), (["/dev/null"] * 3, 1))
+        done = run("sh", "-c", f"exec {PLATTER} info disk.qcow2 >&-", status=1)
+        self.assertEqual(done.stderr, "platter: Could not write to standard output: Bad file descriptor\n")
+
     def test_it_waits_for_the_locks_of_one_that_was_killed(self):
         for _ in range(5):
             with self.serving() as served:
