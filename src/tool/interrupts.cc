@@ -79,7 +79,11 @@ void Interrupts::handle(int signal) {
   std::lock_guard lock(mutex_);
   const bool stops = signal != SIGUSR1 && signal != SIGUSR2;
   auto& handler = stops ? handler_ : signal == SIGUSR1 ? progress_handler_ : go_on_handler_;
-  if (!handler || (stops && caught_ != 0)) die_of(signal);
+  if (stops && caught_ != 0) {
+    if (signal != SIGINT) return;
+    die_of(signal);
+  }
+  if (!handler) die_of(signal);
   if (stops) caught_ = signal;
   handler();
 }

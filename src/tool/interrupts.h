@@ -1,10 +1,11 @@
 // Interrupts: signals as calls on a thread of their own.
 //
-// SIGINT, SIGTERM and SIGHUP end the program at once unless a handler is set; a handler is called
-// once, and a second signal ends the program after all. SIGUSR1 asks for progress, SIGUSR2 to go on
-// after a stop; they end the program, too, where no handler is set. While an object
-// lives these signals are blocked in the thread that made it and in the threads that it starts
-// later, so it is made before any other thread.
+// SIGINT, SIGTERM and SIGHUP end the program at once unless a handler is set. It is called once;
+// from then on SIGINT, a person's second ^C, ends the program after all, and the others do nothing
+// more: those who send them often send them twice (timeout(1), a terminal that goes). SIGUSR1 asks
+// for progress, SIGUSR2 to go on after a stop; they end the program, too, where no handler is set.
+// While an object lives these signals are blocked in the thread that made it and in the threads
+// that it starts later, so it is made before any other thread.
 #pragma once
 
 #include <atomic>

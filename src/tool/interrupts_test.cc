@@ -1,13 +1,19 @@
 #include "tool/interrupts.h"
 
 #include <gtest/gtest.h>
-
+#include <sched.h>
 #include <unistd.h>
 
 #include <semaphore>
 
 namespace platter::tool {
 namespace {
+
+bool is_pending(int signal) {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, signal) == 1;
+}
 
 TEST(InterruptsTest, AHandlerIsCalledInsteadOfDying) {
   Interrupts interrupts;
@@ -40,19 +46,28 @@ TEST(InterruptsDeathTest, WithoutAHandlerTheSignalHasItsEffect) {
       testing::KilledBySignal(SIGTERM), "");
 }
 
-TEST(InterruptsDeathTest, ASecondSignalEndsTheProgram) {
+TEST(InterruptsDeathTest, ASecondInterruptEndsTheProgramAndNothingElseDoes) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {
         Interrupts interrupts;
-        std::binary_semaphore called{0};
+        std::counting_semaphore<> called{0};
         interrupts.set_handler([&] { called.release(); });
-        kill(getpid(), SIGINT);
-        called.acquire();
+        interrupts.set_progress_handler([&] { called.release(); });
         kill(getpid(), SIGTERM);
+        called.acquire();
+        interrupts.set_handler({});
+        for (const int signal : {SIGTERM, SIGHUP}) {
+          kill(getpid(), signal);
+          while (is_pending(signal)) sched_yield();
+          // When the next has been handled, so has this one.
+          kill(getpid(), SIGUSR1);
+          called.acquire();
+        }
+        kill(getpid(), SIGINT);
         for (;;) pause();
       },
-      testing::KilledBySignal(SIGTERM), "");
+      testing::KilledBySignal(SIGINT), "");
 }
 
 }  // namespace

@@ -108,6 +108,14 @@ class ServeTest(scratch.Scratch):
         done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "no/where", status=1)
         self.assertIn("Could not make directory 'no/where': No such file or directory", done.stderr)
 
+    def test_who_ends_it_may_say_so_twice(self):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            for _ in range(5):
+                with self.serving() as served:
+                    for _ in range(3):
+                        served.send_signal(number)
+                self.assertEqual((served.returncode, os.listdir("states"), os.path.exists("s")), (0, [], False))
+
     def test_no_descriptor_of_ours_takes_the_place_of_a_closed_one(self):
         def close_all():
             for standard in (0, 1, 2):
