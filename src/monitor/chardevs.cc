@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/absolute_path.h"
 #include "base/options.h"
 #include "base/size.h"
 #include "base/try.h"
@@ -45,7 +46,7 @@ Chardev::Kind kind_of(std::string_view type) {
 }  // namespace
 
 Chardev::~Chardev() {
-  if (unlinks) unlink(address.path.c_str());
+  if (!socket_file.empty()) unlink(socket_file.c_str());
 }
 
 // ---- Making one
@@ -56,8 +57,12 @@ Result<void> Chardevs::open_socket(Chardev& chardev, const Wish& wish) {
     PLATTER_ASSIGN(chardev.connection, connect_to(wish.address));
     return {};
   }
+  std::string file;
+  if (wish.address.kind == SocketAddress::Kind::kUnix && !wish.address.abstract_name) {
+    PLATTER_ASSIGN(file, base::absolute_path(wish.address.path));
+  }
   PLATTER_ASSIGN(chardev.listener, listen_at(wish.address));
-  chardev.unlinks = wish.address.kind == SocketAddress::Kind::kUnix && !wish.address.abstract_name;
+  chardev.socket_file = std::move(file);
   if (wish.wait) {
     chardev.connection.reset(accept4(chardev.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!chardev.connection)
@@ -322,7 +327,7 @@ Result<void> Chardevs::change(std::string id, Json backend) {
     return changed;
   }
   // The new one's file, if it has taken the place of the old one's.
-  if (before->address.path == all_.back()->address.path) before->unlinks = false;
+  if (before->socket_file == all_.back()->socket_file) before->socket_file.clear();
   return {};
 }
 

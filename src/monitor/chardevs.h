@@ -31,7 +31,7 @@ struct Chardev {
   std::string type;                // of several names of a kind, the one it was made by
   bool taken = false;              // by a monitor
   bool has_client = false;         // now
-  bool unlinks = false;            // the socket's file is ours
+  std::string socket_file;         // ours to remove; absolute, or empty: there is none
 
   ~Chardev();
 };

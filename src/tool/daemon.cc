@@ -205,7 +205,9 @@ int run_daemon(Invocation& invocation) {
     if (auto entered = background.enter(); !entered) return invocation.fail(entered.error());
   }
   raise_file_limit();
-  auto session = Session::start(invocation, Reactors::kOneAProcessor, state_directory(invocation));
+  auto states = state_directory(invocation);
+  if (!states) return invocation.fail(states.error());
+  auto session = Session::start(invocation, Reactors::kOneAProcessor, std::move(*states));
   if (!session) return invocation.fail(session.error());
   return io::run_blocking((*session)->reactors().at(0), run_in(**session, invocation, background));
 }

@@ -305,9 +305,9 @@ int run_serve(Invocation& invocation) {
   auto arguments = read_arguments(invocation);
   if (!arguments) return invocation.fail(arguments.error());
   // What a machine writes to a throw-away overlay goes with the process.
-  const bool keeps = !arguments->image.snapshot;
-  auto session = Session::start(invocation, Reactors::kOneAProcessor,
-                                keeps ? state_directory(invocation) : std::string());
+  auto states = arguments->image.snapshot ? std::string() : state_directory(invocation);
+  if (!states) return invocation.fail(states.error());
+  auto session = Session::start(invocation, Reactors::kOneAProcessor, std::move(*states));
   if (!session) return invocation.fail(session.error());
   io::CancelSource interrupted;
   (*session)->interrupts().set_handler([&] { interrupted.cancel(); });

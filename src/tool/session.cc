@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <charconv>
 
+#include "base/absolute_path.h"
 #include "base/try.h"
 
 namespace platter::tool {
@@ -60,11 +61,13 @@ Session::Session(const Invocation& invocation)
       policy_(make_policy(invocation)),
       registry_(block::DriverRegistry::builtin()) {}
 
-std::string state_directory(const Invocation& invocation) {
+Result<std::string> state_directory(const Invocation& invocation) {
   const auto said = invocation.value("state");
-  if (!said && invocation.dialect != Dialect::kPlatter) return {};
+  if (!said && invocation.dialect != Dialect::kPlatter) return std::string();
   if (!said) return "/dev/shm/platter-" + std::to_string(geteuid());
-  return *said == "none" ? std::string() : *said;
+  if (*said == "none") return std::string();
+  if (said->empty()) return fail(EINVAL, "--state is a directory or none, not ''");
+  return base::absolute_path(*said);
 }
 
 void raise_file_limit() {

@@ -52,10 +52,10 @@ class Session {
   std::unique_ptr<block::Graph> graph_;
 };
 
-// What --state says: where the state of images is kept that has to outlive this process. "none" is
-// nowhere (empty); nothing said is this user's place in shared memory, or nowhere under the compat
-// name.
-std::string state_directory(const Invocation& invocation);
+// What --state says: where the state of images is kept that has to outlive this process, as an
+// absolute path. "none" is nowhere (empty); nothing said is this user's place in shared memory, or
+// nowhere under the compat name.
+Result<std::string> state_directory(const Invocation& invocation);
 
 // Lets this process have as many open files as it may: for who serves many images.
 void raise_file_limit();

@@ -302,7 +302,7 @@ class DaemonTest(unittest.TestCase):
         self.assertFalse(path.exists())
 
     def test_the_background(self):
-        words = (PLATTER, "daemon", "--daemonize", "--pidfile", "pid", *self.node,
+        words = (PLATTER, "daemon", "--daemonize", "--pidfile", "pid", "--state", "states", *self.node,
                  "--chardev", "socket,path=s,server=on,wait=off,id=m", "--monitor", "m")
         done = run(*words, cwd=self.directory)
         self.assertEqual((done.returncode, done.stderr), (0, b""))
@@ -310,7 +310,8 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(os.readlink(f"/proc/{pid}/cwd"), "/")
         os.kill(pid, signal.SIGTERM)
         until(lambda: gone(pid))
-        self.assertFalse((self.directory / "pid").exists())
+        self.assertEqual(sorted(os.listdir(self.directory)), ["disk.qcow2", "states"])
+        self.assertEqual(os.listdir(self.directory / "states"), [])
         self.assertTrue(self.is_sound())
         failed = run(PLATTER, "daemon", "--daemonize", "--blockdev", "driver=qcow2,node-name=a,file=none",
                      cwd=self.directory)

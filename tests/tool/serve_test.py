@@ -103,10 +103,12 @@ class ServeTest(scratch.Scratch):
     def test_where_state_is_kept(self):
         pathlib.Path("file").touch()
         done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "file", status=1)
-        self.assertIn("'file' is no directory that this user alone writes to", done.stderr)
+        self.assertIn(f"'{os.getcwd()}/file' is no directory that this user alone writes to", done.stderr)
         self.assertFalse(os.path.exists("s"))
         done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "no/where", status=1)
-        self.assertIn("Could not make directory 'no/where': No such file or directory", done.stderr)
+        self.assertIn(f"Could not make directory '{os.getcwd()}/no/where': No such file or directory", done.stderr)
+        done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "", status=1)
+        self.assertEqual(done.stderr, "platter: --state is a directory or none, not ''\n")
 
     def test_who_ends_it_may_say_so_twice(self):
         for number in (signal.SIGTERM, signal.SIGHUP):
