@@ -4,7 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+
+#include "base/absolute_path.h"
+#include "base/try.h"
 
 #include "base/try.h"
 
@@ -23,24 +28,48 @@ bool has_name(int file, const std::string& path) {
          open.st_dev == named.st_dev && open.st_ino == named.st_ino;
 }
 
+struct flock whole_file() {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+Error taken(int file, const std::string& path) {
+  struct flock lock = whole_file();
+  if (fcntl(file, F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK)
+    return Error::from_errno(EAGAIN, "Could not lock '" + path + "'");
+  return {EAGAIN,
+          "Could not lock '" + path + "': process " + std::to_string(lock.l_pid) + " has it"};
+}
+
+// What was left behind, or made for us, holds a number or nothing.
+Result<void> check_content(int file, const std::string& path) {
+  std::array<char, 32> text;
+  const ssize_t got = pread(file, text.data(), text.size(), 0);
+  if (got < 0) return failed("read", path);
+  const auto fits = [](char c) { return (c >= '0' && c <= '9') || c == '\n' || c == ' '; };
+  if (static_cast<size_t>(got) == text.size() ||
+      !std::all_of(text.begin(), text.begin() + got, fits))
+    return fail(EEXIST, "'" + path + "' is there, and is no PID file");
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PidFile>> PidFile::create(std::string path) {
-  if (path.empty() || path.front() != '/') {
-    // A daemon leaves the directory that it was started in.
-    std::unique_ptr<char, decltype(&free)> here(getcwd(nullptr, 0), &free);
-    if (here == nullptr) return failed("find", path);
-    path = std::string(here.get()) + "/" + path;
-  }
+  PLATTER_ASSIGN(path, base::absolute_path(path));
   io::Descriptor file;
   do {
-    file.reset(open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    file.reset(open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
     if (!file) return failed("create", path);
-    struct flock lock = {};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    if (fcntl(file.get(), F_SETLK, &lock) != 0) return failed("lock", path);
+    struct flock lock = whole_file();
+    if (fcntl(file.get(), F_SETLK, &lock) != 0) {
+      if (errno != EAGAIN && errno != EACCES) return failed("lock", path);
+      return std::unexpected(taken(file.get(), path));
+    }
   } while (!has_name(file.get(), path));
+  PLATTER_TRY(check_content(file.get(), path));
   const std::string text = std::to_string(getpid()) + "\n";
   if (ftruncate(file.get(), 0) != 0 ||
       write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {

@@ -11,7 +11,7 @@ namespace platter::tool {
 
 class PidFile {
  public:
-  // EAGAIN: another process holds it.
+  // EAGAIN: another process holds it. EEXIST: the file has other content, and keeps it.
   static Result<std::unique_ptr<PidFile>> create(std::string path);
   ~PidFile();  // removes it
   PidFile(const PidFile&) = delete;

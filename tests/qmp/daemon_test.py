@@ -297,9 +297,21 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(int(path.read_text()), daemon.process.pid)
         second = run(PLATTER, "daemon", "--pidfile", path, "--chardev", "null,id=n", "--monitor", "n")
         self.assertEqual(second.returncode, 1)
-        self.assertIn("cannot create PID file: Could not lock", second.stderr.decode())
+        self.assertEqual(second.stderr.decode(),
+                         f"platter: cannot create PID file: Could not lock '{path}': process {daemon.process.pid} has it\n")
         self.assertEqual(daemon.end(), 0)
         self.assertFalse(path.exists())
+        path.write_text("12 \n")  # left behind
+        daemon = self.start("--pidfile", "pid")
+        self.assertEqual(daemon.end(), 0)
+        self.assertFalse(path.exists())
+
+    def test_no_file_of_another_kind_becomes_the_pid_file(self):
+        before = (self.directory / "disk.qcow2").read_bytes()
+        done = run(PLATTER, "daemon", "--pidfile", "disk.qcow2", cwd=self.directory)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"disk.qcow2' is there, and is no PID file\n", done.stderr)
+        self.assertEqual((self.directory / "disk.qcow2").read_bytes(), before)
 
     def test_the_background(self):
         words = (PLATTER, "daemon", "--daemonize", "--pidfile", "pid", "--state", "states", *self.node,
