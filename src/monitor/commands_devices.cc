@@ -1,4 +1,5 @@
 // Commands about devices, and whether they run.
+#include "base/try.h"
 #include "monitor/commands.h"
 #include "monitor/devices.h"
 
@@ -34,7 +35,7 @@ io::Task<Reply> query_status(Control& control, Arguments) {
 }
 
 io::Task<Reply> stop(Control& control, Arguments) {
-  co_await control.devices()->stop();
+  PLATTER_CO_TRY(co_await control.devices()->stop());
   co_return done();
 }
 

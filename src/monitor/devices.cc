@@ -205,7 +205,7 @@ io::Task<void> Devices::tell(Entry& entry, RequestFailure failure) {
   co_return;
 }
 
-io::Task<void> Devices::stop() {
+io::Task<Result<void>> Devices::stop() {
   for (const auto& entry : entries_) entry->served->device().errors().stop_by_user();
   if (std::exchange(state_, RunState::kPaused) == RunState::kRunning) notify("STOP");
   // What a queue has taken by now has reached the backend,
@@ -218,6 +218,19 @@ io::Task<void> Devices::stop() {
   }
   // and what the backend has ended by now is in the driver's ring.
   co_await finish_turns();
+  co_return co_await flush();
+}
+
+io::Task<Result<void>> Devices::flush() {
+  Result<void> result;
+  for (const auto& entry : entries_) {
+    if (entry->backend->node().read_only()) continue;
+    Result<void> flushed = co_await entry->backend->flush();
+    if (!flushed)
+      flushed.error().add_context(fmt::format("Could not flush device '{}'", entry->id));
+    if (result && !flushed) result = std::move(flushed);
+  }
+  co_return std::move(result);
 }
 
 io::Task<void> Devices::finish_turns() {

@@ -56,8 +56,9 @@ class Devices {
   bool use_io_thread(std::string_view id) const;
 
   // No device takes anything from its queues any more; requests in flight have ended, but for those
-  // that a device keeps until it goes on.
-  io::Task<void> stop();
+  // that a device keeps until it goes on; what was written is flushed. An error is the first one of
+  // a flush: all devices are stopped and flushed nevertheless.
+  io::Task<Result<void>> stop();
   // Every device does, whatever has stopped it.
   void go_on();
   RunState run_state() const { return state_; }
@@ -71,6 +72,7 @@ class Devices {
   io::Task<void> tell(Entry& entry, virtio::blk::RequestFailure failure);
   io::Task<Result<void>> close(std::unique_ptr<Entry> entry);
   io::Task<void> finish_turns();
+  io::Task<Result<void>> flush();
   void notify(std::string_view event, base::Json data = base::Json::object());
 
   const std::vector<io::Reactor*> reactors_;

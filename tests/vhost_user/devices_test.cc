@@ -166,7 +166,7 @@ struct Stopping {
   io::Gate gate = {};
 
   io::Task<void> stop() {
-    co_await devices.stop();
+    EXPECT_TRUE(co_await devices.stop());
     came_after_the_reads = reads_end.is_set();
   }
   io::Task<void> begin() {
@@ -350,6 +350,24 @@ TEST_F(DaemonDeviceTest, TellsOfAnErrorAndGoesOn) {
   const Json counted = client_.ask(R"({"execute": "query-blockstats"})");
   const Json& statistics = *counted.get_if<Json::Array>()->at(0).find("stats");
   EXPECT_EQ(statistics.find("failed_wr_operations")->dump(), "1");
+  EXPECT_EQ(daemon_->stop(), 0);
+}
+
+TEST_F(DaemonDeviceTest, AStopFlushes) {
+  start(
+      "driver=blkdebug,image.driver=memory,image.size=16M,inject-error.0.event=none,"
+      "inject-error.0.iotype=flush,inject-error.0.once=on,inject-error.0.errno=5",
+      {"--device", device_option(""), "--blockdev",
+       "driver=memory,size=16M,read-only=on,node-name=r", "--device",
+       fmt::format("virtio-blk,id=d1,drive=r,addr.type=unix,addr.path={}", scratch_.path("r"))});
+  const auto device = connect();
+  ASSERT_TRUE(device);
+  const std::string stop = R"({"execute": "stop"})";
+  EXPECT_EQ(device->run(kWrite, 0, kBytes).value_or(0xff), kOk);
+  EXPECT_EQ(client_.text(stop, "desc"), "Could not flush device 'd0': Input/output error");
+  client_.wait_for("STOP");
+  EXPECT_EQ(client_.text(R"({"execute": "query-status"})", "status"), "paused");
+  EXPECT_EQ(client_.ask(stop).dump(), "{}") << "the error came once";
   EXPECT_EQ(daemon_->stop(), 0);
 }
 
