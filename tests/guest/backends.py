@@ -27,6 +27,7 @@ class Backend:
         self.image = image
         # Of as many exports of the one node.
         self.paths = [str(path), *(f"{path}-{number}" for number in range(1, exports))]
+        self.states = f"{path}.states"  # what a test that fails leaves goes with its other files
         self.queues = queues
         self.writable = writable
         self.format = format
@@ -129,7 +130,7 @@ class PlatterDaemon(Daemon):
     name = "platter-daemon"
 
     def program(self):
-        return [f"{self.programs}/platter", "daemon"]
+        return [f"{self.programs}/platter", "daemon", "--state", self.states]
 
 
 class Platter(Backend):
@@ -137,7 +138,7 @@ class Platter(Backend):
 
     def command(self):
         command = [f"{self.programs}/platter", "serve", self.image, "-f", self.format, "--vhost-user", self.paths[0],
-                   "--queues", str(self.queues), "-q", *self.more_words]
+                   "--queues", str(self.queues), "--state", self.states, "-q", *self.more_words]
         return command if self.writable else [*command, "--read-only"]
 
 

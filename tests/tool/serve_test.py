@@ -110,6 +110,13 @@ class ServeTest(scratch.Scratch):
         done = run(PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "", status=1)
         self.assertEqual(done.stderr, "platter: --state is a directory or none, not ''\n")
 
+    def test_where_state_is_kept_unless_it_is_said(self):
+        with self.serving(states=()) as served:
+            opened = [os.readlink(f"/proc/{served.pid}/fd/{number}") for number in os.listdir(f"/proc/{served.pid}/fd")]
+            served.terminate()
+        kept = [name for name in opened if name.startswith(f"/dev/shm/platter-{os.geteuid()}/disk.qcow2-")]
+        self.assertEqual((served.returncode, len(kept), os.path.exists(kept[0])), (0, 1, False))
+
     def test_who_ends_it_may_say_so_twice(self):
         for number in (signal.SIGTERM, signal.SIGHUP):
             for _ in range(5):
@@ -169,10 +176,10 @@ class ServeTest(scratch.Scratch):
         os.unlink("s")
 
     @contextlib.contextmanager
-    def serving(self):
+    def serving(self, states=("--state", "states")):
         """A process that serves disk.qcow2 at s, from when it says so: a connection alone may be to the socket of one that was
         killed, which the system keeps for an instant."""
-        words = [PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", "--state", "states"]
+        words = [PLATTER, "serve", "disk.qcow2", "--vhost-user", "s", *states]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as served:
             with killed_by_a_failure(served):
                 self.assertIn("served at s,", served.stdout.readline())
