@@ -106,9 +106,9 @@ Result<void> Relocator::count_new(const Reference& reference) {
   return {};
 }
 
-Result<void> Relocator::uncount_old(const Reference& reference) {
-  const uint64_t last = (reference.offset + reference.bytes - 1) >> geometry_.cluster_bits;
-  for (uint64_t cluster = reference.offset >> geometry_.cluster_bits; cluster <= last; ++cluster) {
+Result<void> Relocator::uncount(const Reference& reference, uint64_t offset) {
+  const uint64_t last = (offset + reference.bytes - 1) >> geometry_.cluster_bits;
+  for (uint64_t cluster = offset >> geometry_.cluster_bits; cluster <= last; ++cluster) {
     const uint64_t count = counts_.get(cluster);
     if (count < reference.weight)
       return corrupt(fmt::format("cluster {} is counted too low", cluster));
@@ -117,11 +117,22 @@ Result<void> Relocator::uncount_old(const Reference& reference) {
   return {};
 }
 
+io::Task<Result<void>> Relocator::uncount_new(std::span<const Reference> references) {
+  for (const Reference& reference : references)
+    PLATTER_CO_TRY(uncount(reference, reference.offset - reference.by));
+  co_return co_await write_counts();
+}
+
 io::Task<Result<void>> Relocator::move(std::vector<Move> moves, std::vector<Reference> references) {
   for (const Reference& reference : references) PLATTER_CO_TRY(count_new(reference));
   PLATTER_CO_TRY(co_await write_counts());
-  PLATTER_CO_TRY(co_await copy(std::move(moves)));
-  PLATTER_CO_TRY(co_await file_.flush());
+  Result<void> copied = co_await copy(std::move(moves));
+  if (copied) copied = co_await file_.flush();
+  if (!copied) {
+    // Nothing names the new places yet. Where they cannot be uncounted either, they are leaked.
+    (void)co_await uncount_new(references);
+    co_return std::move(copied);
+  }
   std::ranges::sort(references, {}, &Reference::place);
   co_await file_.pass(block::DebugEvent::kL2Update);
   PLATTER_CO_TRY(co_await write_references(references));
@@ -135,7 +146,8 @@ io::Task<Result<void>> Relocator::move(std::vector<Move> moves, std::vector<Refe
   if (!references.empty() && references.front().place < geometry_.cluster_size())
     PLATTER_CO_TRY(co_await image_.reload_places());
   if (counts_moved) PLATTER_CO_TRY(co_await load_table());
-  for (const Reference& reference : references) PLATTER_CO_TRY(uncount_old(reference));
+  for (const Reference& reference : references)
+    PLATTER_CO_TRY(uncount(reference, reference.offset));
   co_return co_await write_counts();
 }
 

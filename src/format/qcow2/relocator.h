@@ -71,7 +71,8 @@ class Relocator {
   std::optional<uint64_t> take_free(uint64_t clusters, uint64_t end);
   void give_back(uint64_t cluster);
   // `references`: to what moves, and where the places that were taken for it are. None of those
-  // that name them moves in this batch. Moves that overlap go the same way.
+  // that name them moves in this batch. Moves that overlap go the same way. Where there is no space
+  // for the copies, everything is as it was.
   io::Task<Result<void>> move(std::vector<Move> moves, std::vector<Reference> references);
 
   // Takes these refcount blocks, by their index, out of the table. They count nothing but refcount
@@ -81,7 +82,8 @@ class Relocator {
  private:
   Result<void> store(uint64_t cluster, uint64_t count);
   Result<void> count_new(const Reference& reference);
-  Result<void> uncount_old(const Reference& reference);
+  Result<void> uncount(const Reference& reference, uint64_t offset);
+  io::Task<Result<void>> uncount_new(std::span<const Reference> references);
   io::Task<Result<void>> write_counts();
   io::Task<Result<void>> copy(std::vector<Move> moves);
   io::Task<Result<void>> copy_piece(Move piece);
