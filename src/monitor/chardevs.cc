@@ -266,7 +266,7 @@ std::string chardev_help(std::string_view definition) {
 Result<void> Chardevs::parse_socket(const Json& data, Wish& wish) {
   const Arguments given(data);
   wish.server = given.flag("server", true);
-  PLATTER_ASSIGN(wish.address, SocketAddress::from_json(given.at("addr")));
+  PLATTER_ASSIGN(wish.address, SocketAddress::from_legacy_json(given.at("addr")));
   for (const auto* missing : {"tls-creds", "tls-authz", "telnet", "tn3270", "websocket"}) {
     if (!given.has(missing)) continue;
     if (const bool* flag = given.at(missing).get_if<bool>(); flag != nullptr && !*flag) continue;

@@ -23,6 +23,7 @@ std::span<const CommandFunction> object_commands();
 std::span<const CommandFunction> chardev_commands();
 std::span<const CommandFunction> graph_commands();
 std::span<const CommandFunction> setting_commands();
+std::span<const CommandFunction> nbd_commands();
 std::span<const CommandFunction> device_commands();  // only where there are devices
 
 inline io::Task<Reply> ready(Reply reply) { return io::Task<Reply>::ready(std::move(reply)); }

@@ -68,7 +68,7 @@ Json describe_bitmaps(const std::vector<NodeBitmaps::Listed>& bitmaps) {
     one.add("name", bitmap.info.name);
     one.add("recording", bitmap.info.enabled && !bitmap.info.inconsistent);
     one.add("persistent", bitmap.persistent);
-    one.add("busy", false);
+    one.add("busy", bitmap.busy);
     if (bitmap.info.inconsistent) one.add("inconsistent", true);
     one.add("granularity", bitmap.info.granularity);
     one.add("count", bitmap.dirty_bytes);

@@ -9,6 +9,7 @@
 #include "block/write_threshold.h"
 #include "monitor/commands.h"
 #include "monitor/devices.h"
+#include "monitor/nbd_server.h"
 #include "monitor/validate.h"
 
 namespace platter::monitor {
@@ -26,9 +27,9 @@ uint64_t system_microseconds() {
 }
 
 const CommandFunction* find_function(std::string_view name) {
-  for (const auto commands :
-       {control_commands(), node_commands(), change_commands(), object_commands(),
-        setting_commands(), device_commands(), chardev_commands(), graph_commands()}) {
+  for (const auto commands : {control_commands(), node_commands(), change_commands(),
+                              object_commands(), setting_commands(), device_commands(),
+                              chardev_commands(), graph_commands(), nbd_commands()}) {
     const auto found = std::ranges::find(commands, name, &CommandFunction::name);
     if (found != commands.end()) return &*found;
   }
@@ -44,8 +45,8 @@ Schema make_schema(bool has_devices) {
 Control::Control(Parts parts)
     : parts_(std::move(parts)),
       schema_(make_schema(parts_.devices != nullptr)),
-      exports_(parts_.graph, parts_.exports),
-      bitmaps_(parts_.graph) {
+      bitmaps_(parts_.graph),
+      exports_(parts_.graph, bitmaps_, parts_.exports) {
   if (devices() != nullptr) {
     devices()->set_notifier(
         [this](std::string_view event, Json data) { notify(event, std::move(data)); });
@@ -89,6 +90,7 @@ io::Task<Result<void>> Control::close() {
   if (devices() != nullptr) result = co_await devices()->close_all();
   if (Result<void> closed = co_await exports_.close_all(); result && !closed)
     result = std::move(closed);
+  if (nbd() != nullptr) co_await nbd()->stop();
   bitmaps_.clear();
   for (block::Node* node : graph().nodes()) block::set_write_threshold(*node, 0, {});
   co_await notices_.close();

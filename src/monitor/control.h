@@ -24,7 +24,8 @@
 
 namespace platter::monitor {
 
-class Devices;  // monitor/devices.h
+class Devices;    // monitor/devices.h
+class NbdServer;  // monitor/nbd_server.h
 
 // What of character devices a client may ask for. monitor/chardevs.h has the real ones.
 class ChardevTable {
@@ -50,6 +51,7 @@ class Control final : public CommandRunner {
     ExportTypes* exports = nullptr;    // null: there are none
     ChardevTable* chardevs = nullptr;  // null: none can be made
     Devices* devices = nullptr;        // null: none can be added, nor asked about
+    NbdServer* nbd = nullptr;          // null: there is none to be started
     // Since 1970. Empty: the system's clock.
     std::function<uint64_t()> microseconds = {};
   };
@@ -83,6 +85,7 @@ class Control final : public CommandRunner {
   ChardevTable* chardevs() { return parts_.chardevs; }
   // Not null in the commands of device_commands().
   Devices* devices() { return parts_.devices; }
+  NbdServer* nbd() { return parts_.nbd; }
   Exports& exports() { return exports_; }
   NodeBitmaps& bitmaps() { return bitmaps_; }
   uint64_t microseconds() const { return parts_.microseconds(); }
@@ -94,8 +97,8 @@ class Control final : public CommandRunner {
   };
   Parts parts_;
   const Schema schema_;
-  Exports exports_;
   NodeBitmaps bitmaps_;
+  Exports exports_;
   io::AsyncMutex running_;
   io::Event quit_;
   io::Gate notices_;

@@ -9,8 +9,8 @@
 #include "export/vhost_user/export.h"
 #include "io/reactor.h"
 #include "monitor/arguments.h"
-#include "monitor/iothreads.h"
 #include "monitor/export_address.h"
+#include "monitor/iothreads.h"
 
 namespace platter::monitor {
 namespace {
@@ -79,6 +79,7 @@ io::Task<Result<std::vector<io::Reactor*>>> BuiltinExportTypes::reactors_for(std
 io::Task<Result<std::unique_ptr<BlockExport>>> BuiltinExportTypes::start(
     BlockExportOptions options) {
   PLATTER_CO_ASSIGN(auto reactors, co_await reactors_for(options.iothread));
+  if (options.type == "nbd") co_return co_await nbd_.serve(std::move(options), std::move(reactors));
   PLATTER_CO_ASSIGN(vhost_user::Options made, read_options(options));
   made.reactors = std::move(reactors);
   made.slow_request = slow_request_;

@@ -21,6 +21,7 @@ io::Task<Reply> Exports::add(Json all) {
   options.id = given.text("id");
   options.type = given.text("type");
   options.all = all;
+  options.bitmaps = &bitmaps_;
   if (!is_identifier(options.id)) co_return refuse("Invalid block export id");
   if (std::ranges::find(entries_, options.id, &Entry::id) != entries_.end())
     co_return refuse(fmt::format("Block export id '{}' is already in use", options.id));
@@ -37,7 +38,7 @@ io::Task<Reply> Exports::add(Json all) {
     co_return refuse("Cannot export read-only node as writable");
   Entry entry{options.id, options.type, options.iothread, nullptr};
   PLATTER_CO_ASSIGN(entry.made, co_await types_->start(std::move(options)));
-  entries_.push_back(std::move(entry));
+  entries_.insert(entries_.begin(), std::move(entry));
   co_return Json::object();
 }
 
@@ -79,16 +80,24 @@ void Exports::sizes_may_have_changed() {
   for (const Entry& entry : entries_) entry.made->size_may_have_changed();
 }
 
-io::Task<Result<void>> Exports::close_all() {
+bool Exports::is_of_type(std::string_view id, std::string_view type) const {
+  const auto found = std::ranges::find(entries_, id, &Entry::id);
+  return found != entries_.end() && found->type == type;
+}
+
+io::Task<Result<void>> Exports::close_all(std::string type) {
   Result<void> result;
-  while (!entries_.empty()) {
-    Entry entry = std::move(entries_.back());
-    entries_.pop_back();
+  for (;;) {
+    const auto last =
+        std::ranges::find_if(entries_.rbegin(), entries_.rend(),
+                             [&](const Entry& one) { return type.empty() || one.type == type; });
+    if (last == entries_.rend()) co_return std::move(result);
+    Entry entry = std::move(*last);
+    entries_.erase(std::next(last).base());
     Result<void> closed = co_await entry.made->close();
     if (observer_) observer_(entry.id);
     if (result && !closed) result = std::move(closed);
   }
-  co_return std::move(result);
 }
 
 }  // namespace platter::monitor

@@ -13,6 +13,7 @@
 #include "block/graph.h"
 #include "io/task.h"
 #include "monitor/failure.h"
+#include "monitor/node_bitmaps.h"
 
 namespace platter::monitor {
 
@@ -23,6 +24,7 @@ struct BlockExportOptions {
   bool writable = false;
   bool writethrough = false;
   std::string iothread;  // empty: none
+  NodeBitmaps* bitmaps = nullptr;
   // All of what was said, as the schema's BlockExportOptions has it.
   base::Json all;
 };
@@ -52,7 +54,8 @@ class ExportTypes {
 class Exports {
  public:
   // `types` may be null: there are none.
-  Exports(block::Graph& graph, ExportTypes* types) : graph_(graph), types_(types) {}
+  Exports(block::Graph& graph, NodeBitmaps& bitmaps, ExportTypes* types)
+      : graph_(graph), bitmaps_(bitmaps), types_(types) {}
   Exports(const Exports&) = delete;
   Exports& operator=(const Exports&) = delete;
   ~Exports();  // all are closed (asserted)
@@ -62,12 +65,14 @@ class Exports {
   enum class Mode { kSafe, kHard };
   io::Task<Reply> remove(std::string id, Mode mode);
   base::Json list() const;
+  bool is_of_type(std::string_view id, std::string_view type) const;
   // What the export serves; null: there is none of this id.
   block::Node* node(std::string_view id) const;
   // An export runs on it.
   bool use_io_thread(std::string_view id) const;
   void sizes_may_have_changed();
-  io::Task<Result<void>> close_all();
+  // Those of a type, or all.
+  io::Task<Result<void>> close_all(std::string type = "");
   // Called with the id of an export that has ended.
   void set_observer(std::function<void(const std::string& id)> observer) {
     observer_ = std::move(observer);
@@ -80,8 +85,9 @@ class Exports {
     std::unique_ptr<BlockExport> made;
   };
   block::Graph& graph_;
+  NodeBitmaps& bitmaps_;
   ExportTypes* types_;
-  std::vector<Entry> entries_;
+  std::vector<Entry> entries_;  // the last one that came is the first
   std::function<void(const std::string&)> observer_;
 };
 

@@ -63,7 +63,8 @@ io::Task<Result<std::vector<NodeBitmaps::Listed>>> NodeBitmaps::list(Node& node)
         PLATTER_CO_ASSIGN(const auto bits, co_await store->bitmap_bits(info.name));
         bytes = bits->count() * bits->granularity();
       }
-      all.push_back({std::move(info), true, bytes});
+      const bool busy = !check_free(node, info.name);
+      all.push_back({std::move(info), true, bytes, busy});
     }
   }
   for (const Temporary& one : temporary_) {
@@ -71,7 +72,8 @@ io::Task<Result<std::vector<NodeBitmaps::Listed>>> NodeBitmaps::list(Node& node)
     all.push_back(
         {{.name = one.bits->name(), .granularity = one.bits->granularity(), .enabled = one.enabled},
          false,
-         one.bits->count() * one.bits->granularity()});
+         one.bits->count() * one.bits->granularity(),
+         !check_free(node, one.bits->name())});
   }
   co_return all;
 }
@@ -112,6 +114,24 @@ Result<BitmapInfo> NodeBitmaps::find(Node& node, std::string_view name) const {
   return fail(ENOENT, fmt::format("Dirty bitmap '{}' not found", name));
 }
 
+Result<void> NodeBitmaps::check_free(const Node& node, std::string_view name) const {
+  const bool held = std::ranges::any_of(held_, [&](const Held& one) {
+    return one.node == &node && one.name == name && !one.hold.expired();
+  });
+  if (!held) return {};
+  return fail(
+      EBUSY,
+      fmt::format("Bitmap '{}' is currently in use by another operation and cannot be used", name));
+}
+
+Result<NodeBitmaps::Hold> NodeBitmaps::hold(const Node& node, std::string name) {
+  PLATTER_TRY(check_free(node, name));
+  std::erase_if(held_, [](const Held& one) { return one.hold.expired(); });
+  auto hold = std::make_shared<const char>();
+  held_.push_back({&node, std::move(name), hold});
+  return hold;
+}
+
 bool NodeBitmaps::is_persistent(Node& node, std::string_view name) const {
   return find_temporary(node, name) == nullptr;
 }
@@ -125,6 +145,7 @@ io::Task<Result<std::shared_ptr<DirtyBitmap>>> NodeBitmaps::bits(Node& node, std
 
 Result<void> NodeBitmaps::remove(Node& node, std::string name) {
   PLATTER_TRY(find(node, name));
+  PLATTER_TRY(check_free(node, name));
   const Temporary* one = find_temporary(node, name);
   if (one == nullptr) return store_of(node)->remove_bitmap(std::move(name));
   if (one->enabled) node.stop_recording_in(*one->bits);
@@ -134,6 +155,7 @@ Result<void> NodeBitmaps::remove(Node& node, std::string name) {
 
 Result<void> NodeBitmaps::clear(Node& node, std::string name) {
   PLATTER_ASSIGN(const BitmapInfo info, find(node, name));
+  PLATTER_TRY(check_free(node, name));
   if (info.inconsistent) return inconsistent(name);
   Temporary* one = find_temporary(node, name);
   if (one == nullptr) return store_of(node)->clear_bitmap(std::move(name));
@@ -143,6 +165,7 @@ Result<void> NodeBitmaps::clear(Node& node, std::string name) {
 
 Result<void> NodeBitmaps::enable(Node& node, std::string name, bool on) {
   PLATTER_ASSIGN(const BitmapInfo info, find(node, name));
+  PLATTER_TRY(check_free(node, name));
   if (info.inconsistent) return inconsistent(name);
   Temporary* one = find_temporary(node, name);
   if (one == nullptr) return store_of(node)->enable_bitmap(std::move(name), on);
@@ -157,6 +180,7 @@ Result<void> NodeBitmaps::enable(Node& node, std::string name, bool on) {
 
 Result<void> NodeBitmaps::merge(Node& node, std::string name, const DirtyBitmap& source) {
   PLATTER_ASSIGN(const BitmapInfo info, find(node, name));
+  PLATTER_TRY(check_free(node, name));
   if (info.inconsistent) return inconsistent(name);
   Temporary* one = find_temporary(node, name);
   if (one == nullptr) return store_of(node)->merge_bitmap(std::move(name), source);

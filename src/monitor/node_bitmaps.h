@@ -18,6 +18,9 @@ namespace platter::monitor {
 
 class NodeBitmaps {
  public:
+  // Keeps others from changing a bitmap, or removing it, until all copies are gone.
+  using Hold = std::shared_ptr<const void>;
+
   explicit NodeBitmaps(block::Graph& graph) : graph_(graph) {}
   NodeBitmaps(const NodeBitmaps&) = delete;
   NodeBitmaps& operator=(const NodeBitmaps&) = delete;
@@ -26,6 +29,7 @@ class NodeBitmaps {
     block::BitmapInfo info;
     bool persistent = false;
     uint64_t dirty_bytes = 0;
+    bool busy = false;  // held
   };
   io::Task<Result<std::vector<Listed>>> list(block::Node& node);
 
@@ -38,6 +42,9 @@ class NodeBitmaps {
   Result<void> add(block::Node& node, Wish wish);
   // "Dirty bitmap 'x' not found" is the error of all that follow.
   Result<block::BitmapInfo> find(block::Node& node, std::string_view name) const;
+  // EBUSY: it is held.
+  Result<void> check_free(const block::Node& node, std::string_view name) const;
+  Result<Hold> hold(const block::Node& node, std::string name);
   bool is_persistent(block::Node& node, std::string_view name) const;
   io::Task<Result<std::shared_ptr<block::DirtyBitmap>>> bits(block::Node& node, std::string name);
   Result<void> remove(block::Node& node, std::string name);
@@ -62,6 +69,12 @@ class NodeBitmaps {
 
   block::Graph& graph_;
   std::vector<Temporary> temporary_;
+  struct Held {
+    const block::Node* node;
+    std::string name;
+    std::weak_ptr<const void> hold;
+  };
+  std::vector<Held> held_;
 };
 
 }  // namespace platter::monitor

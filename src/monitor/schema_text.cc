@@ -346,6 +346,11 @@ command block-export-add boxed BlockExportOptions
 command block-export-del id:str mode:BlockExportRemoveMode?
 command query-block-exports -> [BlockExportInfo]
 event BLOCK_EXPORT_DELETED id:str
+command nbd-server-start addr:SocketAddressLegacy tls-creds:str? tls-authz:str?
+    max-connections:uint32? handshake-max-seconds:uint32?
+command nbd-server-stop
+command nbd-server-add name:str? description:str? device:str writable:bool? bitmap:str? !deprecated
+command nbd-server-remove name:str mode:BlockExportRemoveMode? !deprecated
 
 # ---- Jobs: there are none yet
 struct JobInfo id:str type:JobType status:JobStatus current-progress:int total-progress:int

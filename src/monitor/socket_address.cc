@@ -109,7 +109,7 @@ Result<io::Descriptor> try_each(const SocketAddress& address, bool passive, std:
       code, fmt::format("Failed to {} '{}:{}'", what, address.host, address.port)));
 }
 
-Result<io::Descriptor> bind_port(const SocketAddress& address) {
+Result<io::Descriptor> bind_this_port(const SocketAddress& address) {
   return try_each(address, true, "bind socket to", [](int descriptor, const addrinfo& one) {
     const int on = 1;
     // Best effort: a port whose last connection has just ended is refused for a while.
@@ -119,6 +119,19 @@ Result<io::Descriptor> bind_port(const SocketAddress& address) {
       return false;
     return bind(descriptor, one.ai_addr, one.ai_addrlen) == 0;
   });
+}
+
+// The first port that is free, up to the last one that may be.
+Result<io::Descriptor> bind_port(SocketAddress address) {
+  for (;;) {
+    auto made = bind_this_port(address);
+    if (made || made.error().code() != EADDRINUSE) return made;
+    unsigned port = 0;
+    const char* end = address.port.data() + address.port.size();
+    const auto [stop, code] = std::from_chars(address.port.data(), end, port);
+    if (code != std::errc() || stop != end || port >= address.last_port) return made;
+    address.port = std::to_string(port + 1);
+  }
 }
 
 Result<io::Descriptor> connect_port(const SocketAddress& address) {
@@ -140,24 +153,20 @@ std::string describe_port(const SocketAddress& address, int descriptor) {
                                     : fmt::format("tcp:{}:{}", host, port);
 }
 
-}  // namespace
-
-Result<SocketAddress> SocketAddress::from_json(const base::Json& json) {
-  const Arguments given(json);
-  const std::string& type = given.text("type");
+Result<SocketAddress> read_address(const std::string& type, const Arguments& data) {
   SocketAddress address;
-  const Arguments data = given.object("data");
   if (type == "unix") {
     address.path = data.text("path");
     address.abstract_name = data.flag("abstract");
   } else if (type == "inet") {
-    address.kind = Kind::kInet;
+    address.kind = SocketAddress::Kind::kInet;
     address.host = data.text("host");
     address.port = data.text("port");
+    address.last_port = static_cast<unsigned>(data.natural("to", 0));
     if (data.has("ipv4")) address.ipv4 = data.flag("ipv4");
     if (data.has("ipv6")) address.ipv6 = data.flag("ipv6");
   } else if (type == "fd") {
-    address.kind = Kind::kDescriptor;
+    address.kind = SocketAddress::Kind::kDescriptor;
     address.descriptor = data.text("str");
   } else {
     return fail(
@@ -167,7 +176,19 @@ Result<SocketAddress> SocketAddress::from_json(const base::Json& json) {
   return address;
 }
 
-Result<io::Descriptor> listen_at(const SocketAddress& address) {
+}  // namespace
+
+Result<SocketAddress> SocketAddress::from_json(const base::Json& json) {
+  const Arguments given(json);
+  return read_address(given.text("type"), given);
+}
+
+Result<SocketAddress> SocketAddress::from_legacy_json(const base::Json& json) {
+  const Arguments given(json);
+  return read_address(given.text("type"), given.object("data"));
+}
+
+Result<io::Descriptor> listen_at(const SocketAddress& address, int backlog) {
   io::Descriptor made;
   switch (address.kind) {
     case SocketAddress::Kind::kUnix: {
@@ -180,7 +201,7 @@ Result<io::Descriptor> listen_at(const SocketAddress& address) {
     }
     case SocketAddress::Kind::kDescriptor: return inherited_socket(address.descriptor);
   }
-  if (listen(made.get(), 1) != 0)
+  if (listen(made.get(), backlog) != 0)
     return std::unexpected(Error::from_errno(errno, "Failed to listen on socket"));
   return made;
 }

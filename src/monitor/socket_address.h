@@ -18,15 +18,18 @@ struct SocketAddress {
   std::string path;            // kUnix
   bool abstract_name = false;  // kUnix: the path is no file
   std::string host, port;      // kInet
+  unsigned last_port = 0;      // kInet, of a listener: the ports up to this one are tried
   std::optional<bool> ipv4, ipv6;
   std::string descriptor;  // kDescriptor
 
-  // Of the schema's SocketAddressLegacy. ENOTSUP: of a kind that is not here.
+  // Of the schema's SocketAddress. ENOTSUP: of a kind that is not here.
   static Result<SocketAddress> from_json(const base::Json& address);
+  // Of its SocketAddressLegacy.
+  static Result<SocketAddress> from_legacy_json(const base::Json& address);
 };
 
-// A listener's descriptor does not block.
-Result<io::Descriptor> listen_at(const SocketAddress& address);
+// `backlog`: how many may have connected and wait.
+Result<io::Descriptor> listen_at(const SocketAddress& address, int backlog = 1);
 Result<io::Descriptor> connect_to(const SocketAddress& address);
 // As query-chardev has it: "unix:PATH", "tcp:127.0.0.1:4444".
 std::string describe(const SocketAddress& address, int descriptor);

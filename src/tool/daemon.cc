@@ -13,6 +13,7 @@
 #include "monitor/devices.h"
 #include "monitor/export_types.h"
 #include "monitor/monitor.h"
+#include "monitor/nbd_server.h"
 #include "tool/background.h"
 #include "tool/command.h"
 #include "tool/help.h"
@@ -41,7 +42,8 @@ class Daemon {
       : session_(session),
         invocation_(invocation),
         background_(background),
-        exports_(session.all_reactors(), invocation.objects, session.log()),
+        nbd_(invocation.objects, session.log()),
+        exports_(session.all_reactors(), invocation.objects, nbd_, session.log()),
         devices_(session.all_reactors(), invocation.objects, session.log()),
         control_({.graph = session.graph(),
                   .objects = invocation.objects,
@@ -49,7 +51,8 @@ class Daemon {
                   .exports = &exports_,
                   .chardevs = &chardevs_,
                   // Who knows the other name expects no devices.
-                  .devices = invocation.dialect == Dialect::kPlatter ? &devices_ : nullptr}) {}
+                  .devices = invocation.dialect == Dialect::kPlatter ? &devices_ : nullptr,
+                  .nbd = &nbd_}) {}
 
   // Returns the exit status.
   io::Task<int> run() {
@@ -110,7 +113,7 @@ class Daemon {
     if (given.is("object")) made = invocation_.objects.add(given.value);
     if (given.is("chardev")) made = add_chardev(given.value);
     if (given.is("monitor")) made = add_monitor(given.value);
-    if (given.is("nbd-server")) made = check_nbd_server(given.value);
+    if (given.is("nbd-server")) made = start_nbd_server(given.value);
     if (given.is("slow")) made = set_slow_request(given.value);
     if (!made) return io::Task<Reply>::ready(std::unexpected(Failure(made.error())));
     return io::Task<Reply>::ready(base::Json());
@@ -131,21 +134,11 @@ class Daemon {
     return chardevs_.add(definition);
   }
 
-  // Who asks for one learns whether it was asked for well, and that there is none.
-  Result<void> check_nbd_server(const std::string& definition) {
+  Result<void> start_nbd_server(const std::string& definition) {
     const auto& type = *control_.schema().find_type("NbdServerOptions");
     PLATTER_ASSIGN(const base::Json options, monitor::parse_definition(type, definition, ""));
-    const monitor::Arguments given(options);
-    if (const std::string id = given.text_or_empty("tls-creds"); !id.empty()) {
-      bool found = false, fits = false;
-      for (const monitor::ObjectName& object : invocation_.objects.list()) {
-        found = found || object.id == id;
-        fits = fits || (object.id == id && object.type.starts_with("tls-creds-"));
-      }
-      if (!found) return fail(ENOENT, "No TLS credentials with id '" + id + "'");
-      if (!fits) return fail(EINVAL, "Object with id '" + id + "' is not TLS credentials");
-    }
-    return fail(ENOTSUP, "There is no NBD server here: use --export type=vhost-user-blk");
+    PLATTER_ASSIGN(const auto address, monitor::SocketAddress::from_json(*options.find("addr")));
+    return nbd_.start(address, monitor::Arguments(options));
   }
 
   Result<void> set_slow_request(const std::string& text) {
@@ -171,6 +164,7 @@ class Daemon {
   Session& session_;
   Invocation& invocation_;
   Background& background_;
+  monitor::NbdServer nbd_;
   monitor::BuiltinExportTypes exports_;
   monitor::Devices devices_;
   monitor::Chardevs chardevs_;
@@ -226,7 +220,8 @@ constexpr CommandOption kOptions[] = {
     {.name = "monitor", .argument = "CHARDEV[,pretty=on]", .help = "speak QMP there"},
     {.name = "nbd-server",
      .argument = "OPTIONS",
-     .help = "accepted for compatibility; there is no NBD server: exports are vhost-user-blk"},
+     .help = "have exports of type nbd served: addr.type=unix,addr.path=SOCKET or "
+             "addr.type=inet,addr.host=H,addr.port=P[,tls-creds=ID][,max-connections=N]"},
     {.name = "export",
      .argument = "OPTIONS",
      .help = "serve a node: type=TYPE,id=I,node-name=N[,writable=on]..."},

@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "base/try.h"
 #include "block/backend.h"
+#include "export/limited_log.h"
 #include "export/vhost_user/export.h"
 #include "io/cancel.h"
 #include "io/gate.h"
@@ -257,7 +258,7 @@ io::Task<Result<void>> serve_image(Session& session, ServeArguments& arguments, 
   options.properties = arguments.properties;
   options.reactors = reactors;
   options.slow_request = arguments.slow_request;
-  base::LineLimit lines(vhost_user::Export::kLinesASecond);
+  base::LineLimit lines(exports::LimitedLog::kLinesASecond);
   options.on_failure = [&](const virtio::blk::RequestFailure& failure) {
     say_that_it_stops(session, arguments.image.name, lines, failure);
   };

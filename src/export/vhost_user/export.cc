@@ -89,17 +89,8 @@ virtio::blk::Properties default_properties() {
 Export::Export(std::unique_ptr<virtio::blk::Device> device, Options options, const base::Log& log)
     : device_(std::move(device)),
       options_(std::move(options)),
-      user_log_(log),
-      log_([this](base::LogLevel level, std::string_view line) { pass_on(level, line); }),
+      log_(log),
       waiting_(options_.listening.get()) {}
-
-void Export::pass_on(base::LogLevel level, std::string_view line) {
-  if (level < base::LogLevel::kWarning) return user_log_.write(level, line);
-  const auto left_out = lines_.admit(io::Reactor::current()->now());
-  if (!left_out) return;
-  if (*left_out == 0) return user_log_.write(level, line);
-  user_log_.write(level, fmt::format("{} ({} more before it)", line, *left_out));
-}
 
 Export::~Export() { PLATTER_ASSERT(stopping_ && session_ == nullptr); }
 
@@ -130,13 +121,13 @@ io::Task<void> Export::serve() {
         accept4(options_.listening.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!peer) {
       if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) continue;
-      log_.warning("vhost-user: " +
-                   Error::from_errno(errno, "Could not take a connection").message());
+      log_.log().warning("vhost-user: " +
+                         Error::from_errno(errno, "Could not take a connection").message());
       // Descriptors may become free again.
       co_await io::Reactor::current()->sleep_for(std::chrono::milliseconds(100));
       continue;
     }
-    session_ = std::make_unique<Session>(std::move(peer), *device_, options_.reactors, log_);
+    session_ = std::make_unique<Session>(std::move(peer), *device_, options_.reactors, log_.log());
     co_await session_->run();
     session_.reset();
   }

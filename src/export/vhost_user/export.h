@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "base/line_limit.h"
 #include "base/log.h"
+#include "export/limited_log.h"
 #include "export/vhost_user/session.h"
 #include "io/descriptor.h"
 #include "io/gate.h"
@@ -40,8 +40,6 @@ virtio::blk::Properties default_properties();
 
 class Export {
  public:
-  static constexpr unsigned kLinesASecond = 10;  // of warnings, whatever front-ends do
-
   // EADDRINUSE: somebody listens there. EINVAL: properties that cannot be.
   static Result<std::unique_ptr<Export>> start(block::Backend& backend, Options options,
                                                const base::Log& log);
@@ -63,13 +61,10 @@ class Export {
  private:
   Export(std::unique_ptr<virtio::blk::Device> device, Options options, const base::Log& log);
   io::Task<void> serve();
-  void pass_on(base::LogLevel level, std::string_view line);
 
   std::unique_ptr<virtio::blk::Device> device_;
   const Options options_;
-  const base::Log& user_log_;
-  base::LineLimit lines_{kLinesASecond};
-  const base::Log log_;  // of sessions: what a front-end does is said so many times a second only
+  const exports::LimitedLog log_;
   io::DescriptorWait waiting_;
   std::unique_ptr<Session> session_;
   bool stopping_ = false;
