@@ -18,17 +18,17 @@
 namespace platter::nbd {
 
 struct ExportOptions {
-  std::string name;         // at most kMaxString bytes
-  std::string description;  // the same; empty: none
+  std::string name = {};         // at most kMaxString bytes
+  std::string description = {};  // the same; empty: none
   bool writable = false;
   bool allocation_depth = false;
   struct Bitmap {
     std::string name;
     std::shared_ptr<const block::DirtyBitmap> bits;
   };
-  std::vector<Bitmap> bitmaps;
+  std::vector<Bitmap> bitmaps = {};
   // Where its clients are served, one after the other in turn; at least one.
-  std::vector<io::Reactor*> reactors;
+  std::vector<io::Reactor*> reactors = {};
 };
 
 struct BlockSizes {

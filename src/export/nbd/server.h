@@ -24,8 +24,8 @@ namespace platter::nbd {
 class Connection;
 
 struct ServerOptions {
-  io::Descriptor listening;  // listens, and does not block
-  std::string path;          // of its socket, removed at the end; empty: none
+  io::Descriptor listening{};  // listens, and does not block
+  std::string path = {};       // of its socket, removed at the end; empty: none
   // Others wait until one has gone; 0: any number.
   uint32_t max_connections = 100;
   // For what comes before the first request; zero: as long as it likes.
