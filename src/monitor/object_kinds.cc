@@ -1,7 +1,6 @@
 #include "monitor/object_kinds.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -80,14 +79,10 @@ Result<Json> typed(const KindProperty& property, const Json& value) {
   return fail(EINVAL, fmt::format("Parameter '{}' expects a string", property.name));
 }
 
-Result<Json> take_rules(base::Options& given) {
-  Json rules = Json::array();
-  const Json all = given.to_json();
-  given.take_subtree("rules");
-  const Json* said = all.find("rules");
-  if (said == nullptr) return rules;
-  const auto* items = said->get_if<Json::Array>();
+Result<Json> typed_rules(const Json& value) {
+  const auto* items = value.get_if<Json::Array>();
   if (items == nullptr) return fail(EINVAL, "Parameter 'rules' expects a list");
+  Json rules = Json::array();
   for (size_t i = 0; i < items->size(); ++i) {
     PLATTER_ASSIGN(Json rule, typed_rule((*items)[i], fmt::format("rules.{}", i)));
     rules.append(std::move(rule));
@@ -95,37 +90,15 @@ Result<Json> take_rules(base::Options& given) {
   return rules;
 }
 
+Result<Json> take_rules(base::Options& given) {
+  const Json all = given.to_json();
+  given.take_subtree("rules");
+  const Json* said = all.find("rules");
+  if (said == nullptr) return Json::array();
+  return typed_rules(*said);
+}
+
 // ---- Checks
-
-Result<void> check_readable(const std::string& path) {
-  if (access(path.c_str(), R_OK) == 0) return {};
-  return std::unexpected(
-      Error::from_errno(errno, fmt::format("Unable to access credentials {}", path)));
-}
-
-Result<void> check_directory(const Arguments& values) {
-  if (!values.text("dir").empty()) return {};
-  return fail(EINVAL, "Missing 'dir' property value");
-}
-
-Result<void> check_psk(const Json& json) {
-  const Arguments values(json);
-  PLATTER_TRY(check_directory(values));
-  if (values.text("endpoint") == "server" && !values.text("username").empty())
-    return fail(EINVAL, "username should not be set when endpoint=server");
-  return check_readable(values.text("dir") + "/keys.psk");
-}
-
-// A client needs no certificate of its own.
-Result<void> check_x509(const Json& json) {
-  const Arguments values(json);
-  PLATTER_TRY(check_directory(values));
-  const std::string& directory = values.text("dir");
-  PLATTER_TRY(check_readable(directory + "/ca-cert.pem"));
-  if (values.text("endpoint") == "client") return {};
-  PLATTER_TRY(check_readable(directory + "/server-cert.pem"));
-  return check_readable(directory + "/server-key.pem");
-}
 
 Result<void> check_main_loop(const Json& json) {
   const Arguments values(json);
@@ -145,12 +118,6 @@ Result<void> check_reservation_helper(const Json& json) {
   address.path = Arguments(json).text("path");
   PLATTER_TRY(connect_to(address));
   return {};
-}
-
-Result<void> check_list_file(const Json& json) {
-  const std::string& path = Arguments(json).text("filename");
-  if (access(path.c_str(), R_OK) == 0) return {};
-  return std::unexpected(Error::from_errno(errno, fmt::format("Unable to read '{}'", path)));
 }
 
 // ---- The kinds
@@ -191,13 +158,13 @@ constexpr KindProperty kHelper[] = {{.name = "path", .type = "string", .required
 
 constexpr ObjectKind kKinds[] = {
     {"authz-list", "authz", kList},
-    {"authz-listfile", "authz", kListFile, check_list_file},
+    {"authz-listfile", "authz", kListFile},
     {"authz-simple", "authz", kIdentity},
     {"main-loop", "event-loop-base", kMainLoop, check_main_loop, true},
     {"pr-manager-helper", "pr-manager", kHelper, check_reservation_helper},
     {"tls-creds-anon", "tls-creds", kAnonymous},
-    {"tls-creds-psk", "tls-creds", kSharedKeys, check_psk},
-    {"tls-creds-x509", "tls-creds", kCertificates, check_x509},
+    {"tls-creds-psk", "tls-creds", kSharedKeys},
+    {"tls-creds-x509", "tls-creds", kCertificates},
 };
 
 }  // namespace
@@ -231,6 +198,24 @@ Result<Json> read_properties(const ObjectKind& kind, base::Options given) {
     return fail(EINVAL, fmt::format("Parameter '{}' is unexpected", given.entries().front().first));
   }
   if (kind.check != nullptr) PLATTER_TRY(kind.check(values));
+  return values;
+}
+
+Result<Json> read_access_list(const Json& list) {
+  if (!list.is_object()) return fail(EINVAL, "an object is expected");
+  for (const auto& [name, value] : *list.get_if<Json::Object>()) {
+    if (name != "policy" && name != "rules")
+      return fail(EINVAL, fmt::format("Parameter '{}' is unexpected", name));
+  }
+  Json policy = "deny", rules = Json::array();
+  if (const Json* said = list.find("policy")) {
+    PLATTER_ASSIGN(policy, typed_enum("QAuthZListPolicy", *said, "policy"));
+  }
+  if (const Json* said = list.find("rules")) {
+    PLATTER_ASSIGN(rules, typed_rules(*said));
+  }
+  Json values = Json::object();
+  values.add("policy", std::move(policy)).add("rules", std::move(rules));
   return values;
 }
 

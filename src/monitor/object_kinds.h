@@ -1,6 +1,6 @@
-// Kinds of objects that are defined and looked at, and that nothing but their definition is known
-// of: credentials, authorisation, the main loop. Secrets, throttle groups and I/O threads are in
-// monitor/objects.h.
+// Kinds of objects by their properties: credentials (monitor/tls_objects.h), authorisation
+// (monitor/authorization.h), and those of which nothing but their definition is known. Secrets,
+// throttle groups and I/O threads are in monitor/objects.h.
 #pragma once
 
 #include <span>
@@ -36,5 +36,8 @@ const ObjectKind* find_object_kind(std::string_view name);  // or null
 // All of the kind's properties with the values that `given` says, or else their own: an object.
 // What is not a property of the kind is refused.
 Result<base::Json> read_properties(const ObjectKind& kind, base::Options given);
+
+// The same for an authz-list that stands in a file: {"policy": ..., "rules": [...]}.
+Result<base::Json> read_access_list(const base::Json& list);
 
 }  // namespace platter::monitor

@@ -7,7 +7,9 @@
 
 #include "base/assert.h"
 #include "base/try.h"
+#include "monitor/authorization.h"
 #include "monitor/secret_object.h"
+#include "monitor/tls_objects.h"
 
 namespace platter::monitor {
 
@@ -95,8 +97,9 @@ Result<Objects::Object> Objects::make(std::string_view type, const std::string& 
   const bool is_secret = type == "secret" || in_keyring;
   SecretProperties secret;
   Object object = IoThread{};
+  base::Json values;  // of a kind's properties
   if (kind != nullptr) {
-    PLATTER_ASSIGN(const base::Json values, read_properties(*kind, properties.take_values()));
+    PLATTER_ASSIGN(values, read_properties(*kind, properties.take_values()));
     object = Defined{kind, describe(*kind, &values)};
   } else if (is_secret) {
     PLATTER_TRY(take_secret(properties, in_keyring, secret));
@@ -117,6 +120,13 @@ Result<Objects::Object> Objects::make(std::string_view type, const std::string& 
       if (other.type == type)
         return fail(EINVAL, fmt::format("only one {} instance allowed", type));
     }
+  }
+  if (kind != nullptr && kind->parent == "tls-creds") {
+    PLATTER_ASSIGN(std::get<Defined>(object).credentials,
+                   load_tls_credentials(type, values, *this));
+  }
+  if (kind != nullptr && kind->parent == "authz") {
+    PLATTER_ASSIGN(std::get<Defined>(object).access, AccessControl::make(type, values));
   }
   if (const auto* group = std::get_if<ThrottleGroup>(&object)) PLATTER_TRY(check_buckets(*group));
   if (const auto* thread = std::get_if<IoThread>(&object)) PLATTER_TRY(check_pool(*thread));
@@ -208,6 +218,16 @@ std::optional<ThrottleGroup> Objects::throttle_group(std::string_view id) const 
 
 std::optional<IoThread> Objects::io_thread(std::string_view id) const {
   return copy_of<IoThread>(id);
+}
+
+std::shared_ptr<const crypto::TlsCredentials> Objects::tls_credentials(std::string_view id) const {
+  const auto defined = copy_of<Defined>(id);
+  return defined ? defined->credentials : nullptr;
+}
+
+std::shared_ptr<const AccessControl> Objects::access_control(std::string_view id) const {
+  const auto defined = copy_of<Defined>(id);
+  return defined ? defined->access : nullptr;
 }
 
 static std::string help_for_types() {

@@ -21,7 +21,13 @@
 #include "monitor/throttle_group.h"
 #include "platter/error.h"
 
+namespace platter::crypto {
+class TlsCredentials;
+}
+
 namespace platter::monitor {
+
+class AccessControl;
 
 struct ObjectName {
   std::string id;
@@ -57,6 +63,9 @@ class Objects final : public block::SecretSource {
   // By id; nullopt: there is none of that type.
   std::optional<ThrottleGroup> throttle_group(std::string_view id) const;
   std::optional<IoThread> io_thread(std::string_view id) const;
+  // Null: there is none of that type.
+  std::shared_ptr<const crypto::TlsCredentials> tls_credentials(std::string_view id) const;
+  std::shared_ptr<const AccessControl> access_control(std::string_view id) const;
 
  private:
   struct Secret {
@@ -67,6 +76,8 @@ class Objects final : public block::SecretSource {
   struct Defined {
     const ObjectKind* kind;
     std::vector<ObjectProperty> properties;
+    std::shared_ptr<const crypto::TlsCredentials> credentials = {};  // of a tls-creds
+    std::shared_ptr<const AccessControl> access = {};                // of an authz
   };
   using Object = std::variant<Secret, ThrottleGroup, IoThread, Defined>;
   Result<Object> make(std::string_view type, const std::string& id, Properties& properties) const;
