@@ -44,6 +44,8 @@ class SocketStream final : public Stream {
   Task<Result<void>> send(std::span<iovec> pieces) override;
   void finish() override;
   void cancel() override;
+  // For who goes on with it otherwise; nothing is under way. Only destroyed afterwards.
+  Descriptor release() { return std::move(socket_); }
 
  private:
   Descriptor socket_;

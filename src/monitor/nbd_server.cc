@@ -7,6 +7,8 @@
 #include "base/assert.h"
 #include "base/try.h"
 #include "block/backend.h"
+#include "monitor/authorization.h"
+#include "monitor/tls_objects.h"
 
 namespace platter::monitor {
 namespace {
@@ -118,8 +120,14 @@ Result<void> NbdServer::start(const SocketAddress& address, Arguments options) {
   PLATTER_TRY(check_stopped());
   nbd::ServerOptions made;
   if (const std::string id = options.text_or_empty("tls-creds"); !id.empty()) {
-    if (!objects_.properties(id)) return fail(ENOENT, "No TLS credentials with id '" + id + "'");
-    return fail(ENOTSUP, "TLS comes next");
+    PLATTER_ASSIGN(made.tls, tls_credentials(objects_, id));
+  }
+  if (const std::string id = options.text_or_empty("tls-authz"); !id.empty()) {
+    if (made.tls == nullptr)
+      log_.warning("nbd: without TLS nobody has a name that an authorization could know");
+    made.authorize = [authorization = Authorization(objects_, id)](std::string_view name) {
+      return authorization.allows(name);
+    };
   }
   made.max_connections =
       static_cast<uint32_t>(options.natural("max-connections", made.max_connections));
@@ -141,8 +149,8 @@ io::Task<void> NbdServer::stop() {
 
 io::Task<Result<std::unique_ptr<BlockExport>>> NbdServer::serve(
     BlockExportOptions options, std::vector<io::Reactor*> reactors) {
-  PLATTER_CO_ASSIGN(nbd::ExportOptions made, read_options(options));
   PLATTER_CO_TRY(check_running());
+  PLATTER_CO_ASSIGN(nbd::ExportOptions made, read_options(options));
   PLATTER_CO_TRY(server_->check_free(made.name));
   std::vector<NodeBitmaps::Hold> holds;
   const Arguments given(options.all);

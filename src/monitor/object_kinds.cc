@@ -215,7 +215,8 @@ Result<Json> read_access_list(const Json& list) {
     PLATTER_ASSIGN(rules, typed_rules(*said));
   }
   Json values = Json::object();
-  values.add("policy", std::move(policy)).add("rules", std::move(rules));
+  values.add("policy", std::move(policy));
+  values.add("rules", std::move(rules));
   return values;
 }
 

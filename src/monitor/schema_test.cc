@@ -100,7 +100,7 @@ TEST(Schema, EveryCommandHasAFunctionAndTheReverse) {
   std::vector<std::string_view> functions = {"qmp_capabilities"};  // the session's own
   for (const auto commands :
        {control_commands(), node_commands(), change_commands(), object_commands(),
-        setting_commands(), chardev_commands(), graph_commands()}) {
+        setting_commands(), chardev_commands(), graph_commands(), nbd_commands()}) {
     for (const CommandFunction& one : commands) functions.push_back(one.name);
   }
   for (const CommandSchema& command : schema.commands())

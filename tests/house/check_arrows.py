@@ -21,7 +21,7 @@ MAY_INCLUDE = {
     "protocol": {"platter", "base", "io", "block"},
     "job": {"platter", "base", "io", "block"},
     "virtio": {"platter", "base", "io", "block"},
-    "export": {"platter", "base", "io", "block", "virtio"},
+    "export": {"platter", "base", "io", "block", "crypto", "virtio"},
     # The embedder's face over the graph.
     "api": {"platter", "base", "io", "block"},
     # Reads headers with the formats' own parsers; opens nothing.

@@ -15,7 +15,6 @@ PROGRAM = "qemu-storage-daemon"
 MONITOR = ("--chardev", "stdio,id=m", "--monitor", "m")
 
 WORDS = "words"
-NO_NBD = "there is no NBD server"
 ONE_LINE = "one line says it"
 NOT_HERE = "a kind that is not here"
 STRICT = "what has no meaning is refused"
@@ -90,7 +89,14 @@ for wrong in ("", "nope,id=a,node-name=n", "vhost-user-blk", "vhost-user-blk,id=
               EXPORT + ",num-queues=0", EXPORT + ",num-queues=x", EXPORT + ",logical-block-size=1000", EXPORT + ",zip=1"):
     case(*NULL, "--export", wrong)
 for right in (NBD, NBD + ",max-connections=5", "addr.type=inet,addr.host=localhost,addr.port=0"):
-    case("--nbd-server", right, differs=NO_NBD, ours="There is no NBD server here: use --export type=vhost-user-blk")
+    case("--nbd-server", right)
+case("--nbd-server", NBD, "--nbd-server", NBD)
+NBD_EXPORT = "nbd,id=e,node-name=n"
+case(*NULL, "--nbd-server", NBD, "--export", NBD_EXPORT)
+for wrong in (NBD_EXPORT, NBD_EXPORT + ",bitmaps.0=nope", NBD_EXPORT + ",name=" + 4097 * "n", NBD_EXPORT + ",zip=1",
+              "nbd,id=e", "nbd,node-name=n", NBD_EXPORT + ",allocation-depth=maybe"):
+    case(*NULL, "--export", wrong)
+    case(*NULL, "--nbd-server", NBD, "--export", wrong)
 for wrong in (NBD + ",max-connections=x", NBD + ",max-connections=-1", NBD + ",max-connections=4294967296", NBD + ",tls-creds=nope",
               NBD + ",zip=1", "addr.type=unix", "addr.type=zip", "addr.type=inet,addr.host=localhost", ""):
     case("--nbd-server", wrong)

@@ -16,6 +16,8 @@ SNAPSHOT = {"execute": "blockdev-snapshot-internal-sync", "arguments": {"device"
 IOTHREAD = {"execute": "object-add", "arguments": {"qom-type": "iothread", "id": "io"}}
 EXPORT = {"execute": "block-export-add", "arguments": {
     "type": "vhost-user-blk", "id": "e", "node-name": "n", "addr": {"type": "unix", "path": "x.sock"}}}
+NBD_SERVER = {"execute": "nbd-server-start", "arguments": {"addr": {"type": "unix", "data": {"path": "n.sock"}}}}
+NBD_EXPORT = {"execute": "nbd-server-add", "arguments": {"device": "n", "name": "x"}}
 RING = {"execute": "chardev-add", "arguments": {"id": "r", "backend": {"type": "ringbuf", "data": {"size": 64}}}}
 NOTHING = {"type": "null", "data": {}}
 
@@ -46,6 +48,10 @@ RIGHT = {
     "chardev-change": ([RING], {"id": "r", "backend": NOTHING}),
     "chardev-remove": ([RING], {"id": "r"}),
     "chardev-send-break": ([RING], {"id": "r"}),
+    "nbd-server-add": ([SPARE, NBD_SERVER], {**NBD_EXPORT["arguments"], "description": "d", "writable": False}),
+    "nbd-server-remove": ([SPARE, NBD_SERVER, NBD_EXPORT], {"name": "x", "mode": "safe"}),
+    "nbd-server-start": ([], {**NBD_SERVER["arguments"], "max-connections": 5}),
+    "nbd-server-stop": ([NBD_SERVER], {}),
     "object-add": ([], {"qom-type": "iothread", "id": "io", "poll-max-ns": 5}),
     "object-del": ([IOTHREAD], {"id": "io"}),
     "qmp_capabilities": ([], {}),
@@ -122,6 +128,8 @@ def wrong_calls(command, arguments):
 UNDO = {"block-dirty-bitmap-add": ("block-dirty-bitmap-remove", {"node": "q", "name": "b"}),
         "block-export-add": ("block-export-del", {"id": "e"}), "blockdev-add": ("blockdev-del", {"node-name": "n"}),
         "chardev-add": ("chardev-remove", {"id": "c"}), "object-add": ("object-del", {"id": "io"}),
+        "nbd-server-add": ("nbd-server-remove", {"name": "x"}), "nbd-server-remove": ("nbd-server-add", NBD_EXPORT["arguments"]),
+        "nbd-server-start": ("nbd-server-stop", {}),
         "transaction": ("block-dirty-bitmap-remove", {"node": "q", "name": "t"}),
         "blockdev-snapshot-delete-internal-sync": ("blockdev-snapshot-internal-sync", {"device": "q", "name": "s"})}
 
@@ -141,6 +149,8 @@ def add_scripts():
         if EXPORT in needed or command == "block-export-add":
             # Who says quit is told of no event after that.
             steps.append(Step({"execute": "block-export-del", "arguments": {"id": "e"}}))
+        if NBD_SERVER in needed:
+            steps.append(Step({"execute": "nbd-server-stop"}))
         script(f"table: {command}", *steps)
 
 

@@ -17,6 +17,7 @@ import client
 import command_table
 import scripts
 import device_scripts  # noqa: F401 (adds to the table)
+import nbd_scripts  # noqa: F401 (adds to the table)
 import schemas
 import setting_scripts  # noqa: F401 (adds to the table)
 

@@ -9,7 +9,6 @@ MISSING_COMMANDS = {
     "jobs": """block-commit block-stream block-job-cancel block-job-complete block-job-dismiss block-job-finalize
         block-job-pause block-job-resume block-job-set-speed blockdev-backup blockdev-create blockdev-mirror drive-backup
         drive-mirror job-cancel job-complete job-dismiss job-finalize job-pause job-resume x-blockdev-amend""",
-    "NBD exports": "nbd-server-add nbd-server-remove nbd-server-start nbd-server-stop",
 }
 # Of the machine's monitor, which has devices to measure: here it is nodes.
 OWN_COMMANDS = {"block-latency-histogram-set"}
@@ -18,7 +17,7 @@ PARTLY = {"qcow2", "secret", "socket", "abort"}
 # Members that we lack (no such feature) or that are new (of later versions of QEMU, or our own).
 LACKED_MEMBERS = {"pr-manager", "aio-max-batch", "drop-cache", "x-check-cache-dropped", "take-child-perms",
                   "unshare-child-perms", "bottom"}
-ADDED_MEMBERS = {"discard-no-unref", "zone_append_bytes", "zone_append_operations", "zone_append_total_time_ns",
+ADDED_MEMBERS = {"discard-no-unref", "handshake-max-seconds", "zone_append_bytes", "zone_append_operations", "zone_append_total_time_ns",
                  "zone_append_merged", "failed_zone_append_operations", "invalid_zone_append_operations",
                  "zone_append_latency_histogram"}
 OWN_VALUES = {"memory"}

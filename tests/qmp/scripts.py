@@ -349,7 +349,7 @@ script("character devices",
        do("query-chardev"), do("chardev-remove", id="c"), do("chardev-remove", id="s1"),
        do("chardev-remove", id="m"), do("chardev-remove", id="c"), do("chardev-remove"), do("query-chardev"))
 
-NO_TYPES = "vhost-user-blk is the one kind of export"
+NO_TYPES = "vhost-user-blk and nbd are the kinds of exports"
 NO_DRIVER = error("No driver found for the requested export type")
 
 
@@ -361,7 +361,7 @@ def vhost(differs=None, ours=None, node_name="n", addr=None, **more):
 
 script("exports",
        do("block-export-add"), do("block-export-add", type="nbd"), do("block-export-add", type="nope", id="e", node_name="q"),
-       do("block-export-add", NO_TYPES, NO_DRIVER, type="nbd", id="e", node_name="q"),
+       do("block-export-add", type="nbd", id="e", node_name="q"),
        do("block-export-add", type="vhost-user-blk", id="e", node_name="q"),
        do("block-export-add", type="vhost-user-blk", id="e", node_name="q", num_queues=70000,
           addr={"type": "unix", "path": "x.sock"}),

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/try.h"
+#include "crypto/tls_stream.h"
 #include "export/nbd/transmission.h"
 
 namespace platter::nbd {
@@ -19,10 +20,11 @@ bool is_news(const Error& error) {
 }  // namespace
 
 Connection::Connection(io::Descriptor socket, Server& server, const base::Log& log)
-    : server_(server),
-      log_(log),
-      reactor_(server.reactor()),
-      stream_(std::make_unique<io::SocketStream>(std::move(socket))) {}
+    : server_(server), log_(log), reactor_(server.reactor()) {
+  auto plain = std::make_unique<io::SocketStream>(std::move(socket));
+  plain_ = plain.get();
+  stream_ = std::move(plain);
+}
 
 Connection::~Connection() { PLATTER_ASSERT(home_ == nullptr); }
 
@@ -97,9 +99,18 @@ Export* Connection::claim(std::string_view name) {
   return served_;
 }
 
-bool Connection::has_tls() const { return false; }
+bool Connection::has_tls() const { return server_.options().tls != nullptr; }
 
-io::Task<Result<io::Stream*>> Connection::start_tls() { co_return fail(ENOTSUP, "no TLS"); }
+io::Task<Result<io::Stream*>> Connection::start_tls() {
+  const ServerOptions& options = server_.options();
+  auto made = crypto::TlsStream::make(plain_->release(), options.tls);
+  crypto::TlsStream& secured = *made;
+  plain_ = nullptr;
+  stream_ = std::move(made);
+  PLATTER_CO_TRY(co_await secured.handshake());
+  if (options.authorize) PLATTER_CO_TRY(options.authorize(secured.peer_name()));
+  co_return &secured;
+}
 
 bool Connection::multi_connection() const { return server_.options().max_connections != 1; }
 

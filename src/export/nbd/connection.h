@@ -45,6 +45,7 @@ class Connection final : private Host {
   const base::Log& log_;
   io::Reactor& reactor_;  // the server's
   std::unique_ptr<io::Stream> stream_;
+  io::SocketStream* plain_;  // it, until TLS begins
   Export* served_ = nullptr;
   io::Gate::Pass claim_;
   io::Reactor* home_ = nullptr;  // while it is served

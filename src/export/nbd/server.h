@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "crypto/tls_credentials.h"
 #include "export/limited_log.h"
 #include "export/nbd/export.h"
 #include "io/async_semaphore.h"
@@ -28,6 +29,10 @@ struct ServerOptions {
   std::string path = {};       // of its socket, removed at the end; empty: none
   // Others wait until one has gone; 0: any number.
   uint32_t max_connections = 100;
+  // Clients have to speak TLS; null: there is none. Any thread.
+  std::shared_ptr<const crypto::TlsCredentials> tls = {};
+  // Whether the peer of this name (crypto::TlsStream::peer_name) may come in; empty: anybody may.
+  std::function<Result<void>(std::string_view name)> authorize = {};
   // For what comes before the first request; zero: as long as it likes.
   io::Nanoseconds negotiation_limit = std::chrono::seconds(10);
 };
