@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "export/nbd/test_answers.h"
+#include "export/nbd/nbd_test.h"
 
 namespace platter::nbd::test {
 namespace {
