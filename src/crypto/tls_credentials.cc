@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 #include <new>
 #include <type_traits>
 #include <utility>
 
+#include "base/absolute_path.h"
 #include "base/assert.h"
 #include "base/try.h"
 #include "crypto/tls_certificates.h"
@@ -180,9 +180,7 @@ Result<void> TlsCredentials::Loaded::load_server_keys(const TlsOptions& options)
   const std::string path = options.directory + "/keys.psk";
   PLATTER_TRY(check_readable(path));
   PLATTER_TRY(read_tls_file(path, "Cannot read PSK file"));
-  std::error_code code;
-  const std::string absolute = std::filesystem::absolute(path, code);
-  if (code) return std::unexpected(Error::from_errno(code.value(), path));
+  PLATTER_ASSIGN(const std::string absolute, base::absolute_path(path));
   server_keys = made_by<ServerKeys>(gnutls_psk_allocate_server_credentials);
   const int set = gnutls_psk_set_server_credentials_file(server_keys.get(), absolute.c_str());
   if (set < 0)

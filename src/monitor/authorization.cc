@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <filesystem>
 
+#include "base/absolute_path.h"
 #include "base/try.h"
 #include "crypto/tls_files.h"
 #include "monitor/arguments.h"
@@ -87,10 +87,9 @@ Result<std::shared_ptr<const AccessControl>> AccessControl::make(std::string_vie
     made->list_ = list_of(values);
   } else {
     PLATTER_ASSIGN(made->list_, read_list(given.text("filename")));
-    std::error_code code;
-    const std::string path = std::filesystem::absolute(given.text("filename"), code);
-    if (code) return std::unexpected(Error::from_errno(code.value(), given.text("filename")));
-    if (given.flag("refresh")) made->file_ = path;
+    if (given.flag("refresh")) {
+      PLATTER_ASSIGN(made->file_, base::absolute_path(given.text("filename")));
+    }
   }
   return made;
 }

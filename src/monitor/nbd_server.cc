@@ -4,6 +4,7 @@
 
 #include <cerrno>
 
+#include "base/absolute_path.h"
 #include "base/assert.h"
 #include "base/try.h"
 #include "block/backend.h"
@@ -133,10 +134,12 @@ Result<void> NbdServer::start(const SocketAddress& address, Arguments options) {
       static_cast<uint32_t>(options.natural("max-connections", made.max_connections));
   if (options.has("handshake-max-seconds"))
     made.negotiation_limit = std::chrono::seconds(options.natural("handshake-max-seconds", 0));
+  const bool has_file = address.kind == SocketAddress::Kind::kUnix && !address.abstract_name;
+  if (has_file) {
+    PLATTER_ASSIGN(made.path, base::absolute_path(address.path));
+  }
   PLATTER_ASSIGN(made.listening, listen_at(address, kBacklog));
   PLATTER_TRY(stop_blocking(made.listening.get()));
-  if (address.kind == SocketAddress::Kind::kUnix && !address.abstract_name)
-    made.path = address.path;
   server_ = nbd::Server::start(std::move(made), log_);
   return {};
 }

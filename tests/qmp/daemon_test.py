@@ -316,7 +316,9 @@ class DaemonTest(unittest.TestCase):
 
     def test_the_background(self):
         words = (PLATTER, "daemon", "--daemonize", "--pidfile", "pid", "--state", "states", *self.node,
-                 "--chardev", "socket,path=s,server=on,wait=off,id=m", "--monitor", "m")
+                 "--chardev", "socket,path=s,server=on,wait=off,id=m", "--monitor", "m",
+                 "--nbd-server", "addr.type=unix,addr.path=n", "--export", "nbd,id=e,node-name=disk",
+                 "--export", "vhost-user-blk,id=v,node-name=disk,addr.type=unix,addr.path=v")
         done = run(*words, cwd=self.directory)
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         pid = int((self.directory / "pid").read_text())

@@ -26,7 +26,7 @@ class Connection;
 
 struct ServerOptions {
   io::Descriptor listening{};  // listens, and does not block
-  std::string path = {};       // of its socket, removed at the end; empty: none
+  std::string path = {};       // of its socket, absolute, removed at the end; empty: none
   // Others wait until one has gone; 0: any number.
   uint32_t max_connections = 100;
   // Clients have to speak TLS; null: there is none. Any thread.

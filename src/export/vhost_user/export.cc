@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/absolute_path.h"
 #include "base/try.h"
 
 namespace platter::vhost_user {
@@ -108,7 +109,9 @@ Result<std::unique_ptr<Export>> Export::start(block::Backend& backend, Options o
   }
   device->errors().set_observer(std::move(options.on_failure));
   if (!options.listening) {
+    PLATTER_ASSIGN(std::string socket_file, base::absolute_path(options.path));
     PLATTER_ASSIGN(options.listening, listen_at(options.path, options.socket_mode));
+    options.path = std::move(socket_file);
   }
   std::unique_ptr<Export> made(new Export(std::move(device), std::move(options), log));
   made->serving_.spawn(*io::Reactor::current(), made->serve());
