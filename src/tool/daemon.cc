@@ -220,8 +220,7 @@ constexpr CommandOption kOptions[] = {
     {.name = "monitor", .argument = "CHARDEV[,pretty=on]", .help = "speak QMP there"},
     {.name = "nbd-server",
      .argument = "OPTIONS",
-     .help = "have exports of type nbd served: addr.type=unix,addr.path=SOCKET or "
-             "addr.type=inet,addr.host=H,addr.port=P[,tls-creds=ID][,max-connections=N]"},
+     .help = "serve exports of type nbd at addr.type=unix,addr.path=SOCKET"},
     {.name = "export",
      .argument = "OPTIONS",
      .help = "serve a node: type=TYPE,id=I,node-name=N[,writable=on]..."},
