@@ -2,12 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 #include "base/absolute_path.h"
+#include "base/assert.h"
 #include "base/options.h"
 #include "base/size.h"
 #include "base/try.h"
@@ -51,7 +56,26 @@ Chardev::~Chardev() {
 
 // ---- Making one
 
-Result<void> Chardevs::open_socket(Chardev& chardev, const Wish& wish) {
+Chardevs::Chardevs() : given_up_(eventfd(0, EFD_CLOEXEC)) { PLATTER_ASSERT(given_up_); }
+
+void Chardevs::give_up_waiting() {
+  const uint64_t one = 1;
+  PLATTER_ASSERT(write(given_up_.get(), &one, sizeof one) == sizeof one);
+}
+
+Result<io::Descriptor> Chardevs::wait_for_client(const io::Descriptor& listener) const {
+  pollfd ready[] = {{listener.get(), POLLIN, 0}, {given_up_.get(), POLLIN, 0}};
+  while (poll(ready, std::size(ready), -1) < 0) {
+    if (errno != EINTR)
+      return std::unexpected(Error::from_errno(errno, "Failed to wait for a connection"));
+  }
+  if (ready[1].revents != 0) return fail(ECANCELED, "Interrupted before anybody connected");
+  io::Descriptor client(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!client) return std::unexpected(Error::from_errno(errno, "Failed to accept a connection"));
+  return client;
+}
+
+Result<void> Chardevs::open_socket(Chardev& chardev, const Wish& wish) const {
   chardev.address = wish.address;
   if (!wish.server) {
     PLATTER_ASSIGN(chardev.connection, connect_to(wish.address));
@@ -64,9 +88,7 @@ Result<void> Chardevs::open_socket(Chardev& chardev, const Wish& wish) {
   PLATTER_ASSIGN(chardev.listener, listen_at(wish.address));
   chardev.socket_file = std::move(file);
   if (wish.wait) {
-    chardev.connection.reset(accept4(chardev.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!chardev.connection)
-      return std::unexpected(Error::from_errno(errno, "Failed to accept a connection"));
+    PLATTER_ASSIGN(chardev.connection, wait_for_client(chardev.listener));
   }
   return stop_blocking(chardev.listener.get());
 }

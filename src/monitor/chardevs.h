@@ -38,11 +38,16 @@ struct Chardev {
 
 class Chardevs final : public ChardevTable {
  public:
+  Chardevs();
+
   static constexpr uint64_t kMaxRingBytes = uint64_t{64} << 20;
 
   // "socket,path=p,server=on,wait=off,id=i", "stdio,id=i", "null,id=i". With wait=on, what is so
-  // where nothing is said, a listening socket has its first client when this returns.
+  // where nothing is said, a listening socket has its first client when this returns. ECANCELED:
+  // nobody waits for one any more.
   Result<void> add(std::string_view definition);
+  // No client is waited for from now on. Any thread.
+  void give_up_waiting();
 
   // ---- ChardevTable
   Result<void> add(std::string id, base::Json backend) override;
@@ -69,7 +74,8 @@ class Chardevs final : public ChardevTable {
   };
   static Result<Wish> parse(const base::Json& backend);
   static Result<void> parse_socket(const base::Json& data, Wish& wish);
-  static Result<void> open_socket(Chardev& chardev, const Wish& wish);
+  Result<void> open_socket(Chardev& chardev, const Wish& wish) const;
+  Result<io::Descriptor> wait_for_client(const io::Descriptor& listener) const;
   static Result<void> open_pipe(Chardev& chardev, const Wish& wish);
   static Result<void> open_file(Chardev& chardev, const Wish& wish);
   static Result<void> make_ring(Chardev& chardev, const Wish& wish);
@@ -77,6 +83,7 @@ class Chardevs final : public ChardevTable {
   bool has_stdio() const;
 
   std::vector<std::unique_ptr<Chardev>> all_;
+  const io::Descriptor given_up_;  // an event, once nobody waits any more
 };
 
 // The text that a --chardev asks for ("help"); empty: it asks for none.

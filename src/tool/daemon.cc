@@ -57,7 +57,10 @@ class Daemon {
   // Returns the exit status.
   io::Task<int> run() {
     // Before anybody hears that it runs.
-    session_.interrupts().set_handler([this] { control_.quit().set(); });
+    session_.interrupts().set_handler([this] {
+      chardevs_.give_up_waiting();
+      control_.quit().set();
+    });
     bool good = co_await set_up();
     if (good) {
       for (const auto& monitor : monitors_) tasks_.spawn(*io::Reactor::current(), monitor->serve());

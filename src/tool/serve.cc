@@ -277,19 +277,22 @@ io::Task<Result<void>> serve_image(Session& session, ServeArguments& arguments, 
 }
 
 // The system keeps the locks of a process that was killed until its last requests have ended.
+// ECANCELED: interrupted meanwhile.
 io::Task<Result<std::unique_ptr<OpenImage>>> open_patiently(Session& session,
-                                                            const OpenSettings& settings) {
+                                                            const OpenSettings& settings,
+                                                            io::CancelToken interrupted) {
   for (auto waited = io::Nanoseconds(0);; waited += kLockPause) {
     auto image = co_await OpenImage::open(session, settings);
     if (image || image.error().code() != EAGAIN || waited >= kLockPatience) co_return image;
-    co_await io::Reactor::current()->sleep_for(kLockPause);
+    if (!co_await io::sleep_for(kLockPause, interrupted)) co_return fail(ECANCELED, "Interrupted");
   }
 }
 
 io::Task<int> run_in(Session& session, const Invocation& invocation, ServeArguments& arguments,
                      io::CancelToken interrupted) {
-  auto image = co_await open_patiently(session, arguments.image);
+  auto image = co_await open_patiently(session, arguments.image, interrupted);
   if (!image) {
+    if (image.error().code() == ECANCELED) co_return 0;
     co_return invocation.fail(std::move(image).error().with_context(
         fmt::format("Could not open '{}'", arguments.image.name)));
   }

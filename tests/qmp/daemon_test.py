@@ -156,6 +156,18 @@ class DaemonTest(unittest.TestCase):
             self.assertNotIn("in-use", {flag for bitmap in bitmaps for flag in bitmap["flags"]})
         self.assertTrue(self.is_sound())
 
+    def test_a_signal_ends_the_wait_for_a_first_client(self):
+        words = (PLATTER, "daemon", "--state", "states", *self.node, "--chardev", "socket,path=s,server=on,id=c", "--monitor", "c")
+        with subprocess.Popen(words, cwd=self.directory, stderr=subprocess.PIPE, text=True) as daemon:
+            self.addCleanup(daemon.kill)
+            until(lambda: (self.directory / "s").exists())
+            daemon.terminate()
+            said = daemon.communicate(timeout=TIMEOUT_S)[1]
+        self.assertEqual((daemon.returncode, said.count("\n")), (1, 1), said)
+        self.assertIn("Interrupted before anybody connected", said)
+        self.assertEqual(sorted(os.listdir(self.directory)), ["disk.qcow2", "states"])
+        self.assertEqual(os.listdir(self.directory / "states"), [])
+
     def test_a_client_that_does_not_read_holds_nothing_up(self):
         daemon = self.start(*self.node)
         daemon.socket.sendall(b'{"execute": "qmp_capabilities"}\n')

@@ -150,6 +150,20 @@ class ServeTest(scratch.Scratch):
             served.terminate()
         self.assertEqual((served.returncode, os.listdir("states")), (0, []))
 
+    def test_a_signal_ends_the_wait_for_locks(self):
+        with self.serving() as served:
+            words = [PLATTER, "serve", "disk.qcow2", "--vhost-user", "other", "--state", "states"]
+            with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+                with killed_by_a_failure(second):
+                    reactors = f"/proc/{second.pid}/task"
+                    scratch.wait_until(lambda: len(os.listdir(reactors)) > 2)
+                    second.terminate()
+                    said = second.communicate(timeout=LIMIT_S)
+            # Before it has begun to wait the signal has its usual effect.
+            self.assertIn(second.returncode, (0, -signal.SIGTERM))
+            self.assertEqual(said, ("", ""))
+            served.terminate()
+
     def test_a_socket_whose_listener_has_ended_is_left_over(self):
         for reaped_before in (True, False):
             with socket.socket(socket.AF_UNIX) as kept:  # as the system keeps it for one that was killed
