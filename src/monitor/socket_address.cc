@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -49,8 +50,11 @@ Result<io::Descriptor> make_unix_socket() {
 Result<io::Descriptor> bind_path(const SocketAddress& address) {
   PLATTER_ASSIGN(const UnixName name, make_name(address));
   PLATTER_ASSIGN(io::Descriptor made, make_unix_socket());
-  // Of a listener that is no more; a live one loses its name, as it always did.
-  if (!address.abstract_name && unlink(address.path.c_str()) != 0 && errno != ENOENT) {
+  // Of a listener that is no more; a live one loses its name, as it always did. Nothing else does.
+  struct stat status{};
+  const bool is_socket = !address.abstract_name && lstat(address.path.c_str(), &status) == 0 &&
+                         S_ISSOCK(status.st_mode);
+  if (is_socket && unlink(address.path.c_str()) != 0 && errno != ENOENT) {
     return std::unexpected(
         Error::from_errno(errno, fmt::format("Failed to unlink socket {}", address.path)));
   }

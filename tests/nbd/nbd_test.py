@@ -204,6 +204,13 @@ class NbdTest(Scratch):
             self.assertEqual(process.wait(30), 0)
         self.assertTrue(os.path.exists("passed.sock"))  # its maker's to remove
 
+    def test_a_file_that_is_no_socket_is_left_alone(self):
+        pathlib.Path("precious").write_text("data")
+        ended = run(PLATTER, "daemon", "--nbd-server", "addr.type=unix,addr.path=precious", status=1)
+        self.assertEqual(ended.stderr, "platter: --nbd-server addr.type=unix,addr.path=precious: Failed to bind socket to precious: "
+                         "Address already in use\n")
+        self.assertEqual(pathlib.Path("precious").read_text(), "data")
+
     # ---- The server and its exports, by QMP
 
     def test_the_server_comes_and_goes(self):
