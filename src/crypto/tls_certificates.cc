@@ -158,6 +158,8 @@ Result<void> check_vouched_for(CertificateList& own, const std::string& own_path
 
 }  // namespace
 
+int parse_certificates(std::span<const uint8_t> text) { return CertificateList().parse(text); }
+
 Result<void> check_certificates(const CertificateFile& authorities, const CertificateFile& own,
                                 bool for_server) {
   const Role role = for_server ? Role::kServer : Role::kClient;

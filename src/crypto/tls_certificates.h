@@ -15,6 +15,9 @@ struct CertificateFile {
   std::span<const uint8_t> text;
 };
 
+// GnuTLS's code; not below 0: `text` are certificates.
+int parse_certificates(std::span<const uint8_t> text);
+
 // Dates, basic constraints, usage (RFC 5280, 4.2.1): of each certificate of the authorities, and of
 // our own, the first one in `own`; and whether the authorities vouch for it, by the others in
 // `own` where need be. `own` without a path: we have none.

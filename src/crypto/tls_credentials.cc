@@ -167,9 +167,13 @@ Result<void> TlsCredentials::Loaded::load_own_certificate(const TlsOptions& opti
   }
   const gnutls_datum_t certificate_datum = datum_of(certificate);
   const gnutls_datum_t key_datum = datum_of(*key);
-  const int code = gnutls_certificate_set_x509_key_mem2(
-      certificates.get(), &certificate_datum, &key_datum, GNUTLS_X509_FMT_PEM,
-      options.key_password ? reinterpret_cast<const char*>(password.data()) : nullptr, 0);
+  // GnuTLS 3.7 loses memory to a list here that it cannot parse.
+  int code = parse_certificates(certificate.span());
+  if (code >= 0) {
+    code = gnutls_certificate_set_x509_key_mem2(
+        certificates.get(), &certificate_datum, &key_datum, GNUTLS_X509_FMT_PEM,
+        options.key_password ? reinterpret_cast<const char*>(password.data()) : nullptr, 0);
+  }
   if (code >= 0) return {};
   return fail(EINVAL, fmt::format("Cannot load certificate '{}' & key '{}': {}", path, key_path,
                                   gnutls_strerror(code)));

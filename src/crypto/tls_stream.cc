@@ -241,8 +241,8 @@ std::span<const uint8_t> TlsStream::next_record(std::span<const iovec> pieces) {
   size_t size = 0;
   for (const iovec& piece : pieces) {
     const size_t taken = std::min(piece.iov_len, kRecordBytes - size);
-    if (taken == 0 && size == kRecordBytes) break;
-    std::memcpy(gathered_.get() + size, piece.iov_base, taken);
+    if (size == kRecordBytes) break;
+    if (taken != 0) std::memcpy(gathered_.get() + size, piece.iov_base, taken);
     size += taken;
   }
   return {gathered_.get(), size};
